@@ -1,0 +1,124 @@
+"""Q formats: signed fixed-point numbers, and the set of formats of a quantised layer (MATH §6)."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Rounding = Literal["nearest", "floor"]
+"""How a value between two grid points is rounded: to the nearest, ties to even; or down."""
+
+
+@dataclass(frozen=True)
+class QFormat:
+    """Qm.n: a signed number of m integer bits (sign included) and n fraction bits.
+
+    A value v is stored as the integer round(v·2ⁿ), clipped to [−2^(m+n−1), 2^(m+n−1) − 1] (MATH §6).
+
+    >>> QFormat(3, 5).quantize([0.11, 9.0])
+    array([0.125  , 3.96875])
+
+    Raises
+    ------
+    ValueError
+        If there are no bits at all, or more than 32.
+    """
+
+    integer_bits: int
+    fraction_bits: int
+
+    def __post_init__(self) -> None:
+        if not all(isinstance(bits, int) for bits in (self.integer_bits, self.fraction_bits)):
+            raise ValueError(f"{self!r}: bits must be whole numbers")
+        if self.integer_bits < 1 or self.fraction_bits < 0 or self.bits > 32:
+            raise ValueError(f"{self!r}: needs at least 1 integer bit (the sign), no negative fraction, at most 32 bits")
+
+    def __str__(self) -> str:
+        return f"Q{self.integer_bits}.{self.fraction_bits}"
+
+    @property
+    def bits(self) -> int:
+        """Word length m + n."""
+        return self.integer_bits + self.fraction_bits
+
+    @property
+    def scale(self) -> int:
+        """2ⁿ, the integer that stands for 1.0."""
+        return 1 << self.fraction_bits
+
+    @property
+    def step(self) -> float:
+        """2⁻ⁿ, the distance of two grid values."""
+        return 1.0 / self.scale
+
+    @property
+    def int_min(self) -> int:
+        """The smallest stored integer."""
+        return -(1 << (self.bits - 1))
+
+    @property
+    def int_max(self) -> int:
+        """The largest stored integer."""
+        return (1 << (self.bits - 1)) - 1
+
+    @property
+    def min(self) -> float:
+        """The smallest value."""
+        return self.int_min / self.scale
+
+    @property
+    def max(self) -> float:
+        """The largest value."""
+        return self.int_max / self.scale
+
+    def to_int(self, values: ArrayLike, rounding: Rounding = "nearest") -> NDArray[np.int64]:
+        """Stored integers (int64) of real `values`, of the same shape. NaN is refused."""
+        scaled = np.asarray(values, dtype=np.float64) * self.scale
+        if np.isnan(scaled).any():
+            raise ValueError(f"NaN has no value in {self}")
+        rounded = np.rint(scaled) if rounding == "nearest" else np.floor(scaled)
+        return np.clip(rounded, self.int_min, self.int_max).astype(np.int64)
+
+    def to_float(self, integers: ArrayLike) -> NDArray[np.float64]:
+        """Real values (float64) of stored integers."""
+        return np.asarray(integers, dtype=np.float64) / self.scale
+
+    def quantize(self, values: ArrayLike, rounding: Rounding = "nearest") -> NDArray[np.float64]:
+        """The grid values (float64) of real `values`: `to_float(to_int(values))`."""
+        return self.to_float(self.to_int(values, rounding))
+
+    def contains(self, value: float) -> bool:
+        """Whether `value` is exactly a grid value."""
+        return float(self.quantize(value)) == value
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The formats of a quantised delta layer (MATH §6): A, W and N, and how activations are rounded.
+
+    Parameters
+    ----------
+    activation: A, of inputs, hidden and cell states, thresholds and products.
+    weight: W, of weights and biases (always rounded to nearest, ties to even).
+    gate: N, of the outputs of σ and tanh.
+    rounding: of A and N: "nearest" (ties to even) or "floor".
+    """
+
+    activation: QFormat = QFormat(3, 5)
+    weight: QFormat = QFormat(1, 7)
+    gate: QFormat = QFormat(2, 6)
+    rounding: Rounding = "nearest"
+
+    def __post_init__(self) -> None:
+        if self.rounding not in get_args(Rounding):
+            raise ValueError(f"rounding={self.rounding!r}: must be one of {', '.join(map(repr, get_args(Rounding)))}")
+        for name in ("activation", "weight", "gate"):
+            if not isinstance(getattr(self, name), QFormat):
+                raise TypeError(f"{name}={getattr(self, name)!r}: must be a QFormat, such as QFormat(3, 5)")
+
+    def nearest_thresholds(self, threshold: float) -> tuple[float, float]:
+        """The activation-grid values just below and above `threshold` (the same value twice on the grid)."""
+        below = self.activation.to_float(self.activation.to_int(threshold, "floor"))
+        above = self.activation.to_float(-self.activation.to_int(-threshold, "floor"))
+        return float(below), float(above)

@@ -1,0 +1,80 @@
+"""What a delta layer carries from step to step, and what passes between a layer and its backends."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from deltarnn.fixed.qformat import Quantization
+
+
+class DeltaGRUState(NamedTuple):
+    """Full state of one DeltaGRU layer and direction (MATH §2).
+
+    x_hat: (B, I) delta memory of the input. h: (B, H) hidden state. h_hat: (B, H) delta memory of the hidden state.
+    m: (B, 4H) pre-activation memories in the order r, z, nx, nh.
+    """
+
+    x_hat: Tensor
+    h: Tensor
+    h_hat: Tensor
+    m: Tensor
+
+
+class DeltaLSTMState(NamedTuple):
+    """Full state of one DeltaLSTM layer and direction (MATH §3).
+
+    x_hat: (B, I). h, h_hat: (B, H), or (B, P) with a projection. c: (B, H) cell state. m: (B, 4H) in the order i, f, g, o.
+    """
+
+    x_hat: Tensor
+    h: Tensor
+    h_hat: Tensor
+    c: Tensor
+    m: Tensor
+
+
+DeltaState = DeltaGRUState | DeltaLSTMState
+
+
+class LayerParameters(NamedTuple):
+    """Weights of one layer and direction, shaped as PyTorch's: weight_ih (GH, I), weight_hh (GH, H or P), biases (GH,)."""
+
+    weight_ih: Tensor
+    weight_hh: Tensor
+    bias_ih: Tensor | None
+    bias_hh: Tensor | None
+    weight_hr: Tensor | None = None
+
+
+class LayerOptions(NamedTuple):
+    """Settings of one layer: thresholds, activation functions, formats of quantised inference (None: float)."""
+
+    thx: float
+    thh: float
+    hard_activations: bool
+    quantization: Quantization | None
+
+
+class SequenceActivity(NamedTuple):
+    """Events of one layer over one sequence, padding excluded.
+
+    zeros_x, zeros_h: 0-dim int64, how many deltas are 0. numel_x, numel_h: 0-dim int64, how many deltas there are.
+    l1_delta_h: 0-dim Σ|Δh|, differentiable. fired_x (T, B, I), fired_h (T, B, H): bool, where deltas are not 0; None
+    unless asked for.
+    """
+
+    zeros_x: Tensor
+    zeros_h: Tensor
+    numel_x: Tensor
+    numel_h: Tensor
+    l1_delta_h: Tensor
+    fired_x: Tensor | None
+    fired_h: Tensor | None
+
+
+class SequenceResult(NamedTuple):
+    """output (T, B, H or P), zero in the padding; the state after each sample's last step; the activity."""
+
+    output: Tensor
+    state: DeltaState
+    activity: SequenceActivity
