@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 Rounding = Literal["nearest", "floor"]
 """How a value between two grid points is rounded: to the nearest, ties to even; or down."""
 
+Overflow = Literal["saturate", "wrap"]
+"""What becomes of a value outside the range: the nearest end of the range; or the value modulo 2^(m+n)."""
+
 
 @dataclass(frozen=True)
 class QFormat:
@@ -32,7 +35,9 @@ class QFormat:
         if not all(isinstance(bits, int) for bits in (self.integer_bits, self.fraction_bits)):
             raise ValueError(f"{self!r}: bits must be whole numbers")
         if self.integer_bits < 1 or self.fraction_bits < 0 or self.bits > 32:
-            raise ValueError(f"{self!r}: needs at least 1 integer bit (the sign), no negative fraction, at most 32 bits")
+            raise ValueError(
+                f"{self!r}: needs at least 1 integer bit (the sign), no negative fraction, at most 32 bits"
+            )
 
     def __str__(self) -> str:
         return f"Q{self.integer_bits}.{self.fraction_bits}"
@@ -72,13 +77,21 @@ class QFormat:
         """The largest value."""
         return self.int_max / self.scale
 
-    def to_int(self, values: ArrayLike, rounding: Rounding = "nearest") -> NDArray[np.int64]:
-        """Stored integers (int64) of real `values`, of the same shape. NaN is refused."""
+    def to_int(
+        self, values: ArrayLike, rounding: Rounding = "nearest", overflow: Overflow = "saturate"
+    ) -> NDArray[np.int64]:
+        """Stored integers (int64) of real `values`, of the same shape. NaN is refused, and ±inf when wrapping."""
         scaled = np.asarray(values, dtype=np.float64) * self.scale
         if np.isnan(scaled).any():
             raise ValueError(f"NaN has no value in {self}")
         rounded = np.rint(scaled) if rounding == "nearest" else np.floor(scaled)
-        return np.clip(rounded, self.int_min, self.int_max).astype(np.int64)
+        if overflow == "wrap":
+            if np.isinf(rounded).any():
+                raise ValueError(f"an infinite value cannot wrap into {self}")
+            bounded = np.mod(rounded - self.int_min, 2.0**self.bits) + self.int_min
+        else:
+            bounded = np.clip(rounded, self.int_min, self.int_max)
+        return np.asarray(bounded, dtype=np.int64)
 
     def to_float(self, integers: ArrayLike) -> NDArray[np.float64]:
         """Real values (float64) of stored integers."""
@@ -122,3 +135,19 @@ class Quantization:
         below = self.activation.to_float(self.activation.to_int(threshold, "floor"))
         above = self.activation.to_float(-self.activation.to_int(-threshold, "floor"))
         return float(below), float(above)
+
+    def round_threshold(self, threshold: float) -> float:
+        """The activation-grid value nearest to `threshold`, for converting a float model (MATH §6).
+
+        Raises
+        ------
+        ValueError
+            If a positive threshold would become 0, and so fire always.
+        """
+        rounded = float(self.activation.quantize(threshold))
+        if threshold > 0 and rounded == 0:
+            raise ValueError(
+                f"threshold {threshold} rounds to 0 in {self.activation} and would fire at every step: "
+                f"use at least {self.activation.step}, or more fraction bits"
+            )
+        return rounded
