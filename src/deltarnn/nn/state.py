@@ -23,7 +23,7 @@ class DeltaGRUState(NamedTuple):
 class DeltaLSTMState(NamedTuple):
     """Full state of one DeltaLSTM layer and direction (MATH §3).
 
-    x_hat: (B, I). h, h_hat: (B, H), or (B, P) with a projection. c: (B, H) cell state. m: (B, 4H) in the order i, f, g, o.
+    x_hat: (B, I). h, h_hat: (B, H), or (B, P) with a projection. c: (B, H) cell state. m: (B, 4H), order i, f, g, o.
     """
 
     x_hat: Tensor
@@ -37,12 +37,13 @@ DeltaState = DeltaGRUState | DeltaLSTMState
 
 
 class LayerParameters(NamedTuple):
-    """Weights of one layer and direction, shaped as PyTorch's: weight_ih (GH, I), weight_hh (GH, H or P), biases (GH,)."""
+    """Weights of one layer and direction, as PyTorch's: weight_ih (GH, I), weight_hh (GH, H or P), weight_hr (P, H).
+
+    G is 3 for the GRU, 4 for the LSTM. Biases are not among them: they enter through the memory m of a fresh state.
+    """
 
     weight_ih: Tensor
     weight_hh: Tensor
-    bias_ih: Tensor | None
-    bias_hh: Tensor | None
     weight_hr: Tensor | None = None
 
 

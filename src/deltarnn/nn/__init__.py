@@ -1,0 +1,17 @@
+"""Delta layers for PyTorch."""
+
+from deltarnn.nn.activity import Activity, record_activity
+from deltarnn.nn.convert import convert, quantize
+from deltarnn.nn.delta_rnn import DeltaGRU, DeltaLSTM
+from deltarnn.nn.state import DeltaGRUState, DeltaLSTMState
+
+__all__ = [
+    "Activity",
+    "DeltaGRU",
+    "DeltaGRUState",
+    "DeltaLSTM",
+    "DeltaLSTMState",
+    "convert",
+    "quantize",
+    "record_activity",
+]

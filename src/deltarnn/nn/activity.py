@@ -1,0 +1,154 @@
+"""How much of a delta network stood still: which deltas were 0, recorded while it runs (MATH §1)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from deltarnn.nn.base import ActivityRecorder, DeltaRNNBase
+from deltarnn.nn.state import SequenceActivity
+
+
+class _Sparsity:
+    """The fractions of deltas equal to 0, over the calls of `layers`; padding is not counted.
+
+    Each raises RuntimeError if no delta layer ran.
+    """
+
+    @property
+    def layers(self) -> Sequence["LayerActivity"]:
+        raise NotImplementedError
+
+    @property
+    def sparsity_x(self) -> float:
+        """Γ_Δx: of the input deltas."""
+        return self._zero_fraction("x")
+
+    @property
+    def sparsity_h(self) -> float:
+        """Γ_Δh: of the hidden-state deltas."""
+        return self._zero_fraction("h")
+
+    @property
+    def sparsity(self) -> float:
+        """Of all deltas."""
+        return self._zero_fraction("xh")
+
+    @property
+    def effective_sparsity(self) -> float:
+        """Γ_eff: of all deltas, each weighed by the weights it would have fetched."""
+        return self._zero_fraction("xh", weigh=True)
+
+    @property
+    def l1_delta_h(self) -> Tensor:
+        """Σ|Δh|, a 0-dim tensor through which the activity can be trained down."""
+        return torch.stack([call.l1_delta_h for layer in self.layers for call in layer.recorded_calls()]).sum()
+
+    def _zero_fraction(self, signals: str, weigh: bool = False) -> float:
+        zeros = numel = 0
+        for layer in self.layers:
+            weight = layer.gate_rows if weigh else 1
+            for call in layer.recorded_calls():
+                for signal in signals:
+                    zeros += weight * int(getattr(call, f"zeros_{signal}"))
+                    numel += weight * int(getattr(call, f"numel_{signal}"))
+        return zeros / numel
+
+
+@dataclass
+class LayerActivity(_Sparsity):
+    """Activity of one layer and direction.
+
+    name: where it stands in the recorded module, such as "rnn.l0" or "rnn.l0_reverse".
+    gate_rows: rows of its weight matrices, 3H or 4H: how many weights one delta fetches.
+    """
+
+    name: str
+    gate_rows: int
+    calls: list[SequenceActivity] = field(default_factory=list, repr=False)
+
+    @property
+    def layers(self) -> Sequence["LayerActivity"]:
+        return (self,)
+
+    @property
+    def events(self) -> tuple[Tensor, Tensor]:
+        """(fired_x (T, B, I), fired_h (T, B, H)): bool, where deltas are not 0; several calls joined along T."""
+        calls = self.recorded_calls()
+        if calls[0].fired_x is None:
+            raise RuntimeError("events were not recorded: use record_activity(module, events=True)")
+        batch_sizes = {call.fired_x.shape[1] for call in calls if call.fired_x is not None}
+        if len(batch_sizes) > 1:
+            raise RuntimeError(f"calls with batch sizes {sorted(batch_sizes)}: events of one batch size can be joined")
+        fired_x = [call.fired_x for call in calls if call.fired_x is not None]
+        fired_h = [call.fired_h for call in calls if call.fired_h is not None]
+        return torch.cat(fired_x), torch.cat(fired_h)
+
+    def recorded_calls(self) -> list[SequenceActivity]:
+        """The calls, at least one."""
+        if not self.calls:
+            raise RuntimeError(f"{self.name} did not run inside the record_activity block: there is nothing to report")
+        return self.calls
+
+
+@dataclass
+class Activity(_Sparsity):
+    """Activity of all delta layers of a module, over all calls inside a `record_activity` block.
+
+    per_layer: one LayerActivity per layer and direction, in the order of the module tree, then of the weights.
+    """
+
+    per_layer: list[LayerActivity]
+
+    @property
+    def layers(self) -> Sequence[LayerActivity]:
+        return self.per_layer
+
+    @property
+    def events(self) -> list[tuple[Tensor, Tensor]]:
+        """(fired_x, fired_h) of each entry of `per_layer`."""
+        return [layer.events for layer in self.per_layer]
+
+
+@contextmanager
+def record_activity(module: nn.Module, events: bool = False) -> Iterator[Activity]:
+    """Record the activity of every delta layer in `module` while the block runs.
+
+    >>> import torch; from deltarnn import DeltaGRU, record_activity
+    >>> layer = DeltaGRU(16, 64, thx=0.1, thh=0.1)
+    >>> with record_activity(layer) as activity:
+    ...     output, h_n = layer(torch.zeros(61, 1, 16))
+    >>> activity.sparsity_x
+    1.0
+
+    Parameters
+    ----------
+    module: a delta layer, or any module that holds some.
+    events: keep which elements fired at which step too, in `activity.events`.
+
+    The Σ|Δh| of every call is kept with its graph: in training, record one batch at a time.
+
+    Raises
+    ------
+    ValueError
+        If there is no delta layer in `module`.
+    """
+    recorders: list[tuple[DeltaRNNBase, ActivityRecorder]] = []
+    per_layer: list[LayerActivity] = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, DeltaRNNBase):
+            prefix = f"{name}." if name else ""
+            entries = [LayerActivity(prefix + suffix, layer.gate_rows) for suffix in layer.layer_names]
+            recorders.append((layer, ActivityRecorder([entry.calls for entry in entries], events)))
+            per_layer += entries
+    if not recorders:
+        raise ValueError(f"there is no DeltaGRU or DeltaLSTM in this {type(module).__name__}: see deltarnn.convert")
+    for layer, recorder in recorders:
+        layer.recorders.append(recorder)
+    try:
+        yield Activity(per_layer)
+    finally:
+        for layer, recorder in recorders:
+            layer.recorders.remove(recorder)

@@ -1,0 +1,324 @@
+"""What DeltaGRU and DeltaLSTM share: options of nn.RNNBase, thresholds, delta states, the run over layers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from deltarnn.fixed.fake_quant import fake_quantize, fake_quantize_straight_through
+from deltarnn.fixed.qformat import Quantization
+from deltarnn.nn import backends
+from deltarnn.nn.initialization import Initialization, initialize
+from deltarnn.nn.layout import Layout, reverse
+from deltarnn.nn.state import DeltaGRUState, DeltaLSTMState, DeltaState, LayerOptions, LayerParameters, SequenceActivity
+from deltarnn.nn.thresholds import Thresholds, per_layer
+
+DenseState = Tensor | tuple[Tensor, Tensor]
+
+
+@dataclass(eq=False)
+class ActivityRecorder:
+    """Where a layer writes its activity: one list of calls per layer and direction."""
+
+    calls: list[list[SequenceActivity]]
+    events: bool
+
+
+class DeltaRNNBase(nn.RNNBase):
+    """What DeltaGRU and DeltaLSTM share: parameters and options of nn.RNNBase, thresholds, the delta state."""
+
+    state_type: type[DeltaGRUState] | type[DeltaLSTMState]
+    gates: int
+
+    def __init__(
+        self,
+        mode: Literal["GRU", "LSTM"],
+        *dense_arguments: Any,
+        thx: Thresholds,
+        thh: Thresholds,
+        quantization: Quantization | None,
+        hard_activations: bool,
+        backend: backends.Backend,
+    ) -> None:
+        super().__init__(mode, *dense_arguments)
+        if backend not in get_args(backends.Backend):
+            raise ValueError(f"backend={backend!r}: must be one of {', '.join(map(repr, get_args(backends.Backend)))}")
+        self._quantization: Quantization | None = None
+        self.thx = thx
+        self.thh = thh
+        self.quantization = quantization
+        self.hard_activations = bool(hard_activations)
+        self.backend = backend
+        self.backend_used: str | None = None
+        self.recorders: list[ActivityRecorder] = []
+
+    @property
+    def thx(self) -> tuple[float, ...]:
+        """Thresholds of the inputs, one per layer; may be set to a number or a sequence."""
+        return self._thx
+
+    @thx.setter
+    def thx(self, value: Thresholds) -> None:
+        self._thx = per_layer("thx", value, self.num_layers, self.quantization)
+
+    @property
+    def thh(self) -> tuple[float, ...]:
+        """Thresholds of the hidden states, one per layer; may be set to a number or a sequence."""
+        return self._thh
+
+    @thh.setter
+    def thh(self, value: Thresholds) -> None:
+        self._thh = per_layer("thh", value, self.num_layers, self.quantization)
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """Formats of quantised inference, or None. In training mode only the weights are rounded (MATH §6)."""
+        return self._quantization
+
+    @quantization.setter
+    def quantization(self, value: Quantization | None) -> None:
+        if value is not None and not isinstance(value, Quantization):
+            raise TypeError(f"quantization={value!r}: must be a Quantization or None")
+        per_layer("thx", self.thx, self.num_layers, value)
+        per_layer("thh", self.thh, self.num_layers, value)
+        self._quantization = value
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Suffixes of the parameter names, one per layer and direction: l0, l0_reverse, l1, …"""
+        directions = ["", "_reverse"] if self.bidirectional else [""]
+        return [f"l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
+
+    @property
+    def gate_rows(self) -> int:
+        """Rows of the weight matrices: 3H (GRU) or 4H (LSTM)."""
+        return self.gates * self.hidden_size
+
+    def reset_parameters(self, scheme: Initialization = "uniform") -> None:
+        """Draw new parameters.
+
+        "uniform": U(−1/√H, 1/√H) for all, as nn.GRU and nn.LSTM do. "orthogonal": Xavier-uniform per gate for the input
+        weights of layer 0, orthogonal per gate for all other matrices, biases 0.
+        """
+        if scheme == "uniform":
+            super().reset_parameters()
+        else:
+            initialize(self, scheme)
+
+    def initial_state(self, batch_size: int) -> tuple[DeltaState, ...]:
+        """The delta state before the first step, one entry per layer and direction.
+
+        Delta memories and hidden states are 0, m holds the biases (MATH §2–3). Made from the present biases: ask for a
+        new one after they changed.
+        """
+        return tuple(self._fresh_state(name, batch_size, {}) for name in self.layer_names)
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: DenseState | Sequence[DeltaState] | None = None
+    ) -> tuple[Tensor | PackedSequence, DenseState | tuple[DeltaState, ...]]:
+        """Run over a whole sequence or a chunk of one.
+
+        Parameters
+        ----------
+        input: (T, B, I), (B, T, I) with batch_first, (T, I), or a PackedSequence.
+        hx: initial states as of the dense layer, or the delta state of `initial_state` or an earlier call, which
+            continues that sequence exactly. A backward direction starts from its own state at the end of this input.
+
+        Returns
+        -------
+        The output in the layout of the input, (…, D·H), and the final state in the form that was given: as of the dense
+        layer, or the full delta state.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If shapes, dtypes or states do not fit this layer, or under quantisation the input holds NaN.
+        """
+        x, layout = Layout.of(input, self.batch_first)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(self._dtype)  # thresholds compare small differences: not at reduced precision
+        self._check_input(x)
+        with torch.autocast(x.device.type, enabled=False):
+            carried = _is_delta_state(hx)
+            states = self._carried_states(hx, x, layout) if carried else self._dense_states(hx, x, layout)
+            output, finals = self._run_layers(self._rounded(x), states, layout.lengths)
+        finals = tuple(type(state)(*(layout.unsort(part, 0) for part in state)) for state in finals)
+        return layout.restore(output.to(x.dtype)), finals if carried else self._to_dense(
+            finals, x.dtype, layout.batched
+        )
+
+    def _run_layers(
+        self, x: Tensor, states: Sequence[DeltaState], lengths: Tensor | None
+    ) -> tuple[Tensor, tuple[DeltaState, ...]]:
+        directions = len(self.layer_names) // self.num_layers
+        events = any(recorder.events for recorder in self.recorders)
+        finals: list[DeltaState] = []
+        for layer in range(self.num_layers):
+            quantization = self.quantization if self._quantized else None
+            options = LayerOptions(self.thx[layer], self.thh[layer], self.hard_activations, quantization)
+            outputs = []
+            for direction in range(directions):
+                index = layer * directions + direction
+                parameters = self._parameters_of(self.layer_names[index])
+                sequence = reverse(x, lengths) if direction else x
+                run, self.backend_used = backends.choose(self.backend, self.mode, sequence, parameters, options)
+                result = run(sequence, states[index], parameters, options, lengths, events)
+                outputs.append(reverse(result.output, lengths) if direction else result.output)
+                finals.append(result.state)
+                for recorder in self.recorders:
+                    recorder.calls[index].append(result.activity)
+            x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
+            if self.dropout and layer < self.num_layers - 1:
+                x = F.dropout(x, self.dropout, self.training)
+        return x, tuple(finals)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        weight = self.weight_ih_l0  # not self.parameters(): a data-parallel replica has none
+        assert isinstance(weight, Tensor)
+        return weight.dtype
+
+    @property
+    def _quantized(self) -> bool:
+        return self.quantization is not None and not self.training
+
+    def _rounded(self, values: Tensor) -> Tensor:
+        """Activations on the grid A, in float64 so that sums of products are exact; in float inference unchanged."""
+        if self.quantization is None or self.training:
+            return values
+        return fake_quantize(values.double(), self.quantization.activation, self.quantization.rounding)
+
+    def _rounded_weight(self, values: Tensor) -> Tensor:
+        """Weights or biases on the grid W: in training with a straight-through gradient, in inference in float64."""
+        if self.quantization is None:
+            return values
+        if self.training:
+            return fake_quantize_straight_through(values, self.quantization.weight)
+        return fake_quantize(values.double(), self.quantization.weight)
+
+    def _parameters_of(self, name: str) -> LayerParameters:
+        weight_hr = self._rounded_weight(getattr(self, f"weight_hr_{name}")) if self.proj_size else None
+        return LayerParameters(
+            self._rounded_weight(getattr(self, f"weight_ih_{name}")),
+            self._rounded_weight(getattr(self, f"weight_hh_{name}")),
+            weight_hr,
+        )
+
+    def _biases(self, name: str) -> tuple[Tensor, Tensor]:
+        if self.bias:
+            return getattr(self, f"bias_ih_{name}"), getattr(self, f"bias_hh_{name}")
+        zeros = getattr(self, f"weight_ih_{name}").new_zeros(self.gate_rows)
+        return zeros, zeros
+
+    def _fresh_memory(self, name: str) -> Tensor:
+        """M before the first step: the biases, (4H,)."""
+        raise NotImplementedError
+
+    def _state_widths(self, name: str) -> dict[str, int]:
+        widths = {
+            "x_hat": getattr(self, f"weight_ih_{name}").shape[1],
+            "h": self.proj_size or self.hidden_size,
+            "h_hat": self.proj_size or self.hidden_size,
+            "c": self.hidden_size,
+            "m": 4 * self.hidden_size,
+        }
+        return {field: widths[field] for field in self.state_type._fields}
+
+    def _fresh_state(self, name: str, batch_size: int, given: dict[str, Tensor]) -> DeltaState:
+        memory = self._fresh_memory(name)
+        parts = {field: memory.new_zeros(batch_size, width) for field, width in self._state_widths(name).items()}
+        parts["m"] = memory.expand(batch_size, -1)
+        return self.state_type(**{**parts, **given})
+
+    def _dense_states(self, hx: Any, x: Tensor, layout: Layout) -> tuple[DeltaState, ...]:
+        """Fresh delta states with the dense layer's initial states in them."""
+        parts = {} if hx is None else self._dense_parts(hx)
+        batch_size = x.shape[1]
+        given = {}
+        for field, tensor in parts.items():
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{field}_0 is a {type(tensor).__name__}: must be a Tensor")
+            width = self.hidden_size if field == "c" else self.proj_size or self.hidden_size
+            expected = (len(self.layer_names), batch_size, width) if layout.batched else (len(self.layer_names), width)
+            if tuple(tensor.shape) != expected or tensor.dtype != x.dtype:
+                raise ValueError(
+                    f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}"
+                )
+            tensor = tensor if layout.batched else tensor.unsqueeze(1)
+            given[field] = self._rounded(layout.sort(tensor, 1)).unbind(0)
+        return tuple(
+            self._fresh_state(name, batch_size, {field: tensors[index] for field, tensors in given.items()})
+            for index, name in enumerate(self.layer_names)
+        )
+
+    def _dense_parts(self, hx: Any) -> dict[str, Any]:
+        """The dense layer's hx by the fields of the delta state."""
+        raise NotImplementedError
+
+    def _to_dense(self, states: Sequence[DeltaState], dtype: torch.dtype, batched: bool) -> DenseState:
+        """The final states as the dense layer returns them."""
+        raise NotImplementedError
+
+    def _stack(self, parts: Sequence[Tensor], dtype: torch.dtype, batched: bool) -> Tensor:
+        stacked = torch.stack(list(parts)).to(dtype)
+        return stacked if batched else stacked.squeeze(1)
+
+    def _carried_states(self, states: Any, x: Tensor, layout: Layout) -> tuple[DeltaState, ...]:
+        """The caller's delta states, checked, in the order and precision of this run."""
+        if len(states) != len(self.layer_names):
+            raise ValueError(f"the state has {len(states)} entries: this layer has {len(self.layer_names)}")
+        dtype = torch.float64 if self._quantized else x.dtype
+        checked = []
+        for name, state in zip(self.layer_names, states, strict=True):
+            if not isinstance(state, self.state_type):
+                raise TypeError(f"the state of {name} is a {type(state).__name__}: must be {self.state_type.__name__}")
+            for field, width in self._state_widths(name).items():
+                shape = tuple(getattr(state, field).shape)
+                if shape != (x.shape[1], width):
+                    raise ValueError(f"{field} of the state of {name} has shape {shape}: needs {(x.shape[1], width)}")
+            checked.append(self.state_type(*(layout.sort(part, 0).to(dtype) for part in state)))
+        return tuple(checked)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dtype != self._dtype:
+            raise ValueError(f"input is {x.dtype}, the weights are {self._dtype}: convert one of them")
+        if x.shape[-1] != self.input_size:
+            raise ValueError(f"input has {x.shape[-1]} features: this layer takes input_size={self.input_size}")
+        if len(x) == 0:
+            raise ValueError(f"input has no time steps (shape {tuple(x.shape)}): needs at least 1")
+        if self.quantization is None or torch.compiler.is_compiling():
+            return
+        if self._quantized and x.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"quantised inference on {x.dtype}: needs float32 or float64, to hold every grid value")
+        if torch.isnan(x).any():
+            step, sample, feature = torch.isnan(x).nonzero()[0].tolist()
+            raise ValueError(
+                f"input is NaN at step {step}, sample {sample}, feature {feature}: NaN has no fixed-point value"
+            )
+
+    def extra_repr(self) -> str:
+        text = str(super().extra_repr())
+        for name in ("thx", "thh"):
+            values = getattr(self, name)
+            text += f", {name}={values[0] if len(set(values)) == 1 else values}"
+        if self.quantization is not None:
+            formats = self.quantization
+            text += f", quantization={formats.activation}/{formats.weight}/{formats.gate} {formats.rounding}"
+        if self.hard_activations:
+            text += ", hard_activations=True"
+        if self.backend != "auto":
+            text += f", backend={self.backend!r}"
+        return text
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state["recorders"] = []  # a copy does not report to the blocks that record the original
+        return state
+
+
+def _is_delta_state(hx: Any) -> bool:
+    return isinstance(hx, (tuple, list)) and len(hx) > 0 and isinstance(hx[0], (DeltaGRUState, DeltaLSTMState))

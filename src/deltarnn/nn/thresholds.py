@@ -1,0 +1,38 @@
+"""Thresholds of the delta encoders: one number for all layers, or one per layer."""
+
+import math
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any
+
+from deltarnn.fixed.qformat import Quantization
+
+Thresholds = float | Sequence[float]
+
+
+def per_layer(name: str, value: Thresholds, num_layers: int, quantization: Quantization | None) -> tuple[float, ...]:
+    """`value` as one threshold per layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is not a finite number ≥ 0 or a sequence of num_layers of them, or is off the activation grid of
+        `quantization`: comparing with one value and updating by another would let the memories drift (MATH §6).
+    """
+    values: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) else (value,) * num_layers
+    if len(values) != num_layers:
+        raise ValueError(
+            f"{name} has {len(values)} values: give one number, or one for each of the {num_layers} layers"
+        )
+    for threshold in values:
+        if isinstance(threshold, bool) or not isinstance(threshold, Real):
+            raise TypeError(f"{name}={threshold!r}: a threshold must be a number")
+        if not math.isfinite(threshold) or threshold < 0:
+            raise ValueError(f"{name}={threshold}: a threshold must be finite and at least 0 (0 fires always)")
+        if quantization is not None and not quantization.activation.contains(float(threshold)):
+            below, above = quantization.nearest_thresholds(float(threshold))
+            raise ValueError(
+                f"{name}={threshold} is not on the grid of the activations, {quantization.activation}: "
+                f"the nearest allowed values are {below} and {above}"
+            )
+    return tuple(float(threshold) for threshold in values)
