@@ -1,0 +1,195 @@
+"""What deployment needs of a trained model, as plain NumPy: read once, from a module or a model file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltarnn.fixed.cells import Cell
+from deltarnn.fixed.qformat import QFormat, Quantization
+
+FloatArray = NDArray[np.float64]
+
+
+class UnsupportedModelError(ValueError):
+    """The model cannot be deployed as asked; the message names the limit, the value and the remedy."""
+
+
+@dataclass(frozen=True)
+class RecurrentWeights:
+    """One delta layer: weight_ih (GH, I), weight_hh (GH, H), biases (GH,), PyTorch's gate order; thresholds."""
+
+    weight_ih: FloatArray
+    weight_hh: FloatArray
+    bias_ih: FloatArray
+    bias_hh: FloatArray
+    thx: float
+    thh: float
+
+
+@dataclass(frozen=True)
+class DenseWeights:
+    """One dense layer of the head: weight (O, I), bias (O,), and what follows it."""
+
+    weight: FloatArray
+    bias: FloatArray
+    activation: Literal["relu"] | None = None
+
+
+@dataclass(frozen=True)
+class NetworkParameters:
+    """A stack of delta layers of one cell, and a dense head (empty for a bare layer).
+
+    `quantization` holds the formats that the model was trained or stored with, or None for a float model.
+    """
+
+    cell: Cell
+    layers: tuple[RecurrentWeights, ...]
+    head: tuple[DenseWeights, ...] = ()
+    hard_activations: bool = False
+    quantization: Quantization | None = None
+
+    @property
+    def input_size(self) -> int:
+        """Features per frame, I."""
+        return int(self.layers[0].weight_ih.shape[1])
+
+    @property
+    def hidden_sizes(self) -> tuple[int, ...]:
+        """H of each layer."""
+        return tuple(int(layer.weight_hh.shape[1]) for layer in self.layers)
+
+    @property
+    def operations(self) -> int:
+        """Dense-equivalent operations of the recurrent layers per step, 2 per weight; biases not counted."""
+        return 2 * sum(layer.weight_ih.size + layer.weight_hh.size for layer in self.layers)
+
+    def with_thresholds(self, thx: float, thh: float) -> "NetworkParameters":
+        """The same weights with other thresholds in every layer."""
+        return replace(self, layers=tuple(replace(layer, thx=thx, thh=thh) for layer in self.layers))
+
+    @classmethod
+    def of(cls, model: Any) -> "NetworkParameters":
+        """Read a DeltaGRU or DeltaLSTM, a module that holds one as `.rnn` (and a `.head`), or parameters already read.
+
+        Raises
+        ------
+        UnsupportedModelError
+            For a dense nn.GRU or nn.LSTM, which has no thresholds, and for bidirectional or projected layers.
+        """
+        if isinstance(model, NetworkParameters):
+            return model
+        rnn = getattr(model, "rnn", model)
+        if not hasattr(rnn, "weight_ih_l0"):
+            raise UnsupportedModelError(
+                f"{type(model).__name__} is not a delta layer and holds none as .rnn: give a DeltaGRU, a DeltaLSTM or "
+                "a keyword model"
+            )
+        if not hasattr(rnn, "thx"):
+            raise UnsupportedModelError(
+                f"{type(rnn).__name__} has no thresholds: convert it first with deltarnn.convert(model, thx=…, thh=…)"
+            )
+        tensors = {f"rnn.{name}": value.detach().cpu().double().numpy() for name, value in rnn.state_dict().items()}
+        head = []
+        for module in getattr(model, "head", None) or ():
+            if type(module).__name__ == "Linear":
+                bias = None if module.bias is None else module.bias.detach().cpu().double().numpy()
+                head.append(_dense(module.weight.detach().cpu().double().numpy(), bias, None))
+            elif type(module).__name__ == "ReLU" and head:
+                head[-1] = replace(head[-1], activation="relu")
+            elif type(module).__name__ not in ("Dropout", "Identity"):
+                raise UnsupportedModelError(
+                    f"the head holds a {type(module).__name__}: only Linear, ReLU and Dropout are known"
+                )
+        return cls._build(
+            rnn.mode,
+            tensors,
+            rnn.num_layers,
+            rnn.bidirectional,
+            getattr(rnn, "proj_size", 0),
+            rnn.thx,
+            rnn.thh,
+            tuple(head),
+            rnn.hard_activations,
+            rnn.quantization,
+        )
+
+    @classmethod
+    def from_model_file(cls, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> "NetworkParameters":
+        """Read what `deltarnn.engine.model_file.load_model` returned.
+
+        Raises
+        ------
+        UnsupportedModelError
+            For a model without thresholds, and for bidirectional or projected layers.
+        """
+        architecture = header["architecture"]
+        if header.get("thx") is None or header.get("thh") is None:
+            raise UnsupportedModelError(
+                "the model has no thresholds: train it as a delta network (--step retrain --thx … --thh …)"
+            )
+        head = tuple(
+            _dense(tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), layer.get("activation"))
+            for name, layer in zip(head_names(tensors), architecture.get("head", []), strict=True)
+        )
+        return cls._build(
+            architecture["cell"],
+            tensors,
+            architecture["num_layers"],
+            architecture.get("bidirectional", False),
+            architecture.get("proj_size", 0),
+            header["thx"],
+            header["thh"],
+            head,
+            architecture.get("hard_activations", False),
+            _read_quantization(header.get("quantization")),
+        )
+
+    @classmethod
+    def _build(
+        cls,
+        cell: Cell,
+        tensors: Mapping[str, Any],
+        num_layers: int,
+        bidirectional: bool,
+        proj_size: int,
+        thx: Any,
+        thh: Any,
+        head: tuple[DenseWeights, ...],
+        hard_activations: bool,
+        quantization: Quantization | None,
+    ) -> "NetworkParameters":
+        if bidirectional:
+            raise UnsupportedModelError("the model is bidirectional: fixed-point deployment runs forwards in time only")
+        if proj_size:
+            raise UnsupportedModelError(f"proj_size={proj_size}: the integer cells have no projection (proj_size=0)")
+        layers = []
+        for index in range(num_layers):
+            w_ih, w_hh = (np.asarray(tensors[f"rnn.weight_{n}_l{index}"], dtype=np.float64) for n in ("ih", "hh"))
+            b_ih, b_hh = (
+                np.asarray(tensors.get(f"rnn.bias_{n}_l{index}", np.zeros(len(w_ih))), dtype=np.float64)
+                for n in ("ih", "hh")
+            )
+            layers.append(RecurrentWeights(w_ih, w_hh, b_ih, b_hh, float(thx[index]), float(thh[index])))
+        return cls(cell, tuple(layers), head, bool(hard_activations), quantization)
+
+
+def head_names(tensors: Mapping[str, Any]) -> list[str]:
+    """Prefixes of the head's dense layers in order: head.0, head.3, …"""
+    positions = {int(name.split(".")[1]) for name in tensors if name.startswith("head.") and name.endswith(".weight")}
+    return [f"head.{position}" for position in sorted(positions)]
+
+
+def _dense(weight: Any, bias: Any, activation: Any) -> DenseWeights:
+    weight = np.asarray(weight, dtype=np.float64)
+    return DenseWeights(weight, np.zeros(len(weight)) if bias is None else np.asarray(bias, np.float64), activation)
+
+
+def _read_quantization(entry: Mapping[str, Any] | None) -> Quantization | None:
+    if entry is None:
+        return None
+    return Quantization(
+        QFormat(*entry["activation"]), QFormat(*entry["weight"]), QFormat(*entry["gate"]), entry["rounding"]
+    )
