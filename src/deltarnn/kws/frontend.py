@@ -1,0 +1,403 @@
+"""Front ends: from 16-bit audio to one feature vector per frame, for many clips at once.
+
+Both banks are called as `bank(audio)`, audio int16 of shape (N,) or (B, N), and return float64 features of shape
+(frames, features) or (B, frames, features), before normalisation. `bank.stream()` gives the twin that takes the same
+audio piece by piece (`deltarnn.kws.frontend_stream`).
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol, cast
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
+from scipy.fft import dct
+from scipy.signal import butter, sosfilt
+
+from deltarnn.kws.frontend_stream import FrameStream
+
+FloatArray = NDArray[np.float64]
+Samples = NDArray[Any]  # int16 or float64, whatever stage the signal is in
+Spacing = Literal["mel", "log"]
+
+FULL_SCALE_32BIT = 65536.0
+"""int16 samples enter the filter bank as 32-bit full-scale numbers."""
+
+GAIN_CONTROL_BLOCK = 8
+"""Frames that share one gain with `gain_ctrl`."""
+
+_GRADIENT_CONTEXT = 3
+"""Frames on either side that decide a frame's second difference, its edge formulas included."""
+
+_CHUNK_ROWS = 64
+"""Spectra computed at once: their buffers (1.3 MB at nfft 1024) stay in the second-level cache."""
+
+
+class FrontEnd(Protocol):
+    """What training and the streaming spotter need of a front end."""
+
+    num_features: int
+
+    def __call__(self, audio: ArrayLike) -> FloatArray: ...
+
+    def num_frames(self, num_samples: int) -> int: ...
+
+    def stream(self) -> FrameStream: ...
+
+
+def mel(frequency: ArrayLike) -> FloatArray:
+    """Mel value of a frequency in Hz: 2595·log10(1 + f/700)."""
+    return 2595.0 * np.log10(1.0 + np.asarray(frequency, dtype=np.float64) / 700.0)
+
+
+def spaced_frequencies(count: int, low: float, high: float, spacing: Spacing = "mel") -> FloatArray:
+    """`count` frequencies in Hz from `low` to `high`, both included, evenly spaced in mel or in log f."""
+    if spacing == "mel":
+        return 700.0 * (10.0 ** (np.linspace(mel(low), mel(high), count) / 2595.0) - 1.0)
+    return np.geomspace(low, high, count)
+
+
+class Framing:
+    """How samples become frames: length and hop in seconds, rounded to samples.
+
+    count = ceil(|samples − length| / hop); a signal too short for its last frame counts as followed by zeros.
+    """
+
+    def __init__(self, frame_size: float, frame_stride: float, sample_rate: int) -> None:
+        self.length = round(frame_size * sample_rate)
+        self.hop = round(frame_stride * sample_rate)
+        if min(self.length, self.hop) < 1:
+            raise ValueError(
+                f"frame_size={frame_size}, frame_stride={frame_stride}: seconds; each must be at least one sample, "
+                f"1/{sample_rate} s"
+            )
+
+    def count(self, num_samples: int) -> int:
+        """Frames of a clip of `num_samples` samples."""
+        return -(-abs(num_samples - self.length) // self.hop)
+
+    def view(self, signal: Samples) -> Samples:
+        """Frames (B, T, length) of a signal (B, N): a view, or a zero-padded copy where the signal is too short."""
+        count = self.count(signal.shape[-1])
+        needed = (count - 1) * self.hop + self.length
+        if count and needed > signal.shape[-1]:
+            signal = np.pad(signal, ((0, 0), (0, needed - signal.shape[-1])))
+        elif signal.shape[-1] < self.length:  # no frame at all, and not one window to slide
+            return np.empty((len(signal), 0, self.length), signal.dtype)
+        return self.whole(signal)[:, :count]
+
+    def whole(self, signal: Samples) -> Samples:
+        """A view (B, T, length) of every whole frame in a signal (B, N)."""
+        return sliding_window_view(signal, self.length, axis=-1)[:, :: self.hop]
+
+
+def _as_batch(audio: ArrayLike) -> NDArray[np.int16]:
+    """Audio as (B, N) int16; anything else is refused, as it would be scaled wrongly in silence."""
+    array = np.asarray(audio)
+    if array.dtype != np.int16 or array.ndim not in (1, 2) or array.shape[-1] == 0:
+        raise ValueError(
+            f"audio of type {array.dtype} and shape {array.shape}: needs int16 samples of shape (N,) or (B, N), N > 0; "
+            "for floating-point audio in [-1, 1): (audio * 32768).astype(numpy.int16)"
+        )
+    return array.reshape(-1, array.shape[-1])
+
+
+def _check_range(freq_low: float, freq_high: float, sample_rate: int) -> None:
+    if not 0 < freq_low < freq_high <= sample_rate / 2 * (1 + 1e-9):  # corners computed in mel may round up
+        raise ValueError(
+            f"freq_low={freq_low}, freq_high={freq_high}: must rise, above 0, up to {sample_rate / 2:g} (half the "
+            "sample rate)"
+        )
+
+
+def cepstrum(levels: FloatArray, num_coefficients: int = 39, lifter: int = 22) -> FloatArray:
+    """Mel-frequency cepstrum (…, T, K) of log levels (…, T, F): coefficients 1 … K of the orthonormal DCT-II, the k-th
+    liftered by 1 + lifter/2·sin(π(k − 1)/lifter), then their mean over the frames, and 10⁻⁸, taken off."""
+    position = np.arange(num_coefficients)
+    coefficients = dct(levels, type=2, axis=-1, norm="ortho")[..., 1 : num_coefficients + 1]
+    coefficients = coefficients * (1.0 + lifter / 2.0 * np.sin(np.pi * position / lifter))
+    return cast(FloatArray, coefficients - (coefficients.mean(axis=-2, keepdims=True) + 1e-8))
+
+
+def gradients(levels: FloatArray) -> FloatArray:
+    """Levels (…, T, F) with their first and second differences along time (second-order edges): (…, T, 3F)."""
+    if levels.shape[-2] < 3:
+        raise ValueError(f"gradient needs at least 3 frames, this clip has {levels.shape[-2]}")
+    first = np.gradient(levels, axis=-2, edge_order=2)
+    second = np.gradient(first, axis=-2, edge_order=2)
+    return np.concatenate([levels, first, second], axis=-1)
+
+
+class LogFilterBank:
+    """Log levels of triangular filters over the magnitude spectrum.
+
+    Per frame: 20·log10( Σ_k triangle_f[k] · |rfft_nfft(window · samples · 65536)|[k] / nfft ), Hamming window,
+    triangles with corners floor((nfft + 1)·frequency/sample_rate); a level of exactly 0 counts as the float64 epsilon.
+
+    Parameters
+    ----------
+    n_filt: number of filters. freq_low, freq_high: outer corners, Hz. f_spacing: "mel", "log", or the n_filt + 2
+        corner frequencies themselves.
+    frame_size, frame_stride: seconds. nfft: FFT length, at least the frame's length in samples.
+    gradient: append first and second differences along time (3·n_filt features).
+    gain_ctrl: each block of 8 frames to zero mean and unit standard deviation (ddof 1) before the window.
+    mfcc: cepstral coefficients 1–39 instead of levels (n_filt ≥ 40).
+    log: False gives the levels Σ themselves.
+
+    Raises
+    ------
+    ValueError
+        On parameters out of range (named), or audio that is not int16.
+
+    Examples
+    --------
+    >>> LogFilterBank()(np.zeros(16000, np.int16)).shape
+    (61, 16)
+    """
+
+    def __init__(
+        self,
+        n_filt: int = 16,
+        freq_low: float = 100,
+        freq_high: float = 8000,
+        frame_size: float = 0.016384,
+        frame_stride: float = 0.016384,
+        nfft: int = 1024,
+        f_spacing: Spacing | Sequence[float] = "mel",
+        gradient: bool = False,
+        gain_ctrl: bool = False,
+        mfcc: bool = False,
+        sample_rate: int = 16000,
+        log: bool = True,
+    ) -> None:
+        self.framing = Framing(frame_size, frame_stride, sample_rate)
+        if self.framing.length > nfft:
+            raise ValueError(f"nfft={nfft}: a frame has {self.framing.length} samples; nfft must be at least that")
+        if mfcc and n_filt < 40:
+            raise ValueError(f"mfcc needs coefficients 1-39 of at least 40 filters; n_filt={n_filt}")
+        if mfcc and not log:
+            raise ValueError("mfcc is the cepstrum of log levels; it cannot be combined with log=False")
+        self.nfft, self.gradient, self.gain_ctrl, self.mfcc, self.log = nfft, gradient, gain_ctrl, mfcc, log
+        self.sample_rate = sample_rate
+        self.corners = _corner_frequencies(n_filt, freq_low, freq_high, f_spacing, sample_rate)
+        self.triangles = _triangles(np.floor((nfft + 1) * self.corners / sample_rate), nfft // 2 + 1)
+        self.num_features = (39 if mfcc else n_filt) * (3 if gradient else 1)
+        self._window = np.hamming(self.framing.length) * (FULL_SCALE_32BIT / nfft)
+        self._blocks = _dense_blocks(self.triangles)
+
+    def __call__(self, audio: ArrayLike) -> FloatArray:
+        samples = _as_batch(audio)
+        features = self.finish(self.levels(samples))
+        return features[0] if np.ndim(audio) == 1 else features
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of `num_samples` samples."""
+        return self.framing.count(num_samples)
+
+    def stream(self) -> FrameStream:
+        """A twin that takes audio piece by piece and gives the same numbers."""
+        return FrameStream(
+            self.framing.length,
+            self.framing.hop,
+            lambda samples: self._frame_levels(self.framing.whole(samples[None]))[0],
+            self.finish,
+            block=GAIN_CONTROL_BLOCK if self.gain_ctrl else 1,
+            context=None if self.mfcc else _GRADIENT_CONTEXT if self.gradient else 0,
+        )
+
+    def levels(self, samples: NDArray[np.int16]) -> FloatArray:
+        """Log levels (B, T, n_filt) of audio (B, N), before cepstrum and gradient."""
+        return self._frame_levels(self.framing.view(samples))
+
+    def _frame_levels(self, frames: Samples) -> FloatArray:
+        if self.gain_ctrl:
+            frames = _equalise_gain(frames)
+        batch, count, length = frames.shape
+        out = np.empty((batch, count, self.triangles.shape[1]))
+        rows = max(1, min(_CHUNK_ROWS, count))
+        padded = np.zeros((rows, self.nfft))
+        spectrum = np.empty((rows, self.nfft // 2 + 1), np.complex128)
+        magnitude = np.empty(spectrum.shape)
+        for clip in range(batch):
+            for start in range(0, count, rows):
+                n = min(rows, count - start)
+                np.multiply(frames[clip, start : start + n], self._window, out=padded[:n, :length])
+                np.fft.rfft(padded[:n], out=spectrum[:n])
+                np.abs(spectrum[:n], out=magnitude[:n])
+                for bins, filters, weights in self._blocks:
+                    np.matmul(magnitude[:n, bins], weights, out=out[clip, start : start + n, filters])
+        if self.log:
+            np.copyto(out, np.finfo(np.float64).eps, where=out == 0)
+            np.log10(out, out=out)
+            out *= 20.0
+        return out
+
+    def finish(self, levels: FloatArray) -> FloatArray:
+        """Features of the levels (…, T, n_filt) of whole clips: cepstrum and gradient, where asked for."""
+        if self.mfcc:
+            levels = cepstrum(levels)
+        return gradients(levels) if self.gradient else levels
+
+
+class IIRFilterBank:
+    """Mean absolute output of band-pass filters behind a microphone model: the front end of analogue feature chips.
+
+    Per sample: v = clip(sample − mean, ±full_scale) / full_scale · 2^(mic_res − 1); per channel a Butterworth band-pass
+    of order `ch_orders` (two poles each) between f_c·(1 ∓ 1/(2·q)), in second-order sections;
+    per frame the mean of |·|.
+
+    Parameters
+    ----------
+    n_filt: number of channels.
+    f_centers: their centre frequencies in Hz: n_filt of them, or n_filt + 2 of which the two outermost only bound the
+        range; None: the inner ones of n_filt + 2 mel-spaced frequencies from 100 to 6500 Hz.
+    q_factors, ch_orders: quality factor and filter order, one for all or one per channel.
+    mean, full_scale: of the microphone, in int16 counts. mic_res: its resolution in bits; None: no microphone model.
+    frame_size, frame_stride: seconds.
+
+    Raises
+    ------
+    ValueError
+        On parameters out of range (named), or audio that is not int16.
+
+    Examples
+    --------
+    >>> IIRFilterBank(full_scale=7500)(np.zeros((2, 8000), np.int16)).shape
+    (2, 30, 16)
+    """
+
+    def __init__(
+        self,
+        n_filt: int = 16,
+        f_centers: Sequence[float] | FloatArray | None = None,
+        q_factors: float | Sequence[float] = 3,
+        ch_orders: int | Sequence[int] = 2,
+        mean: float = 0.0,
+        full_scale: float = 32768.0,
+        mic_res: int | None = 12,
+        frame_size: float = 0.016384,
+        frame_stride: float = 0.016384,
+        sample_rate: int = 16000,
+    ) -> None:
+        self.framing = Framing(frame_size, frame_stride, sample_rate)
+        if full_scale <= 0 or (mic_res is not None and mic_res < 1):
+            raise ValueError(f"full_scale={full_scale}, mic_res={mic_res}: both must be positive")
+        self.mean, self.full_scale, self.mic_res = float(mean), float(full_scale), mic_res
+        self.sample_rate, self.num_features = sample_rate, n_filt
+        if f_centers is None:
+            f_centers = spaced_frequencies(n_filt + 2, 100, 6500)
+        centres = np.asarray(f_centers, dtype=np.float64)
+        if centres.shape == (n_filt + 2,):
+            centres = centres[1:-1]
+        if centres.shape != (n_filt,):
+            raise ValueError(
+                f"f_centers has {centres.size} values: needs n_filt={n_filt}, or n_filt + 2 with the bounds"
+            )
+        self.centres = centres
+        qualities = np.broadcast_to(np.asarray(q_factors, dtype=np.float64), (n_filt,))
+        orders = np.broadcast_to(np.asarray(ch_orders, dtype=np.int64), (n_filt,))
+        self.sections = [
+            _band_pass(float(f), float(q), int(order), sample_rate)
+            for f, q, order in zip(centres, qualities, orders, strict=True)
+        ]
+
+    def __call__(self, audio: ArrayLike) -> FloatArray:
+        samples = _as_batch(audio)
+        signal = self.microphone(samples)
+        out = np.empty((len(samples), self.num_frames(samples.shape[-1]), self.num_features))
+        for channel, sections in enumerate(self.sections):
+            rectified = np.abs(sosfilt(sections, signal, axis=-1))
+            out[..., channel] = self.framing.view(rectified).mean(axis=-1)
+        return out[0] if np.ndim(audio) == 1 else out
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of `num_samples` samples."""
+        return self.framing.count(num_samples)
+
+    def stream(self) -> FrameStream:
+        """A twin that takes audio piece by piece and gives the same numbers."""
+        states = [np.zeros((len(sections), 2)) for sections in self.sections]
+
+        def rectify(piece: Samples) -> Samples:
+            signal = self.microphone(piece)
+            outputs = []
+            for channel, sections in enumerate(self.sections):
+                filtered, states[channel] = sosfilt(sections, signal, zi=states[channel])
+                outputs.append(np.abs(filtered))
+            return np.stack(outputs)
+
+        def frame_means(rectified: Samples) -> FloatArray:
+            return cast(FloatArray, self.framing.whole(rectified).mean(axis=-1).T)
+
+        return FrameStream(self.framing.length, self.framing.hop, frame_means, transform=rectify)
+
+    def microphone(self, samples: Samples) -> FloatArray:
+        """The microphone model's output (…, N) in counts of its converter."""
+        signal = samples.astype(np.float64)
+        if self.mic_res is None:
+            return signal
+        signal -= self.mean
+        np.clip(signal, -self.full_scale, self.full_scale, out=signal)
+        signal *= 2.0 ** (self.mic_res - 1) / self.full_scale
+        return signal
+
+
+def _corner_frequencies(
+    n_filt: int, freq_low: float, freq_high: float, f_spacing: Spacing | Sequence[float], sample_rate: int
+) -> FloatArray:
+    """The n_filt + 2 corners of the triangles, Hz."""
+    if n_filt < 1:
+        raise ValueError(f"n_filt={n_filt}: needs at least 1 filter")
+    if isinstance(f_spacing, str):
+        if f_spacing not in ("mel", "log"):
+            raise ValueError(f"f_spacing={f_spacing!r}: must be 'mel', 'log', or a list of n_filt + 2 frequencies")
+        _check_range(freq_low, freq_high, sample_rate)
+        return spaced_frequencies(n_filt + 2, freq_low, freq_high, f_spacing)
+    corners = np.asarray(f_spacing, dtype=np.float64)
+    if corners.shape != (n_filt + 2,) or (np.diff(corners) <= 0).any():
+        raise ValueError(f"f_spacing has {corners.size} frequencies: needs n_filt + 2 = {n_filt + 2}, rising")
+    _check_range(float(corners[0]), float(corners[-1]), sample_rate)
+    return corners
+
+
+def _triangles(corners: FloatArray, num_bins: int) -> FloatArray:
+    """Weights (num_bins, n_filt) rising from corner j to 1 at corner j + 1 and falling to corner j + 2."""
+    bins = np.arange(num_bins, dtype=np.float64)[:, None]
+    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
+    with np.errstate(divide="ignore", invalid="ignore"):  # two corners in one bin: that side of the triangle is empty
+        rising = np.where((bins >= low) & (bins < middle), (bins - low) / (middle - low), 0.0)
+        falling = np.where((bins >= middle) & (bins < high), (high - bins) / (high - middle), 0.0)
+    return rising + falling
+
+
+def _dense_blocks(triangles: FloatArray, width: int = 8) -> list[tuple[slice, slice, FloatArray]]:
+    """The sparse product magnitude @ triangles as a few dense ones: `width` filters, and the bins that they touch."""
+    blocks = []
+    for first in range(0, triangles.shape[1], width):
+        filters = slice(first, min(first + width, triangles.shape[1]))
+        used = np.flatnonzero(triangles[:, filters].any(axis=1))
+        bins = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
+        blocks.append((bins, filters, np.ascontiguousarray(triangles[bins, filters])))
+    return blocks
+
+
+def _equalise_gain(frames: Samples) -> FloatArray:
+    """Frames (B, T, length), each block of 8 frames with zero mean and unit deviation; silent blocks stay 0."""
+    equal = frames.astype(np.float64) * FULL_SCALE_32BIT
+    for start in range(0, equal.shape[1], GAIN_CONTROL_BLOCK):
+        block = equal[:, start : start + GAIN_CONTROL_BLOCK]
+        block -= block.mean(axis=(1, 2), keepdims=True)
+        deviation = block.std(axis=(1, 2), ddof=1, keepdims=True)
+        block /= np.where(deviation == 0, 1.0, deviation)
+    return equal / FULL_SCALE_32BIT  # the window brings the factor back
+
+
+def _band_pass(centre: float, quality: float, order: int, sample_rate: int) -> FloatArray:
+    """Second-order sections (order, 6) of a Butterworth band-pass with its half-power points centre·(1 ∓ 1/(2·Q))."""
+    low, high = centre * (1 - 0.5 / quality), centre * (1 + 0.5 / quality)
+    if order < 1 or not 0 < low < high < sample_rate / 2:
+        raise ValueError(
+            f"channel at {centre:g} Hz with q_factors={quality:g}, ch_orders={order}: its band {low:g} to {high:g} Hz "
+            f"must lie between 0 and {sample_rate / 2:g} Hz, and its order must be at least 1"
+        )
+    return cast(FloatArray, butter(order, [low, high], btype="bandpass", output="sos", fs=sample_rate))
