@@ -1,0 +1,174 @@
+"""What all accelerator models share: marked parameters, and the estimate from the measured events of real frames."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deltarnn.fixed.cells import Cell
+from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
+from deltarnn.hardware.report import AcceleratorReport, Latency, Mark, Parameter
+
+BoolArray = NDArray[np.bool_]
+FRAME_PERIOD_S = 0.016384
+
+
+def parameter(default: Any, unit: str, mark: Mark, meaning: str) -> Any:
+    """A dataclass field of an accelerator: its default, unit, the mark of that default, and what it means."""
+    return dataclasses.field(default=default, metadata={"unit": unit, "mark": mark, "meaning": meaning})
+
+
+class Events(NamedTuple):
+    """What fired while a model ran: per layer fired_x (S, I) and fired_h (S, H) over all S steps of all sequences.
+
+    first: (S,) whether a step is the first of its sequence. notes: what conversion rounded or saturated.
+    """
+
+    fired_x: list[BoolArray]
+    fired_h: list[BoolArray]
+    first: BoolArray
+    notes: tuple[str, ...]
+
+
+class Work(NamedTuple):
+    """What the accelerator did, per step: cycles (S,), weights multiplied (S,), bytes of weights read (S,).
+
+    busy_mean, busy_max: (S,) fired columns of the average and of the busiest unit that columns are spread over.
+    """
+
+    cycles: NDArray[np.int64]
+    macs: NDArray[np.int64]
+    weight_bytes: NDArray[np.int64]
+    busy_mean: NDArray[np.float64]
+    busy_max: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A model of one accelerator. Subclasses declare parameters, the limits of the hardware, and its work per step."""
+
+    name: ClassVar[str]
+    cell: ClassVar[Cell]
+
+    clock_hz: float
+    power_w: float
+
+    @property
+    def num_macs(self) -> int:
+        """Multipliers that work at once."""
+        raise NotImplementedError
+
+    @property
+    def peak_throughput_ops(self) -> float:
+        """Operations per second with every multiplier busy, 2 per multiplication: 2·MACs·clock."""
+        return 2.0 * self.num_macs * self.clock_hz
+
+    def check(self, model: NetworkParameters) -> None:
+        """Raise UnsupportedModelError if the hardware cannot hold `model`."""
+        if model.cell != self.cell:
+            raise UnsupportedModelError(f"{self.name} runs Delta{self.cell} layers: this model is a Delta{model.cell}")
+
+    def events(self, model: NetworkParameters, sequences: Sequence[NDArray[np.float64]]) -> Events:
+        """Run the model, bit-true, over frames (T, I) of each sequence."""
+        raise NotImplementedError
+
+    def work(self, model: NetworkParameters, events: Events) -> Work:
+        """Cycles and traffic of every step."""
+        raise NotImplementedError
+
+    def estimate(
+        self, model: Any, frames: ArrayLike | Sequence[ArrayLike], frame_period_s: float = FRAME_PERIOD_S
+    ) -> AcceleratorReport:
+        """Run a model on real frames and report what the accelerator would have done.
+
+        Parameters
+        ----------
+        model: a delta layer, a keyword model (its recurrent part is modelled; the dense head runs on the host), or
+            NetworkParameters.
+        frames: (T, I) features as the model takes them, or a sequence of such arrays, each run from reset.
+        frame_period_s: time between frames, for the real-time factor.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the cell is wrong, or sizes, values or thresholds are beyond the hardware; limit and value are named.
+        """
+        network = NetworkParameters.of(model)
+        self.check(network)
+        events = self.events(network, check_frames(frames, network.input_size))
+        work = self.work(network, events)
+        latency = Latency.of(work.cycles, self.clock_hz)
+        operations, power = network.operations, self.power_w
+        quiet_x, quiet_h = (
+            1 - sum(int(f.sum()) for f in fired) / sum(f.size for f in fired)
+            for fired in (events.fired_x, events.fired_h)
+        )
+        notes = events.notes
+        if network.head:
+            notes += ("the dense head runs on the host and is not counted",)
+        return AcceleratorReport(
+            target=self.name,
+            cell=network.cell,
+            input_size=network.input_size,
+            hidden_sizes=network.hidden_sizes,
+            parameter_count=operations // 2,
+            operations_per_step=operations,
+            steps=len(work.cycles),
+            sparsity_x=quiet_x,
+            sparsity_h=quiet_h,
+            effective_sparsity=_effective_sparsity(network, events),
+            cycles_mean=float(work.cycles.mean()),
+            latency=latency,
+            effective_throughput_ops=operations / latency.mean_s,
+            peak_throughput_ops=self.peak_throughput_ops,
+            mac_utilisation=float(work.macs.sum() / (self.num_macs * work.cycles.sum())),
+            weight_bytes_per_step=float(work.weight_bytes.mean()),
+            weight_bytes_total=int(work.weight_bytes.sum()),
+            balance_ratio=float(work.busy_mean.sum() / work.busy_max.sum()) if work.busy_max.any() else 1.0,
+            frame_period_s=frame_period_s,
+            real_time_factor=latency.mean_s / frame_period_s,
+            energy_per_step_j=power * latency.mean_s,
+            parameters=self.parameters,
+            notes=notes,
+        )
+
+    @property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """Every parameter, with its mark; one that differs from its default is marked "given"."""
+        return tuple(
+            Parameter(
+                field.name,
+                getattr(self, field.name),
+                field.metadata["unit"],
+                field.metadata["mark"] if getattr(self, field.name) == field.default else "given",
+                field.metadata["meaning"],
+            )
+            for field in dataclasses.fields(self)
+        )
+
+
+def check_frames(frames: ArrayLike | Sequence[ArrayLike], input_size: int) -> list[NDArray[np.float64]]:
+    """One array (T, I) or several, as a list, checked against the model's input size."""
+    given = frames if isinstance(frames, (list, tuple)) else [frames]
+    sequences = [np.asarray(sequence, dtype=np.float64) for sequence in given]
+    if not sequences:
+        raise ValueError("no frames were given: latency is measured on real input")
+    for sequence in sequences:
+        if sequence.ndim != 2 or sequence.shape[1] != input_size or len(sequence) == 0:
+            raise ValueError(f"frames have shape {sequence.shape}: this model takes (T, {input_size}), T at least 1")
+        if not np.isfinite(sequence).all():
+            raise ValueError("frames hold NaN or infinite values")
+    return sequences
+
+
+def _effective_sparsity(model: NetworkParameters, events: Events) -> float:
+    """Γ_eff: each delta weighed by the weights it would have fetched (MATH §1)."""
+    fetched = total = 0
+    for layer, fired_x, fired_h in zip(model.layers, events.fired_x, events.fired_h, strict=True):
+        rows = len(layer.weight_ih)
+        fetched += rows * (int(fired_x.sum()) + int(fired_h.sum()))
+        total += rows * (fired_x.size + fired_h.size)
+    return 1 - fetched / total

@@ -1,0 +1,47 @@
+"""Writing files whole or not at all, and numbers as hexadecimal text."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to a temporary file beside `path`, then move it there: readers never see half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink()
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text."""
+    write_bytes(path, text.encode())
+
+
+def to_hex(values: ArrayLike, bits: int) -> list[str]:
+    """Integers (any shape, read in row order) as two's complement words of `bits` bits, one lower-case text each.
+
+    >>> to_hex([1, -1], 8)
+    ['01', 'ff']
+    """
+    array = np.asarray(values)
+    low, high = -(1 << (bits - 1)), (1 << bits) - 1
+    if array.size and not (low <= int(array.min()) and int(array.max()) <= high):
+        raise ValueError(f"values from {array.min()} to {array.max()} do not fit in words of {bits} bits")
+    digits, mask = -(-bits // 4), (1 << bits) - 1
+    return [f"{int(value) & mask:0{digits}x}" for value in array.ravel()]
+
+
+def from_hex(lines: Iterable[str], bits: int) -> NDArray[np.int64]:
+    """Read back `to_hex` as signed words."""
+    words = np.array([int(line, 16) for line in lines], dtype=np.int64)
+    return np.where(words >= 1 << (bits - 1), words - (1 << bits), words)
