@@ -1,0 +1,75 @@
+"""The command `deltarnn`, and `python main.py`: each command's module is imported when it is called for.
+
+A command's module offers `add_arguments(parser)` and `run(arguments) -> int`. The four steps share one set of flags
+(`deltarnn.kws.config`): their modules offer a function of the step's name that takes the `Config`.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "prepare": ("deltarnn.kws.steps_data", "list the clips of a data set: groups, labels, silence, noise"),
+    "feature": ("deltarnn.kws.steps_data", "compute the features of every clip"),
+    "pretrain": ("deltarnn.kws.steps_train", "train the dense GRU or LSTM"),
+    "retrain": ("deltarnn.kws.steps_train", "train the delta network, from the pretrained one"),
+    "evaluate": ("deltarnn.kws.evaluation", "accuracy, confusion and sparsity of a trained model"),
+    "sweep": ("deltarnn.kws.sweep", "accuracy against sparsity over a grid of thresholds"),
+    "export": ("deltarnn.kws.deploy", "C source, memory images and test vectors of a trained model"),
+    "estimate": ("deltarnn.kws.deploy", "latency and throughput of a trained model on accelerators"),
+    "bench": ("deltarnn.bench", "measure this machine: engine, training"),
+}
+STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. Exit status: 0, 1 on an error (one line on stderr), 2 on wrong usage, 130 on Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in COMMANDS and arguments[0] not in STEP_COMMANDS:
+            return _run_command(arguments[0], arguments[1:])
+        if not arguments or (arguments[0] in ("-h", "--help") and not sys.argv[0].endswith("main.py")):
+            return _print_commands()
+        return _run_steps(arguments)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _print_commands() -> int:
+    width = max(map(len, COMMANDS))
+    print("usage: deltarnn COMMAND [flags]      (deltarnn COMMAND --help explains the flags)\n")
+    for name, (_, what) in COMMANDS.items():
+        print(f"  {name:{width}}  {what}")
+    return 0
+
+
+def _run_command(name: str, arguments: list[str]) -> int:
+    home, what = COMMANDS[name]
+    module = import_module(home)
+    parser = argparse.ArgumentParser(prog=f"deltarnn {name}", description=f"{what[0].upper()}{what[1:]}.")
+    # A module that serves several commands tells their flags apart by this name.
+    parser.set_defaults(command=name)
+    module.add_arguments(parser)
+    return int(module.run(parser.parse_args(arguments)))
+
+
+def _run_steps(arguments: list[str]) -> int:
+    from deltarnn.kws.config import parse_arguments
+
+    if arguments[0] in STEP_COMMANDS:
+        if "--step" in arguments or any(argument.startswith("--step=") for argument in arguments):
+            raise ValueError(f"`deltarnn {arguments[0]}` names the step already: leave --step out")
+        arguments = ["--step", *arguments]
+    elif not arguments[0].startswith("-"):
+        raise ValueError(f"{arguments[0]!r} is no command; there are {', '.join(COMMANDS)}")
+    config = parse_arguments(arguments)
+    for sentence in (*config.notes, *config.idle_flags()):
+        print(f"warning: {sentence}", file=sys.stderr)
+    for step in config.steps:
+        getattr(import_module(COMMANDS[step][0]), step)(config)
+    return 0

@@ -1,0 +1,379 @@
+"""The options of the keyword-spotting steps: one dataclass per concern, one flag per field, named as the field.
+
+A field says its default, what it means, which values it takes, in which steps it acts, and what it needs beside it to
+act at all; `deltarnn.kws.config` makes the command line, the checks and the warnings from that alone.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from deltarnn.fixed.qformat import QFormat, Quantization, Rounding
+
+Step = Literal["prepare", "feature", "pretrain", "retrain"]
+STEPS: tuple[Step, ...] = ("prepare", "feature", "pretrain", "retrain")
+TRAIN: tuple[Step, ...] = ("pretrain", "retrain")
+ROUNDINGS: tuple[Rounding, ...] = ("nearest", "floor")  # the meaning of 1 and 2 in --qa, --qw, --qc, --qcw
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the command line knows of one field. `steps`: those in which it acts."""
+
+    help: str
+    choices: tuple[Any, ...] | None = None
+    minimum: float | None = None
+    maximum: float | None = None
+    steps: tuple[Step, ...] = STEPS
+    needs: tuple[str, Callable[[Any], bool]] | None = None
+    """("--flag value", test of the whole configuration): without it, giving this flag does nothing."""
+
+
+def option(default: Any, help: str, **details: Any) -> Any:
+    """A dataclass field that is also a flag; `details` are those of `Option`."""
+    return field(default=default, metadata={"option": Option(help, **details)})
+
+
+def _feature(default: Any, help: str, **details: Any) -> Any:
+    return option(default, help, steps=("feature", *TRAIN), **details)
+
+
+def default_data_dir() -> str:
+    """/DATA if it exists, else /data."""
+    return "/DATA" if Path("/DATA").is_dir() else "/data"
+
+
+def _real_data(config: Any) -> bool:
+    return bool(config.data.dataset != "synth")
+
+
+def _iir(config: Any) -> bool:
+    return bool(config.features.feat_type == "iir")
+
+
+def _logfbank(config: Any) -> bool:
+    return not _iir(config)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Which step runs, on which device, and what it leaves behind."""
+
+    step: Step = option("pretrain", "step to run", choices=STEPS)  # noqa: RUF009
+    run_through: bool = option(False, "run this step and all later ones")
+    work_dir: str = option(".", "folder that receives data/, feat/, log/ and save/")
+    workers: int = option(
+        os.cpu_count() or 1, "processes for audio and features", minimum=1, steps=("prepare", "feature")
+    )
+    model_path: str = option("", "model file to write instead of the one under save/", steps=TRAIN)
+    path_net_pretrain: str = option(
+        "", "model to retrain from (default: the newest pretrain run that matches)", steps=("retrain",)
+    )
+    eval_val: bool = option(True, "evaluate on the validation set after every epoch", steps=TRAIN)
+    score_val: bool = option(True, "apply the decision rule to the validation set", steps=TRAIN)
+    eval_test: bool = option(True, "evaluate on the test set, once, with the best model", steps=TRAIN)
+    score_test: bool = option(True, "apply the decision rule to the test set", steps=TRAIN)
+    debug: bool = option(False, "record intermediate signals of a few clips beside the model", steps=TRAIN)
+    use_cuda: bool = option(True, "train on the GPU; the CPU with a message where there is none", steps=TRAIN)
+    gpu_device: int = option(
+        0, "index of the GPU", minimum=0, steps=TRAIN, needs=("--use_cuda 1", lambda c: c.run.use_cuda)
+    )
+    save_every_epoch: bool = option(False, "keep the model of every epoch", steps=TRAIN)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where speech comes from and how it is grouped."""
+
+    dataset: str = option("gscdv2", "data set: gscdv2, or synth for speech synthesised on this machine")
+    data_dir: str = option(
+        default_data_dir(), "folder with speech_commands_v0.02 and speech_commands_test_set_v0.02", steps=("prepare",)
+    )
+    keywords: tuple[str, ...] = option(
+        ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes"),
+        "target words, separated by commas; every other word is _unknown_",
+    )
+    download: bool = option(
+        False,
+        "fetch the two official archives into data_dir (2.5 GB)",
+        steps=("prepare",),
+        needs=("--dataset gscdv2", _real_data),
+    )
+    download_url: str = option(
+        "http://download.tensorflow.org/data",
+        "folder that serves the archives",
+        steps=("prepare",),
+        needs=("--download 1", lambda c: c.data.download),
+    )
+    augment_noise: bool = option(
+        False, "add copies of the training clips with background noise at 10 and 5 dB SNR", steps=("prepare",)
+    )
+    target_snr: float = option(
+        5.0,
+        "SNR in dB of the noisier copies; the others have 5 dB more",
+        steps=("prepare",),
+        needs=("--augment_noise 1", lambda c: c.data.augment_noise),
+    )
+    synth_unknown: int = option(
+        0, "synthetic clips of further unknown words to add to the training set", minimum=0, steps=("prepare",)
+    )
+    synth_scale: float = option(
+        1.0,
+        "size of the synthetic data set, relative to the usual one",
+        minimum=0.01,
+        maximum=100,
+        steps=("prepare",),
+        needs=("--dataset synth", lambda c: not _real_data(c)),
+    )
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """The front end (docs/front_ends.md): the keys of --cfg_feat's JSON file; flags of the same names override them."""
+
+    cfg_feat: str = _feature("feat_fft", "feature configuration: NAME of config/DATASET/NAME.json, or a file's path")
+    zero_padding: Literal["head", "tail"] = _feature(
+        "head", "where clips under 1 s get zeros", choices=("head", "tail")
+    )
+    logf: Literal["none", "lut"] = _feature("none", "lut: take log10(1 + feature)", choices=("none", "lut"))
+    feat_type: Literal["logfbank", "iir"] = _feature("logfbank", "front end", choices=("logfbank", "iir"))
+    label_head: int = _feature(2, "frames at the start labelled silence", minimum=0)
+    label_tail: int = _feature(-2, "frames at the end labelled silence, as a negative number", maximum=0)
+    sim_mic: bool = _feature(True, "iir: microphone model before the filters", needs=("--feat_type iir", _iir))
+    mic_res: int = _feature(
+        12,
+        "resolution of the microphone's converter, bits",
+        minimum=1,
+        maximum=32,
+        needs=("--feat_type iir --sim_mic 1", lambda c: _iir(c) and c.features.sim_mic),
+    )
+    n_filt: int = _feature(16, "number of filters", minimum=1, maximum=512)
+    qf: bool = _feature(False, "quantise features: floor(x/max·2^(fqi−1)), then to Qfqi.fqf")
+    fqi: int = _feature(12, "integer bits of quantised features, sign included", minimum=1, maximum=32)
+    fqf: int = _feature(0, "fraction bits of quantised features", minimum=0, maximum=31)
+    nfft: int = _feature(1024, "FFT length", minimum=2, needs=("--feat_type logfbank", _logfbank))
+    mfcc: bool = _feature(False, "cepstral coefficients 1-39", needs=("--feat_type logfbank", _logfbank))
+    gradient: bool = _feature(
+        False, "append first and second differences along time", needs=("--feat_type logfbank", _logfbank)
+    )
+    log_feat: bool = _feature(True, "logarithmic features; 0: the filters' levels themselves")
+    approx_log: bool = _feature(
+        False,
+        "round the logarithm's input to Qfqi.fqf, its output to Q3.8",
+        needs=("--logf lut", lambda c: c.features.logf == "lut"),
+    )
+    norm_feat: bool = _feature(True, "normalise by one mean and one deviation over the training set")
+    frame_size: float = _feature(0.016384, "frame length, seconds", minimum=1e-4, maximum=1.0)
+    frame_stride: float = _feature(0.016384, "distance of two frames, seconds", minimum=1e-4, maximum=1.0)
+    sample_rate: int = _feature(16000, "samples per second; other files are resampled", minimum=1000)
+    freq_low: float = _feature(100.0, "lower edge of the filters, Hz", minimum=0)
+    freq_high: float = _feature(8000.0, "upper edge of the filters, Hz", minimum=0)
+    gain_ctrl: bool = _feature(False, "one gain per block of 8 frames", needs=("--feat_type logfbank", _logfbank))
+    oversample_factor: int = _feature(
+        1, "iir: resample to this multiple before the filters", minimum=1, needs=("--feat_type iir", _iir)
+    )
+    ch_orders: int = _feature(2, "iir: order of the band-passes", minimum=1, needs=("--feat_type iir", _iir))
+    q_factors: float = _feature(3.0, "iir: quality factor of the band-passes", needs=("--feat_type iir", _iir))
+    f_spacing: Literal["mel", "log"] = _feature("mel", "spacing of the filters", choices=("mel", "log"))
+    f_centers: tuple[float, ...] = _feature(
+        (), "the n_filt + 2 corner frequencies (Hz) themselves, instead of f_spacing, freq_low, freq_high"
+    )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The network."""
+
+    model_pretrain: str = option("cla-rnn", "model of pretrain", choices=("cla-rnn",), steps=("pretrain",))
+    model_retrain: str = option("cla-deltarnn", "model of retrain", choices=("cla-deltarnn",), steps=("retrain",))
+    rnn_type: Literal["GRU", "LSTM"] = option("GRU", "recurrent cell", choices=("GRU", "LSTM"), steps=TRAIN)
+    rnn_layers: int = option(1, "recurrent layers", minimum=1, steps=TRAIN)
+    rnn_size: int = option(64, "units per recurrent layer", minimum=1, steps=TRAIN)
+    rnn_dropout: float = option(
+        0.0,
+        "dropout between recurrent layers",
+        minimum=0,
+        maximum=1,
+        steps=TRAIN,
+        needs=("--rnn_layers 2 or more", lambda c: c.model.rnn_layers > 1),
+    )
+    fc_extra_size: int = option(0, "units of an extra dense layer before the class scores", minimum=0, steps=TRAIN)
+    fc_dropout: float = option(0.0, "dropout before the class scores", minimum=0, maximum=1, steps=TRAIN)
+    use_hardsigmoid: bool = option(False, "hard sigmoid; acts together with --use_hardtanh", steps=TRAIN)
+    use_hardtanh: bool = option(False, "hard tanh; acts together with --use_hardsigmoid", steps=TRAIN)
+
+
+@dataclass(frozen=True)
+class DeltaConfig:
+    """Thresholds of the delta network (MATH §1), one per layer or one for all."""
+
+    thx: tuple[float, ...] = option(
+        (0.0,), "threshold of input deltas, one or one per layer (0.1 or 0.1,0.05)", minimum=0, steps=("retrain",)
+    )
+    thh: tuple[float, ...] = option(
+        (0.0,), "threshold of hidden-state deltas, one or one per layer", minimum=0, steps=("retrain",)
+    )
+
+    def per_layer(self, layers: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(thx, thh) with one value per layer. ValueError where their number fits neither 1 nor `layers`."""
+        for name, values in (("thx", self.thx), ("thh", self.thh)):
+            if len(values) not in (1, layers):
+                raise ValueError(
+                    f"--{name} {','.join(map(str, values))}: needs one value, or one for each of {layers} layers"
+                )
+        return self.thx * (layers // len(self.thx)), self.thh * (layers // len(self.thh))
+
+
+def _cbtd() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("--cbtd 1", lambda c: c.pruning.cbtd)}
+
+
+def _schedule() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("--lr_schedule 1", lambda c: c.training.lr_schedule)}
+
+
+def _noise() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("--aug_noise above 0", lambda c: c.augmentation.aug_noise > 0)}
+
+
+def _smooth() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("--smooth 1", lambda c: c.scoring.smooth)}
+
+
+def _on(flag: str) -> dict[str, Any]:
+    """Steps and need of a Q format's bits: they act where their quantisation is on."""
+    return {"steps": TRAIN, "needs": (f"--{flag} 1 or 2", lambda c: getattr(c.quantization, flag) > 0)}
+
+
+def _mode(what: str) -> Any:
+    return option(0, f"quantise {what}: 0 off, 1 to nearest (ties to even), 2 down", choices=(0, 1, 2), steps=TRAIN)
+
+
+def _any_layer_quantization(config: Any) -> bool:
+    return bool(config.quantization.qa or config.quantization.qw)
+
+
+@dataclass(frozen=True)
+class QuantizationConfig:
+    """Q formats (MATH §6): integer bits (sign included) and fraction bits of what is quantised."""
+
+    qa: int = _mode("activations")
+    aqi: int = option(3, "integer bits of activations", minimum=1, maximum=31, **_on("qa"))
+    aqf: int = option(5, "fraction bits of activations", minimum=0, maximum=31, **_on("qa"))
+    qw: int = _mode("weights, after every epoch")
+    wqi: int = option(1, "integer bits of weights", minimum=1, maximum=31, **_on("qw"))
+    wqf: int = option(7, "fraction bits of weights", minimum=0, maximum=31, **_on("qw"))
+    qc: int = _mode("class scores")
+    cqi: int = option(3, "integer bits of class scores", minimum=1, maximum=31, **_on("qc"))
+    cqf: int = option(5, "fraction bits of class scores", minimum=0, maximum=31, **_on("qc"))
+    qcw: int = _mode("class weights, scaled down first when the scores exceed their format's range")
+    cwqi: int = option(1, "integer bits of class weights", minimum=1, maximum=31, **_on("qcw"))
+    cwqf: int = option(7, "fraction bits of class weights", minimum=0, maximum=31, **_on("qcw"))
+    nqi: int = option(2, "integer bits of the outputs of σ and tanh", minimum=1, maximum=31, **_on("qa"))
+    nqf: int = option(6, "fraction bits of the outputs of σ and tanh", minimum=0, maximum=31, **_on("qa"))
+    bw_acc: int = option(
+        32,
+        "accumulator width in bits",
+        minimum=8,
+        maximum=64,
+        steps=TRAIN,
+        needs=("--qa or --qw", _any_layer_quantization),
+    )
+
+    @property
+    def layer(self) -> Quantization | None:
+        """Formats of the recurrent layers, or None where activations are not quantised."""
+        if not self.qa:
+            return None
+        return Quantization(
+            activation=QFormat(self.aqi, self.aqf),
+            weight=self.weight,
+            gate=QFormat(self.nqi, self.nqf),
+            rounding=ROUNDINGS[self.qa - 1],
+        )
+
+    @property
+    def weight(self) -> QFormat:
+        """Format of weights."""
+        return QFormat(self.wqi, self.wqf)
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """Column-balanced targeted dropout (MATH §7)."""
+
+    cbtd: bool = option(
+        False, "prune the weights after every epoch, balanced per column and processing element", steps=TRAIN
+    )
+    gamma_rnn: float = option(0.7, "fraction of recurrent weights to prune", minimum=0, maximum=1, **_cbtd())
+    gamma_fc: float = option(0.75, "fraction of dense weights to prune", minimum=0, maximum=1, **_cbtd())
+    alpha_anneal_epoch: int = option(100, "epochs until every small weight is pruned", minimum=1, **_cbtd())
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation."""
+
+    seed: int = option(0, "of every random choice", minimum=0)
+    epochs_pretrain: int = option(50, "epochs of pretrain", minimum=0, steps=("pretrain",))
+    epochs_retrain: int = option(50, "epochs of retrain", minimum=0, steps=("retrain",))
+    batch_size: int = option(64, "clips per training step", minimum=1, steps=TRAIN)
+    batch_size_eval: int = option(256, "clips per evaluation step", minimum=1, steps=TRAIN)
+    opt: str = option("ADAMW", "optimiser", choices=("ADAMW", "ADAM", "SGD", "RMSPROP"), steps=TRAIN)
+    lr_schedule: bool = option(True, "reduce the learning rate when the validation loss stalls", steps=TRAIN)
+    lr: float = option(1e-3, "learning rate", minimum=0, steps=TRAIN)
+    lr_end: float = option(3e-4, "lowest learning rate", minimum=0, **_schedule())
+    decay_factor: float = option(0.8, "learning rate's factor at each reduction", minimum=0, maximum=1, **_schedule())
+    patience: int = option(4, "epochs without improvement before a reduction", minimum=0, **_schedule())
+    beta: float = option(0.0, "weight of Σ|Δh| in the loss", minimum=0, steps=("retrain",))
+    loss: str = option("crossentropy", "loss", choices=("crossentropy", "ctc", "mse", "l1"), steps=TRAIN)
+    weight_decay: float = option(0.01, "weight decay", minimum=0, steps=TRAIN)
+    grad_clip_val: float = option(200.0, "largest norm of the gradient; 0: no limit", minimum=0, steps=TRAIN)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """Random changes of the training clips, drawn anew for every epoch (docs/data.md). Each is off at 0."""
+
+    aug_noise: float = option(0.0, "probability of background noise in a clip", minimum=0, maximum=1, steps=TRAIN)
+    aug_snr_low: float = option(0.0, "lowest SNR of that noise, dB", **_noise())
+    aug_snr_high: float = option(20.0, "highest SNR of that noise, dB", **_noise())
+    aug_gain: float = option(0.0, "gain drawn from ± this many dB", minimum=0, maximum=40, steps=TRAIN)
+    aug_shift: float = option(0.0, "time shift drawn from ± this many seconds", minimum=0, maximum=0.5, steps=TRAIN)
+    aug_speed: float = option(0.0, "speed drawn from 1 ± this", minimum=0, maximum=0.5, steps=TRAIN)
+    aug_time_mask: int = option(0, "SpecAugment: longest run of masked frames", minimum=0, steps=TRAIN)
+    aug_freq_mask: int = option(0, "SpecAugment: widest band of masked features", minimum=0, steps=TRAIN)
+
+    @property
+    def changes_audio(self) -> bool:
+        """Whether features must be computed anew from changed audio."""
+        return any((self.aug_noise, self.aug_gain, self.aug_shift, self.aug_speed))
+
+
+@dataclass(frozen=True)
+class ScoringConfig:
+    """Decision rule of a clip."""
+
+    smooth: bool = option(True, "smooth the posteriors over time before deciding", steps=TRAIN)
+    smooth_window_size: int = option(60, "frames that are averaged", minimum=1, **_smooth())
+    confidence_window_size: int = option(80, "frames whose best smoothed posterior counts", minimum=1, **_smooth())
+    fire_threshold: float = option(0.0, "posterior below which a clip is silence", minimum=0, maximum=1, **_smooth())
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The accelerator that `deltarnn export` writes for (docs/accelerators.md)."""
+
+    stim_head: int = option(1000, "first frame of the stimulus", minimum=0, steps=())
+    stim_len: int = option(1000, "frames of the stimulus", minimum=1, steps=())
+    num_array: int = option(1, "MAC arrays", minimum=1, steps=())
+    num_array_pe: int = option(
+        16, "processing elements per array; also of column-balanced pruning", minimum=1, **_cbtd()
+    )
+    num_array_pe_ext: int = option(8, "processing elements per array of the exported network", minimum=1, steps=())
+    act_latency: int = option(8, "clocks of the activation pipeline", minimum=0, steps=())
+    act_interval: int = option(4, "clocks between two activations", minimum=1, steps=())
+    op_freq: float = option(2e8, "clock frequency, Hz", minimum=1, steps=())
+    w_sp_ext: float = option(0.9375, "weight sparsity of the exported network", minimum=0, maximum=1, steps=())
