@@ -176,7 +176,7 @@ def fitting_format(values: NDArray[np.float64], bits: int) -> QFormat:
     """The format of `bits` bits with the fewest integer bits that holds every value to within half a step."""
     for integer_bits in range(1, bits + 1):
         candidate = QFormat(integer_bits, bits - integer_bits)
-        if np.abs(values).max(initial=0.0) <= candidate.max + candidate.step / 2:
+        if (values >= candidate.min).all() and (values <= candidate.max + candidate.step / 2).all():
             return candidate
     raise UnsupportedModelError(f"values reach {np.abs(values).max():g}: no format of {bits} bits holds them")
 
