@@ -2,6 +2,7 @@
 
 namespace deltarnn {
 
-const EngineKernels& engine_kernels(Isa isa) { DELTARNN_TABLE(engine_kernels, isa) }
+const FloatKernels& float_kernels(Isa isa) { DELTARNN_TABLE(float_kernels, isa) }
+const Int8Kernels& int8_kernels(Isa isa) { DELTARNN_TABLE(int8_kernels, isa) }
 
 }  // namespace deltarnn

@@ -6,18 +6,33 @@ namespace deltarnn::DELTARNN_ISA {
 
 namespace detail {
 
-// acc[0:rows] += Σ_k columns[k]·deltas[k], k < count, one pass over acc: acc is loaded and stored once for `count` columns.
+constexpr int ahead = 64;  // floats: how far in front of its loads a column is prefetched
+
+// acc[0:rows] += Σ_k columns[k]·deltas[k], k < count, in one pass over acc: acc is loaded and stored once for `count` columns.
+// next: the columns of the following pass, whose heads are fetched while this one ends; or nullptr.
 template <int count>
 DELTARNN_INLINE void add_some_columns(float* acc, const float* const* columns, const float* deltas, int rows,
                                       const float* const* next) {
+    const float* column[count];
+    vf delta[count];
+    for (int k = 0; k < count; ++k) {
+        column[k] = columns[k];
+        delta[k] = splat(deltas[k]);
+    }
+    if (next != nullptr) {
+        for (int k = 0; k < count; ++k) {
+            for (int row = 0; row < ahead; row += 16) prefetch(next[k] + row);
+        }
+    }
     for (int row = 0; row < rows; row += lanes) {
-        vf sum = load(acc + row);
+        vf even = load(acc + row), odd = {};
 #pragma GCC unroll 8
         for (int k = 0; k < count; ++k) {
-            sum = fma(load(columns[k] + row), splat(deltas[k]), sum);
-            if (next != nullptr && row % 16 == 0) prefetch(next[k] + row);
+            vf& sum = k % 2 == 0 ? even : odd;
+            sum = fma(load(column[k] + row), delta[k], sum);
+            if (row % 16 == 0) prefetch(column[k] + row + ahead);
         }
-        store(acc + row, sum);
+        store(acc + row, even + odd);
     }
 }
 
@@ -27,8 +42,7 @@ DELTARNN_INLINE void add_some_columns(float* acc, const float* const* columns, c
 DELTARNN_INLINE void add_columns(float* acc, const float* const* columns, const float* deltas, int count, int rows) {
     int k = 0;
     for (; k + 8 <= count; k += 8) {
-        const bool more = k + 16 <= count;
-        detail::add_some_columns<8>(acc, columns + k, deltas + k, rows, more ? columns + k + 8 : nullptr);
+        detail::add_some_columns<8>(acc, columns + k, deltas + k, rows, k + 16 <= count ? columns + k + 8 : nullptr);
     }
     if (k + 4 <= count) {
         detail::add_some_columns<4>(acc, columns + k, deltas + k, rows, nullptr);

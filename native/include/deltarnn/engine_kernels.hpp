@@ -1,16 +1,93 @@
 // The engine's kernels: one table per instruction set.
+//
+// Layout. A gate's H rows are padded with zeros to `hp`, a multiple of `row_padding`. The accumulator holds four blocks
+// of hp: nx, r, z, nh of a GRU (so that an input column, nx r z, and a hidden column, r z nh, are each one contiguous
+// update), i, f, g, o of an LSTM. A matrix is stored by columns, each `stride` elements apart.
 #pragma once
+#include <cstddef>
+#include <cstdint>
+
 #include "deltarnn/dispatch.hpp"
 
 namespace deltarnn {
 
-struct EngineKernels {
+constexpr int row_padding = 16;  // elements
+constexpr int tile_frames = 8;   // frames of one tile product
+
+struct FloatKernels {
     // Activation functions over n values, to[i] = f(from[i]): hard or smooth, σ or tanh.
     void (*apply_gate)(bool hard, bool tanh, const float* from, float* to, int n);
+
+    // The delta encoder (MATH §1) over n values, n a multiple of row_padding. Where |v − v̂| ≥ θ, or is NaN, v̂ takes v. Changes
+    // other than 0 go to (index, delta), room for n + row_padding each. Returns how many.
+    int (*encode)(const float* value, float* memory, float threshold, int n, std::int32_t* index, float* delta);
+
+    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], k < count. rows is a multiple of row_padding.
+    void (*add_columns)(float* acc, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                        const float* delta, int count, int rows);
+
+    // acc[0:rows] += Σ_j matrix[:, j]·value[j], j < n: all columns, for a block of at most 32 rows at a time.
+    void (*add_block)(float* acc, const float* matrix, std::ptrdiff_t stride, const float* value, int n, int rows);
+
+    // out[t][0:rows] = Σ_k matrix[:, index[k]]·delta[k][t], k < count, for tile_frames frames at once: every weight is
+    // read once for all of them. delta is (count, tile_frames), out (tile_frames, rows).
+    void (*tile_products)(float* out, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                          const float* delta, int count, int rows);
+
+    // Gates and state update (MATH §2, §3) over hp rows; acc as above. For the LSTM h receives o ∘ tanh(c).
+    void (*gru_gates)(bool hard, const float* acc, float* h, int hp);
+    void (*lstm_gates)(bool hard, const float* acc, float* c, float* h, int hp);
 };
 
-DELTARNN_DECLARE_TABLE(EngineKernels, engine_kernels)
+// N(f(A(·))) by table (MATH §6): entry[clamp(q, first, last) − first]; constant beyond both ends.
+struct GateTable {
+    const std::int32_t* entry;
+    std::int32_t first;
+    std::int32_t last;
+};
 
-const EngineKernels& engine_kernels(Isa isa);
+// The formats of an int8 layer, as the gates need them.
+struct IntFormats {
+    int activation_fraction, weight_fraction, gate_fraction;
+    std::int32_t activation_min, activation_max;
+    bool floor;  // rounding of A and N: down, else to nearest, ties to even
+    GateTable sigmoid, tanh;
+};
+
+// Values are integers on the grids A, W and N (MATH §6), accumulators have n_A + n_W fraction bits.
+struct Int8Kernels {
+    // Rows are permuted within blocks of this many when a column is stored: see pack_column.
+    int pack_block;
+    void (*pack_column)(const std::int8_t* natural, std::int8_t* packed, int rows);
+
+    // x rounded to A, n a multiple of row_padding. False if a value is NaN.
+    bool (*quantize)(const IntFormats& formats, const float* from, std::int32_t* to, int n);
+
+    // As FloatKernels::encode, on integers; threshold ≥ 0.
+    int (*encode)(const std::int32_t* value, std::int32_t* memory, std::int32_t threshold, int n, std::int32_t* index,
+                  std::int32_t* delta);
+
+    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], |delta[k]| < 2¹⁵, exact modulo 2³². rows is padded up to
+    // int8_row_padding by the callee: acc and matrix must have room.
+    void (*add_columns)(std::int32_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                        const std::int32_t* delta, int count, int rows);
+
+    void (*gru_gates)(const IntFormats& formats, const std::int32_t* acc, std::int32_t* h, int hp);
+    void (*lstm_gates)(const IntFormats& formats, const std::int32_t* acc, std::int32_t* c, std::int32_t* h, int hp);
+
+    // The same in 64 bits, for layers whose accumulators or gates could overflow 32; columns in natural row order.
+    void (*add_columns_wide)(std::int64_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride,
+                             const std::int32_t* index, const std::int32_t* delta, int count, int rows);
+    void (*gru_gates_wide)(const IntFormats& formats, const std::int64_t* acc, std::int32_t* h, int hp);
+    void (*lstm_gates_wide)(const IntFormats& formats, const std::int64_t* acc, std::int32_t* c, std::int32_t* h, int hp);
+};
+
+constexpr int int8_row_padding = 64;
+
+DELTARNN_DECLARE_TABLE(FloatKernels, float_kernels)
+DELTARNN_DECLARE_TABLE(Int8Kernels, int8_kernels)
+
+const FloatKernels& float_kernels(Isa isa);
+const Int8Kernels& int8_kernels(Isa isa);
 
 }  // namespace deltarnn

@@ -19,6 +19,7 @@
 #endif
 
 #define DELTARNN_INLINE inline __attribute__((always_inline))
+#define DELTARNN_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace deltarnn::DELTARNN_ISA {
 

@@ -1,0 +1,66 @@
+// A float32 delta layer: weights stored by columns, and the state of one stream over them (MATH §1–3).
+#pragma once
+#include <vector>
+
+#include "deltarnn/aligned.hpp"
+#include "deltarnn/layer.hpp"
+
+namespace deltarnn {
+
+// Parameters as PyTorch stores them: weight_ih (G·H, I), weight_hh (G·H, P), weight_hr (P, H) or nullptr, all row-major;
+// memory (4H): M before the first step, in the order of the state's m.
+struct FloatLayerSpec {
+    LayerShape shape;
+    bool hard;
+    float thx, thh;
+    const float *weight_ih, *weight_hh, *memory, *weight_hr;
+};
+
+// Immutable, shared by all streams.
+class FloatLayer {
+  public:
+    using Value = float;
+
+    FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernels);
+
+    const FloatKernels& kernels;
+    const LayerShape shape;
+    const bool hard;
+    const float thx, thh;
+    AlignedArray<float> input_columns, hidden_columns;  // `rows()` floats each
+    AlignedArray<float> projection_columns;             // of weight_hr: hidden columns of padded_outputs()
+    AlignedArray<float> memory;                         // the accumulator before the first step
+};
+
+class FloatLayerState {
+  public:
+    explicit FloatLayerState(const FloatLayer& layer);
+
+    void reset();
+
+    // `frames` ≤ tile_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
+    void run(const float* x, int frames, float* y);
+
+    std::vector<double> read(StateField field) const;
+    const Activity& activity() const { return activity_; }
+
+  private:
+    bool gather_tile(int frames);
+    void project();
+    void refresh();
+    void refresh_block();
+
+    const FloatLayer& layer_;
+    AlignedArray<float> x_hat_, h_, h_hat_, c_, full_h_, acc_;
+    AlignedArray<std::int32_t> index_;  // events of each frame of a tile, then those of h
+    AlignedArray<float> delta_;
+    int count_[tile_frames] = {};
+    AlignedArray<std::int32_t> slot_, tile_index_;  // columns that fire anywhere in the tile
+    AlignedArray<float> tile_delta_, products_;
+    int tile_count_ = 0;
+    std::int64_t work_since_refresh_ = 0;
+    int refresh_row_ = 0;
+    Activity activity_;
+};
+
+}  // namespace deltarnn

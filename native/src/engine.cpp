@@ -1,0 +1,202 @@
+#include "deltarnn/engine.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+namespace deltarnn {
+
+DenseLayer::DenseLayer(const DenseSpec& spec, const FloatKernels& kernels)
+    : inputs(spec.inputs),
+      outputs(spec.outputs),
+      kernels_(kernels),
+      relu_(spec.relu),
+      scale_(spec.scale),
+      low_(spec.low),
+      high_(spec.high),
+      columns_(static_cast<std::size_t>(spec.inputs) * round_up(spec.outputs, row_padding)),
+      bias_(round_up(spec.outputs, row_padding)) {
+    const std::size_t stride = bias_.size();
+    for (int row = 0; row < outputs; ++row) {
+        for (int j = 0; j < inputs; ++j) columns_[j * stride + row] = spec.weight[static_cast<std::size_t>(row) * inputs + j];
+    }
+    if (spec.bias != nullptr) std::copy_n(spec.bias, outputs, bias_.data());
+}
+
+void DenseLayer::run(const float* x, float* y) const {
+    const int rows = static_cast<int>(bias_.size());
+    std::copy_n(bias_.data(), rows, y);
+    for (int row = 0; row < rows;) {
+        const int here = rows - row >= 32 ? 32 : row_padding;
+        kernels_.add_block(y + row, columns_.data() + row, rows, x, inputs, here);
+        row += here;
+    }
+    for (int row = 0; row < outputs; ++row) {
+        if (relu_) y[row] = y[row] < 0.0f ? 0.0f : y[row];
+        if (scale_ > 0.0f) y[row] = std::clamp(std::nearbyint(y[row] * scale_), low_, high_) / scale_;
+    }
+}
+
+Model::Model(Isa isa, std::vector<LayerShape> shapes, const std::vector<DenseSpec>& head)
+    : isa_(isa), shapes_(std::move(shapes)) {
+    if (shapes_.empty()) throw std::invalid_argument("a model needs at least one recurrent layer");
+    for (std::size_t i = 1; i < shapes_.size(); ++i) {
+        if (shapes_[i].input != shapes_[i - 1].outputs()) throw std::invalid_argument("layer sizes do not follow each other");
+    }
+    input_size_ = shapes_.front().input;
+    output_size_ = shapes_.back().outputs();
+    for (const DenseSpec& spec : head) {
+        if (spec.inputs != output_size_) throw std::invalid_argument("head sizes do not follow each other");
+        head_.emplace_back(spec, float_kernels(isa));
+        output_size_ = spec.outputs;
+    }
+}
+
+namespace {
+
+const FloatKernels& kernels_for(const FloatLayerSpec&, Isa isa) { return float_kernels(isa); }
+const Int8Kernels& kernels_for(const Int8LayerSpec&, Isa isa) { return int8_kernels(isa); }
+
+template <class Spec>
+std::vector<LayerShape> shapes_of(const std::vector<Spec>& layers) {
+    std::vector<LayerShape> shapes;
+    for (const Spec& layer : layers) shapes.push_back(layer.shape);
+    return shapes;
+}
+
+std::size_t bytes_of(const FloatLayer& l) {
+    return (l.input_columns.size() + l.hidden_columns.size() + l.projection_columns.size()) * sizeof(float);
+}
+std::size_t bytes_of(const Int8Layer& l) {
+    return l.input_columns.size() + l.hidden_columns.size() + l.projection_columns.size();
+}
+bool is_wide(const FloatLayer&) { return false; }
+bool is_wide(const Int8Layer& layer) { return layer.wide; }
+
+// What goes into the first layer and comes out of the last, float or fixed point. n includes the padding.
+bool enter(const FloatLayer&, float*, int) { return true; }
+bool enter(const Int8Layer& layer, std::int32_t* values, int n) {
+    // In place: the frame was copied here as floats, and each group of integers is stored after its floats were loaded.
+    return layer.kernels.quantize(layer.formats, reinterpret_cast<const float*>(values), values, n);
+}
+void leave(const FloatLayer&, const float* values, float* out, int n) { std::copy_n(values, n, out); }
+void leave(const Int8Layer& layer, const std::int32_t* values, float* out, int n) {
+    const float step = std::ldexp(1.0f, -layer.formats.activation_fraction);
+    for (int i = 0; i < n; ++i) out[i] = static_cast<float>(values[i]) * step;
+}
+
+template <class Layer, class State, class Spec>
+class ModelOf final : public Model {
+  public:
+    ModelOf(Isa isa, const std::vector<Spec>& layers, const std::vector<DenseSpec>& head)
+        : Model(isa, shapes_of(layers), head) {
+        for (const Spec& spec : layers) layers_.push_back(std::make_unique<Layer>(spec, kernels_for(spec, isa)));
+    }
+
+    std::unique_ptr<Stream> stream() const override;
+    bool wide(int layer) const override { return is_wide(*layers_.at(layer)); }
+    std::size_t weight_bytes() const override {
+        std::size_t bytes = 0;
+        for (const auto& layer : layers_) bytes += bytes_of(*layer);
+        return bytes;
+    }
+
+  private:
+    using Value = typename Layer::Value;
+
+    class StreamOf final : public Stream {
+      public:
+        explicit StreamOf(std::shared_ptr<const ModelOf> model) : model_(std::move(model)) {
+            int widest = 0;
+            for (const auto& layer : model_->layers_) {
+                states_.emplace_back(*layer);
+                widest = std::max({widest, layer->shape.padded_input(), layer->shape.padded_outputs()});
+            }
+            for (AlignedArray<Value>& tile : tiles_) tile = AlignedArray<Value>(static_cast<std::size_t>(tile_frames) * widest);
+            for (const DenseLayer& dense : model_->head_) widest = std::max(widest, round_up(dense.outputs, row_padding));
+            for (AlignedArray<float>& scores : scores_) scores = AlignedArray<float>(widest);
+        }
+
+        void reset() override {
+            for (State& state : states_) state.reset();
+        }
+
+        std::int64_t run(const float* frames, std::int64_t count, float* out) override {
+            const int inputs = model_->input_size_, outputs = model_->output_size_;
+            for (std::int64_t start = 0; start < count; start += tile_frames) {
+                const int wanted = static_cast<int>(std::min<std::int64_t>(tile_frames, count - start));
+                const int here = load(frames + start * inputs, wanted);
+                if (here > 0) run_tile(here, out + start * outputs);
+                if (here < wanted) return start + here;
+            }
+            return count;
+        }
+
+        std::vector<double> read(int layer, StateField field) const override { return states_.at(layer).read(field); }
+        Activity activity(int layer) const override { return states_.at(layer).activity(); }
+
+      private:
+        // Frames into the first tile, as many as can be represented.
+        int load(const float* frames, int count) {
+            const Layer& first = *model_->layers_.front();
+            const int inputs = model_->input_size_, ip = first.shape.padded_input();
+            for (int t = 0; t < count; ++t) {
+                Value* to = tiles_[0].data() + t * ip;
+                static_assert(sizeof(Value) == sizeof(float));
+                std::memcpy(to, frames + static_cast<std::int64_t>(t) * inputs, inputs * sizeof(float));
+                std::fill(to + inputs, to + ip, Value{});
+                if (!enter(first, to, ip)) return t;
+            }
+            return count;
+        }
+
+        void run_tile(int count, float* out) {
+            int now = 0;
+            for (State& state : states_) {
+                state.run(tiles_[now].data(), count, tiles_[1 - now].data());
+                now = 1 - now;
+            }
+            const Layer& last = *model_->layers_.back();
+            const int op = last.shape.padded_outputs(), outputs = model_->output_size_;
+            for (int t = 0; t < count; ++t) {
+                const Value* h = tiles_[now].data() + t * op;
+                if (model_->head_.empty()) {
+                    leave(last, h, out + static_cast<std::int64_t>(t) * outputs, outputs);
+                    continue;
+                }
+                int from = 0;
+                leave(last, h, scores_[from].data(), last.shape.outputs());
+                for (const DenseLayer& dense : model_->head_) {
+                    dense.run(scores_[from].data(), scores_[1 - from].data());
+                    from = 1 - from;
+                }
+                std::copy_n(scores_[from].data(), outputs, out + static_cast<std::int64_t>(t) * outputs);
+            }
+        }
+
+        std::shared_ptr<const ModelOf> model_;
+        std::vector<State> states_;
+        AlignedArray<Value> tiles_[2];
+        AlignedArray<float> scores_[2];
+    };
+
+    std::vector<std::unique_ptr<Layer>> layers_;
+};
+
+template <class Layer, class State, class Spec>
+std::unique_ptr<Stream> ModelOf<Layer, State, Spec>::stream() const {
+    return std::make_unique<StreamOf>(std::static_pointer_cast<const ModelOf>(shared_from_this()));
+}
+
+}  // namespace
+
+std::shared_ptr<const Model> make_model(Isa isa, const std::vector<FloatLayerSpec>& layers, const std::vector<DenseSpec>& head) {
+    return std::make_shared<ModelOf<FloatLayer, FloatLayerState, FloatLayerSpec>>(isa, layers, head);
+}
+
+std::shared_ptr<const Model> make_model(Isa isa, const std::vector<Int8LayerSpec>& layers, const std::vector<DenseSpec>& head) {
+    return std::make_shared<ModelOf<Int8Layer, Int8LayerState, Int8LayerSpec>>(isa, layers, head);
+}
+
+}  // namespace deltarnn

@@ -1,0 +1,178 @@
+#include "deltarnn/columns.hpp"
+#include "deltarnn/engine_kernels.hpp"
+#include "deltarnn/gates.hpp"
+
+namespace deltarnn::DELTARNN_ISA {
+namespace {
+
+template <vf (*function)(vf)>
+void apply(const float* from, float* to, int n) {
+    int i = 0;
+    for (; i + lanes <= n; i += lanes) store(to + i, function(load(from + i)));
+    for (; i < n; ++i) to[i] = function(splat(from[i]))[0];
+}
+
+void apply_gate(bool hard, bool tanh, const float* from, float* to, int n) {
+    if (hard) {
+        tanh ? apply<hard_hyperbolic_tangent>(from, to, n) : apply<hard_sigmoid>(from, to, n);
+    } else {
+        tanh ? apply<hyperbolic_tangent>(from, to, n) : apply<sigmoid>(from, to, n);
+    }
+}
+
+int encode(const float* value, float* memory, float threshold, int n, std::int32_t* index, float* delta) {
+    int count = 0;
+    for (int i = 0; i < n; i += lanes) {
+        const vf v = load(value + i), held = load(memory + i), d = v - held;
+#if defined(DELTARNN_ISA_AVX512)
+        const __mmask16 fires = _mm512_cmp_ps_mask(absolute(d), splat(threshold), _CMP_NLT_UQ);
+        if (fires == 0) continue;
+        _mm512_mask_storeu_ps(memory + i, fires, v);
+        const __mmask16 counts = _mm512_mask_cmp_ps_mask(fires, d, vf{}, _CMP_NEQ_UQ);
+        const __m512i here = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+                                                                                      11, 12, 13, 14, 15));
+        // Compressed in registers: compressing stores are slow on some CPUs.
+        _mm512_storeu_si512(index + count, _mm512_maskz_compress_epi32(counts, here));
+        _mm512_storeu_ps(delta + count, _mm512_maskz_compress_ps(counts, d));
+        count += __builtin_popcount(counts);
+#else
+        const vi fires = ~(absolute(d) < splat(threshold));
+        store(memory + i, fires ? v : held);
+        const vi counts = fires & (d != vf{});
+#if defined(DELTARNN_ISA_AVX2)
+        for (unsigned bits = static_cast<unsigned>(_mm256_movemask_ps((__m256)counts)); bits != 0; bits &= bits - 1) {
+            const int lane = __builtin_ctz(bits);
+            index[count] = i + lane;
+            delta[count++] = value[i + lane] - held[lane];
+        }
+#else
+        for (int lane = 0; lane < lanes; ++lane) {
+            index[count] = i + lane;
+            delta[count] = d[lane];
+            count -= counts[lane];
+        }
+#endif
+#endif
+    }
+    return count;
+}
+
+void add_columns_of(float* acc, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                    const float* delta, int count, int rows) {
+    constexpr int pass = 8;
+    const float* columns[2 * pass];
+    for (int k = 0; k < count; k += pass) {
+        const int here = count - k < pass ? count - k : pass;
+        const int known = count - k < 2 * pass ? count - k : 2 * pass;
+        for (int i = 0; i < known; ++i) columns[i] = matrix + index[k + i] * stride;
+        if (here == pass) {
+            detail::add_some_columns<pass>(acc, columns, delta + k, rows, known == 2 * pass ? columns + pass : nullptr);
+        } else {
+            add_columns(acc, columns, delta + k, here, rows);
+        }
+    }
+}
+
+// acc[0:vectors·lanes] += Σ_j matrix[:, j]·value[j]. Two sums in turn, so that additions do not wait for each other.
+template <int vectors>
+void add_block_of(float* acc, const float* matrix, std::ptrdiff_t stride, const float* value, int n) {
+    constexpr int fetch = 12;  // columns
+    vf even[vectors], odd[vectors];
+    for (int i = 0; i < vectors; ++i) {
+        even[i] = load(acc + i * lanes);
+        odd[i] = vf{};
+    }
+    for (int j = 0; j < n; j += 2) {
+        const float* first = matrix + j * stride;
+        const float* second = j + 1 < n ? first + stride : first;
+        const vf a = splat(value[j]), b = splat(j + 1 < n ? value[j + 1] : 0.0f);
+        if (j + fetch + 1 < n) {
+            for (int i = 0; i < vectors * lanes; i += 16) {
+                prefetch(first + fetch * stride + i);
+                prefetch(second + fetch * stride + i);
+            }
+        }
+        for (int i = 0; i < vectors; ++i) {
+            even[i] = fma(load(first + i * lanes), a, even[i]);
+            odd[i] = fma(load(second + i * lanes), b, odd[i]);
+        }
+    }
+    for (int i = 0; i < vectors; ++i) store(acc + i * lanes, even[i] + odd[i]);
+}
+
+void add_block(float* acc, const float* matrix, std::ptrdiff_t stride, const float* value, int n, int rows) {
+    rows == 32 ? add_block_of<32 / lanes>(acc, matrix, stride, value, n)
+               : add_block_of<16 / lanes>(acc, matrix, stride, value, n);
+}
+
+// One block of vectors·lanes rows of tile_products, all sums in registers.
+template <int vectors>
+void tile_block(float* out, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index, const float* delta,
+                int count, int rows) {
+    constexpr int fetch = 12;  // columns
+    vf sum[tile_frames][vectors] = {};
+    for (int k = 0; k < count; ++k) {
+        const float* column = matrix + index[k] * stride;
+        if (k + fetch < count) {
+            for (int i = 0; i < vectors * lanes; i += 16) prefetch(matrix + index[k + fetch] * stride + i);
+        }
+        vf weight[vectors];
+        for (int i = 0; i < vectors; ++i) weight[i] = load(column + i * lanes);
+#pragma GCC unroll 8
+        for (int t = 0; t < tile_frames; ++t) {
+            const vf d = splat(delta[k * tile_frames + t]);
+            for (int i = 0; i < vectors; ++i) sum[t][i] = fma(weight[i], d, sum[t][i]);
+        }
+    }
+    for (int t = 0; t < tile_frames; ++t) {
+        for (int i = 0; i < vectors; ++i) store(out + t * rows + i * lanes, sum[t][i]);
+    }
+}
+
+void tile_products(float* out, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                   const float* delta, int count, int rows) {
+    constexpr int vectors = lanes == 16 ? 2 : 1;  // as many sums as there are registers for
+    int row = 0;
+    for (; row + vectors * lanes <= rows; row += vectors * lanes) {
+        tile_block<vectors>(out + row, matrix + row, stride, index, delta, count, rows);
+    }
+    for (; row < rows; row += lanes) tile_block<1>(out + row, matrix + row, stride, index, delta, count, rows);
+}
+
+template <bool hard>
+void gru_gates_of(const float* acc, float* h, int hp) {
+    for (int i = 0; i < hp; i += lanes) {
+        const vf r = gate_sigmoid<hard>(load(acc + hp + i));
+        const vf z = gate_sigmoid<hard>(load(acc + 2 * hp + i));
+        const vf n = gate_tanh<hard>(fma(r, load(acc + 3 * hp + i), load(acc + i)));
+        store(h + i, fma(z, load(h + i) - n, n));
+    }
+}
+
+void gru_gates(bool hard, const float* acc, float* h, int hp) {
+    hard ? gru_gates_of<true>(acc, h, hp) : gru_gates_of<false>(acc, h, hp);
+}
+
+template <bool hard>
+void lstm_gates_of(const float* acc, float* c, float* h, int hp) {
+    for (int row = 0; row < hp; row += lanes) {
+        const vf i = gate_sigmoid<hard>(load(acc + row));
+        const vf f = gate_sigmoid<hard>(load(acc + hp + row));
+        const vf g = gate_tanh<hard>(load(acc + 2 * hp + row));
+        const vf o = gate_sigmoid<hard>(load(acc + 3 * hp + row));
+        const vf cell = fma(f, load(c + row), i * g);
+        store(c + row, cell);
+        store(h + row, o * gate_tanh<hard>(cell));
+    }
+}
+
+void lstm_gates(bool hard, const float* acc, float* c, float* h, int hp) {
+    hard ? lstm_gates_of<true>(acc, c, h, hp) : lstm_gates_of<false>(acc, c, h, hp);
+}
+
+}  // namespace
+
+extern const FloatKernels float_kernels = {apply_gate,    encode,    add_columns_of, add_block,
+                                           tile_products, gru_gates, lstm_gates};
+
+}  // namespace deltarnn::DELTARNN_ISA

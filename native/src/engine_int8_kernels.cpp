@@ -1,0 +1,219 @@
+#include "deltarnn/engine_kernels.hpp"
+#include "deltarnn/integer_gates.hpp"
+#include "deltarnn/simd.hpp"
+
+namespace deltarnn::DELTARNN_ISA {
+namespace {
+
+#if defined(DELTARNN_ISA_AVX512) || defined(DELTARNN_ISA_AVX2)
+
+// Two columns at a time through the multiply-add of 16-bit pairs, vpdpwssd or vpmaddwd: the columns' words are interleaved, and
+// each pair of them meets the pair of deltas. Unpacking works within 128-bit lanes, so it leaves rows permuted; the
+// columns are stored permuted the other way.
+constexpr int pack_block = 2 * lanes;
+
+void pack_column(const std::int8_t* natural, std::int8_t* packed, int rows) {
+    for (int block = 0; block < rows; block += pack_block) {
+        for (int p = 0; p < pack_block; ++p) {
+            const int lane = p / 8, word = p % 8;
+            const int row = word < 4 ? 4 * lane + word : lanes + 4 * lane + word - 4;
+            packed[block + p] = natural[block + row];
+        }
+    }
+}
+
+#if defined(DELTARNN_ISA_AVX512)
+using Words = __m512i;
+DELTARNN_INLINE Words widen(const std::int8_t* from) {
+    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+}
+DELTARNN_INLINE Words low_pairs(Words a, Words b) { return _mm512_unpacklo_epi16(a, b); }
+DELTARNN_INLINE Words high_pairs(Words a, Words b) { return _mm512_unpackhi_epi16(a, b); }
+DELTARNN_INLINE vi add_pairs(vi sum, Words weights, vi deltas) {
+    return (vi)_mm512_dpwssd_epi32((__m512i)sum, weights, (__m512i)deltas);
+}
+#else
+using Words = __m256i;
+DELTARNN_INLINE Words widen(const std::int8_t* from) {
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
+DELTARNN_INLINE Words low_pairs(Words a, Words b) { return _mm256_unpacklo_epi16(a, b); }
+DELTARNN_INLINE Words high_pairs(Words a, Words b) { return _mm256_unpackhi_epi16(a, b); }
+DELTARNN_INLINE vi add_pairs(vi sum, Words weights, vi deltas) {
+    return sum + (vi)_mm256_madd_epi16(weights, (__m256i)deltas);
+}
+#endif
+
+template <int pairs>
+DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* const* columns, const std::int32_t* deltas,
+                                      int rows) {
+    const std::int8_t* column[2 * pairs];
+    vi delta[pairs];
+    for (int k = 0; k < pairs; ++k) {
+        column[2 * k] = columns[2 * k];
+        column[2 * k + 1] = columns[2 * k + 1];
+        const std::uint32_t first = static_cast<std::uint32_t>(deltas[2 * k]) & 0xffff;
+        const std::uint32_t second = static_cast<std::uint32_t>(deltas[2 * k + 1]) << 16;
+        delta[k] = splat(static_cast<std::int32_t>(first | second));
+    }
+    for (int row = 0; row < rows; row += pack_block) {
+        vi low = load(acc + row), high = load(acc + row + lanes);
+#pragma GCC unroll 4
+        for (int k = 0; k < pairs; ++k) {
+            const Words a = widen(column[2 * k] + row), b = widen(column[2 * k + 1] + row);
+            low = add_pairs(low, low_pairs(a, b), delta[k]);
+            high = add_pairs(high, high_pairs(a, b), delta[k]);
+        }
+        store(acc + row, low);
+        store(acc + row + lanes, high);
+    }
+}
+
+void add_columns(std::int32_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                 const std::int32_t* delta, int count, int rows) {
+    for (int k = 0; k < count; k += 8) {
+        // The last pass is filled up to whole pairs: a column once more, times 0.
+        const std::int8_t* columns[8];
+        std::int32_t deltas[8];
+        for (int i = 0; i < 8; ++i) {
+            columns[i] = matrix + index[k + i < count ? k + i : count - 1] * stride;
+            deltas[i] = k + i < count ? delta[k + i] : 0;
+        }
+        switch ((count - k + 1) / 2) {
+            case 1: add_some_columns<1>(acc, columns, deltas, rows); break;
+            case 2: add_some_columns<2>(acc, columns, deltas, rows); break;
+            case 3: add_some_columns<3>(acc, columns, deltas, rows); break;
+            default: add_some_columns<4>(acc, columns, deltas, rows);
+        }
+    }
+}
+
+#else
+
+constexpr int pack_block = 16;
+
+void pack_column(const std::int8_t* natural, std::int8_t* packed, int rows) {
+    for (int row = 0; row < rows; ++row) packed[row] = natural[row];
+}
+
+template <int count>
+DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* const* columns, const std::int32_t* deltas,
+                                      int rows) {
+#if defined(DELTARNN_ISA_NEON)
+    for (int row = 0; row < rows; row += 16) {
+        int32x4_t sum[4];
+        for (int i = 0; i < 4; ++i) sum[i] = vld1q_s32(acc + row + 4 * i);
+        for (int k = 0; k < count; ++k) {
+            const int8x16_t weights = vld1q_s8(columns[k] + row);
+            const int16x8_t low = vmovl_s8(vget_low_s8(weights)), high = vmovl_s8(vget_high_s8(weights));
+            const std::int16_t d = static_cast<std::int16_t>(deltas[k]);
+            sum[0] = vmlal_n_s16(sum[0], vget_low_s16(low), d);
+            sum[1] = vmlal_n_s16(sum[1], vget_high_s16(low), d);
+            sum[2] = vmlal_n_s16(sum[2], vget_low_s16(high), d);
+            sum[3] = vmlal_n_s16(sum[3], vget_high_s16(high), d);
+        }
+        for (int i = 0; i < 4; ++i) vst1q_s32(acc + row + 4 * i, sum[i]);
+    }
+#else
+    for (int row = 0; row < rows; ++row) {
+        std::uint32_t sum = static_cast<std::uint32_t>(acc[row]);  // unsigned: a wrap on the way is not an error
+        for (int k = 0; k < count; ++k) {
+            sum += static_cast<std::uint32_t>(std::int32_t{columns[k][row]} * deltas[k]);
+        }
+        acc[row] = static_cast<std::int32_t>(sum);
+    }
+#endif
+}
+
+void add_columns(std::int32_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                 const std::int32_t* delta, int count, int rows) {
+    rows = (rows + pack_block - 1) / pack_block * pack_block;
+    int k = 0;
+    for (; k + 4 <= count; k += 4) {
+        const std::int8_t* columns[4];
+        for (int i = 0; i < 4; ++i) columns[i] = matrix + index[k + i] * stride;
+        add_some_columns<4>(acc, columns, delta + k, rows);
+    }
+    for (; k < count; ++k) {
+        const std::int8_t* column = matrix + index[k] * stride;
+        add_some_columns<1>(acc, &column, delta + k, rows);
+    }
+}
+
+#endif
+
+bool quantize(const IntFormats& f, const float* from, std::int32_t* to, int n) {
+    // Scaling by a power of two is exact, and the ends of A are exact in float: |A| ≤ 2¹⁵.
+    const vf scale = splat(static_cast<float>(1 << f.activation_fraction));
+    const vf low = splat(static_cast<float>(f.activation_min)), high = splat(static_cast<float>(f.activation_max));
+    const vf magic = splat(12582912.0f);  // 1.5·2²³: adding it rounds |values| ≤ 2¹⁵ half to even
+    vi unordered = {};
+    for (int i = 0; i < n; i += lanes) {
+        const vf scaled = load(from + i) * scale;
+        unordered |= scaled != scaled;
+        const vf bounded = minimum(maximum(scaled, low), high);
+        const vf shifted = bounded + magic;
+        const vf nearest = shifted - magic;
+        vi whole = (vi)shifted - (vi)magic;
+        if (f.floor) whole += nearest > bounded;  // a comparison gives −1 where true
+        store(to + i, whole);
+    }
+    for (int lane = 0; lane < lanes; ++lane) {
+        if (unordered[lane]) return false;
+    }
+    return true;
+}
+
+int encode(const std::int32_t* value, std::int32_t* memory, std::int32_t threshold, int n, std::int32_t* index,
+           std::int32_t* delta) {
+    int count = 0;
+    for (int i = 0; i < n; i += lanes) {
+        const vi v = load(value + i), held = load(memory + i), d = v - held;
+        const vi magnitude = d < 0 ? -d : d;
+        const vi fires = (magnitude >= threshold) & (d != 0);
+#if defined(DELTARNN_ISA_AVX512)
+        const __mmask16 bits = _mm512_movepi32_mask((__m512i)fires);
+        if (bits == 0) continue;
+        _mm512_mask_storeu_epi32(memory + i, bits, (__m512i)v);
+        const __m512i here = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
+                                                                                      11, 12, 13, 14, 15));
+        _mm512_storeu_si512(index + count, _mm512_maskz_compress_epi32(bits, here));
+        _mm512_storeu_si512(delta + count, _mm512_maskz_compress_epi32(bits, (__m512i)d));
+        count += __builtin_popcount(bits);
+#else
+        store(memory + i, fires ? v : held);
+#if defined(DELTARNN_ISA_AVX2)
+        for (unsigned bits = static_cast<unsigned>(_mm256_movemask_ps((__m256)fires)); bits != 0; bits &= bits - 1) {
+            const int lane = __builtin_ctz(bits);
+            index[count] = i + lane;
+            delta[count++] = value[i + lane] - held[lane];
+        }
+#else
+        for (int lane = 0; lane < lanes; ++lane) {
+            index[count] = i + lane;
+            delta[count] = d[lane];
+            count -= fires[lane];
+        }
+#endif
+#endif
+    }
+    return count;
+}
+
+void add_columns_wide(std::int64_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                      const std::int32_t* delta, int count, int rows) {
+    for (int k = 0; k < count; ++k) {
+        const std::int8_t* column = matrix + index[k] * stride;
+        for (int row = 0; row < rows; ++row) acc[row] += std::int64_t{column[row]} * delta[k];
+    }
+}
+
+}  // namespace
+
+extern const Int8Kernels int8_kernels = {
+    pack_block,        pack_column,         quantize,           encode,
+    add_columns,       integer_gru<Narrow>, integer_lstm<Narrow>, add_columns_wide,
+    integer_gru<Wide>, integer_lstm<Wide>,
+};
+
+}  // namespace deltarnn::DELTARNN_ISA

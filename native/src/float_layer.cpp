@@ -1,0 +1,210 @@
+#include "deltarnn/float_layer.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace deltarnn {
+
+namespace {
+
+// Work of rebuilding memories from the held state, as a part of the work of updating them. An element is rebuilt after at most
+// as many additions as 64 full products make, however often its columns fire.
+constexpr std::int64_t refresh_share = 64;
+constexpr int refresh_rows = 32;
+
+// Tile products read each weight once for 8 frames; the event form reads it for each frame in which its column fires, but
+// multiplies only then. Cost of a multiplication in the event form over one in the tile form, measured (docs/engine.md):
+// where the weights stay in the core's own caches, and where they come from beyond.
+constexpr double near_cost = 1.2, far_cost = 3.2;
+constexpr std::size_t near_bytes = std::size_t{1} << 19;
+
+}  // namespace
+
+FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_table)
+    : kernels(kernel_table),
+      shape(spec.shape),
+      hard(spec.hard),
+      thx(spec.thx),
+      thh(spec.thh),
+      input_columns(static_cast<std::size_t>(shape.rows()) * shape.input),
+      hidden_columns(static_cast<std::size_t>(shape.rows()) * shape.outputs()),
+      projection_columns(shape.projection > 0 ? static_cast<std::size_t>(shape.padded_outputs()) * shape.hidden : 0),
+      memory(shape.accumulator_rows()) {
+    const int hidden = shape.hidden, hp = shape.padded_hidden(), inputs = shape.input, outputs = shape.outputs();
+    const std::size_t rows = shape.rows();
+    for (int gate = 0; gate < shape.gates(); ++gate) {
+        for (int i = 0; i < hidden; ++i) {
+            const std::size_t from = static_cast<std::size_t>(gate) * hidden + i;
+            const int to_x = shape.input_block(gate) * hp + i;
+            const int to_h = shape.hidden_block(gate) * hp + i - shape.hidden_offset();
+            for (int j = 0; j < inputs; ++j) input_columns[j * rows + to_x] = spec.weight_ih[from * inputs + j];
+            for (int j = 0; j < outputs; ++j) hidden_columns[j * rows + to_h] = spec.weight_hh[from * outputs + j];
+        }
+    }
+    for (int part = 0; part < 4; ++part) {
+        std::copy_n(spec.memory + part * hidden, hidden, memory.data() + shape.memory_block(part) * hp);
+    }
+    if (shape.projection > 0) {
+        const std::size_t stride = shape.padded_outputs();
+        for (int p = 0; p < outputs; ++p) {
+            for (int i = 0; i < hidden; ++i) {
+                projection_columns[i * stride + p] = spec.weight_hr[static_cast<std::size_t>(p) * hidden + i];
+            }
+        }
+    }
+}
+
+FloatLayerState::FloatLayerState(const FloatLayer& layer)
+    : layer_(layer),
+      x_hat_(layer.shape.padded_input()),
+      h_(layer.shape.padded_outputs()),
+      h_hat_(layer.shape.padded_outputs()),
+      c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
+      full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0),
+      acc_(layer.shape.accumulator_rows()),
+      index_(static_cast<std::size_t>(tile_frames) * (layer.shape.padded_input() + row_padding) +
+             layer.shape.padded_outputs() + row_padding),
+      delta_(index_.size()),
+      slot_(layer.shape.padded_input()),
+      tile_index_(layer.shape.padded_input()),
+      tile_delta_(static_cast<std::size_t>(tile_frames) * layer.shape.padded_input()),
+      products_(static_cast<std::size_t>(tile_frames) * layer.shape.rows()) {
+    std::fill_n(slot_.data(), slot_.size(), -1);
+    reset();
+}
+
+void FloatLayerState::reset() {
+    for (AlignedArray<float>* part : {&x_hat_, &h_, &h_hat_, &c_}) std::fill_n(part->data(), part->size(), 0.0f);
+    std::copy_n(layer_.memory.data(), acc_.size(), acc_.data());
+    work_since_refresh_ = 0;
+    refresh_row_ = 0;
+    activity_ = {};
+}
+
+void FloatLayerState::run(const float* x, int frames, float* y) {
+    const LayerShape& shape = layer_.shape;
+    const FloatKernels& kernels = layer_.kernels;
+    const int ip = shape.padded_input(), op = shape.padded_outputs(), hp = shape.padded_hidden(), rows = shape.rows();
+    const int per_frame = ip + row_padding;
+    std::int32_t* const index_h = index_.data() + tile_frames * per_frame;
+    float* const delta_h = delta_.data() + tile_frames * per_frame;
+
+    std::int64_t fired_x = 0, fired_h = 0;
+    for (int t = 0; t < frames; ++t) {
+        count_[t] = kernels.encode(x + t * ip, x_hat_.data(), layer_.thx, ip, index_.data() + t * per_frame,
+                                   delta_.data() + t * per_frame);
+        fired_x += count_[t];
+    }
+    const bool tiled = frames > 1 && gather_tile(frames);
+    if (tiled) {
+        kernels.tile_products(products_.data(), layer_.input_columns.data(), rows, tile_index_.data(),
+                              tile_delta_.data(), tile_count_, rows);
+    }
+    for (int t = 0; t < frames; ++t) {
+        const int count_h = kernels.encode(h_.data(), h_hat_.data(), layer_.thh, op, index_h, delta_h);
+        fired_h += count_h;
+        kernels.add_columns(acc_.data() + shape.hidden_offset(), layer_.hidden_columns.data(), rows, index_h, delta_h,
+                            count_h, rows);
+        if (tiled) {
+            const float* product = products_.data() + t * rows;
+            for (int row = 0; row < rows; ++row) acc_[row] += product[row];
+        } else {
+            kernels.add_columns(acc_.data(), layer_.input_columns.data(), rows, index_.data() + t * per_frame,
+                                delta_.data() + t * per_frame, count_[t], rows);
+        }
+        if (shape.cell == Cell::gru) {
+            kernels.gru_gates(layer_.hard, acc_.data(), h_.data(), hp);
+        } else if (shape.projection == 0) {
+            kernels.lstm_gates(layer_.hard, acc_.data(), c_.data(), h_.data(), hp);
+        } else {
+            kernels.lstm_gates(layer_.hard, acc_.data(), c_.data(), full_h_.data(), hp);
+            project();
+        }
+        std::memcpy(y + t * op, h_.data(), op * sizeof(float));
+    }
+    activity_.steps += frames;
+    activity_.fired_x += fired_x;
+    activity_.fired_h += fired_h;
+    work_since_refresh_ += (fired_x + fired_h) * rows;
+    refresh();
+}
+
+// The columns that fire in any of the tile's frames, with their deltas in all of them. False where the event form is cheaper.
+bool FloatLayerState::gather_tile(int frames) {
+    const LayerShape& shape = layer_.shape;
+    const int per_frame = shape.padded_input() + row_padding;
+    const bool near = layer_.input_columns.size() * sizeof(float) <= near_bytes;
+    const double event_cost = near ? near_cost : far_cost;
+    double events = 0;
+    int most = 0;
+    for (int t = 0; t < frames; ++t) {
+        events += count_[t];
+        most = std::max(most, count_[t]);
+    }
+    if (events * event_cost <= static_cast<double>(most) * tile_frames) return false;
+    tile_count_ = 0;
+    for (int t = 0; t < frames; ++t) {
+        for (int k = 0; k < count_[t]; ++k) {
+            std::int32_t& slot = slot_[index_[t * per_frame + k]];
+            if (slot < 0) {
+                slot = tile_count_++;
+                tile_index_[slot] = index_[t * per_frame + k];
+                std::fill_n(tile_delta_.data() + slot * tile_frames, tile_frames, 0.0f);
+            }
+            tile_delta_[slot * tile_frames + t] = delta_[t * per_frame + k];
+        }
+    }
+    for (int k = 0; k < tile_count_; ++k) slot_[tile_index_[k]] = -1;
+    return events * event_cost > static_cast<double>(tile_count_) * tile_frames;
+}
+
+// h = W_hr (o ∘ tanh(c)): dense, every step.
+void FloatLayerState::project() {
+    const int op = layer_.shape.padded_outputs();
+    std::fill_n(h_.data(), op, 0.0f);
+    for (int row = 0; row < op;) {
+        const int here = op - row >= refresh_rows ? refresh_rows : row_padding;
+        layer_.kernels.add_block(h_.data() + row, layer_.projection_columns.data() + row, op, full_h_.data(),
+                                 layer_.shape.hidden, here);
+        row += here;
+    }
+}
+
+// Every addition to M rounds. M = W x̂ + U ĥ + b by the held-state identity (MATH §4), so it can be computed anew at any time: a few
+// rows at once, when enough was added to have paid for it.
+void FloatLayerState::refresh() {
+    const std::int64_t block_work = static_cast<std::int64_t>(refresh_rows) * (layer_.shape.input + layer_.shape.outputs());
+    while (work_since_refresh_ >= refresh_share * block_work) {
+        work_since_refresh_ -= refresh_share * block_work;
+        refresh_block();
+    }
+}
+
+void FloatLayerState::refresh_block() {
+    const LayerShape& shape = layer_.shape;
+    const int hp = shape.padded_hidden(), rows = shape.rows();
+    const int row = refresh_row_;
+    const int here = row % hp + refresh_rows <= hp ? refresh_rows : row_padding;
+    std::copy_n(layer_.memory.data() + row, here, acc_.data() + row);
+    if (row < rows) {
+        layer_.kernels.add_block(acc_.data() + row, layer_.input_columns.data() + row, rows, x_hat_.data(), shape.input, here);
+    }
+    if (row >= shape.hidden_offset()) {
+        layer_.kernels.add_block(acc_.data() + row, layer_.hidden_columns.data() + row - shape.hidden_offset(), rows,
+                                 h_hat_.data(), shape.outputs(), here);
+    }
+    refresh_row_ = (row + here) % shape.accumulator_rows();
+}
+
+std::vector<double> FloatLayerState::read(StateField field) const {
+    const LayerShape& shape = layer_.shape;
+    switch (field) {
+        case StateField::x_hat: return {x_hat_.data(), x_hat_.data() + shape.input};
+        case StateField::h: return {h_.data(), h_.data() + shape.outputs()};
+        case StateField::h_hat: return {h_hat_.data(), h_hat_.data() + shape.outputs()};
+        case StateField::c: return {c_.data(), c_.data() + (shape.cell == Cell::lstm ? shape.hidden : 0)};
+        default: return unpadded_memory(shape, acc_.data(), 1.0);
+    }
+}
+
+}  // namespace deltarnn

@@ -1,0 +1,228 @@
+#include "deltarnn/int8_layer.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+namespace deltarnn {
+
+namespace {
+
+constexpr std::int32_t int16_max = 32767;
+
+// Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), so a row's memory is at most
+// |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are bounded by their formats.
+bool needs_wide(const Int8LayerSpec& s) {
+    const LayerShape& shape = s.shape;
+    const std::int64_t limit = std::numeric_limits<std::int32_t>::max();
+    const std::int64_t largest = std::int64_t{1} << (s.activation_bits - 1);
+    const auto magnitude = [](const std::int8_t* row, int n) {
+        return std::accumulate(row, row + n, std::int64_t{0}, [](std::int64_t sum, std::int8_t w) { return sum + std::abs(int{w}); });
+    };
+    const int inputs = shape.input, outputs = shape.outputs(), hidden = shape.hidden;
+    for (int row = 0; row < shape.gates() * hidden; ++row) {
+        const std::int64_t weights = magnitude(s.weight_ih + static_cast<std::size_t>(row) * inputs, inputs) +
+                                     magnitude(s.weight_hh + static_cast<std::size_t>(row) * outputs, outputs);
+        // The GRU's n has two memories, nx and nh; the bound is of both together.
+        std::int64_t bias = std::abs(s.memory[row]);
+        if (shape.cell == Cell::gru && row >= 2 * hidden) bias = std::max(bias, std::abs(s.memory[row + hidden]));
+        if (weights * largest + bias > limit) return true;
+    }
+    for (int p = 0; p < shape.projection; ++p) {
+        if (magnitude(s.weight_hr + static_cast<std::size_t>(p) * hidden, hidden) * largest > limit) return true;
+    }
+    const int a = s.activation_fraction, w = s.weight_fraction, n = s.gate_fraction, bits = s.activation_bits;
+    if (shape.cell == Cell::gru) return std::max(w, n) > 13;          // 2¹⁷·2^max, see Gates::limited
+    const int common = std::max(a, n);
+    return bits - 1 + n + common - a > 29 || n + common > 29;         // f ∘ c and i ∘ g, to be added
+}
+
+GateTable gate_table(const TableSpec& spec, AlignedArray<std::int32_t>& entries) {
+    std::copy(spec.entries.begin(), spec.entries.end(), entries.data());
+    return {entries.data(), spec.first, spec.first + static_cast<std::int32_t>(spec.entries.size()) - 1};
+}
+
+// A matrix (blocks·rows_per_block, columns), row-major, stored by columns in the accumulator's order.
+template <class Destination>
+void store_columns(const Int8Layer& layer, const std::int8_t* weight, int gates, int rows_per_gate, int columns,
+                   std::ptrdiff_t stride, Destination destination, AlignedArray<std::int8_t>& stored) {
+    std::vector<std::int8_t> column(stride);
+    for (int j = 0; j < columns; ++j) {
+        for (int gate = 0; gate < gates; ++gate) {
+            for (int i = 0; i < rows_per_gate; ++i) {
+                column[destination(gate) + i] = weight[(static_cast<std::size_t>(gate) * rows_per_gate + i) * columns + j];
+            }
+        }
+        if (layer.wide) {
+            std::copy(column.begin(), column.end(), stored.data() + j * stride);
+        } else {
+            layer.kernels.pack_column(column.data(), stored.data() + j * stride, static_cast<int>(stride));
+        }
+    }
+}
+
+}  // namespace
+
+Int8Layer::Int8Layer(const Int8LayerSpec& s, const Int8Kernels& kernel_table)
+    : kernels(kernel_table),
+      shape(s.shape),
+      thx(s.thx),
+      thh(s.thh),
+      stride(round_up(shape.rows(), int8_row_padding)),
+      projection_stride(round_up(shape.outputs(), int8_row_padding)),
+      wide(needs_wide(s)),
+      input_columns(stride * shape.input),
+      hidden_columns(stride * shape.outputs()),
+      projection_columns(shape.projection > 0 ? projection_stride * shape.hidden : 0),
+      memory(shape.accumulator_rows()),
+      sigmoid_entries(s.sigmoid.entries.size()),
+      tanh_entries(s.tanh.entries.size()) {
+    formats.activation_fraction = s.activation_fraction;
+    formats.weight_fraction = s.weight_fraction;
+    formats.gate_fraction = s.gate_fraction;
+    formats.activation_min = -(std::int32_t{1} << (s.activation_bits - 1));
+    formats.activation_max = -formats.activation_min - 1;
+    formats.floor = s.floor;
+    formats.sigmoid = gate_table(s.sigmoid, sigmoid_entries);
+    formats.tanh = gate_table(s.tanh, tanh_entries);
+    const int hp = shape.padded_hidden(), hidden = shape.hidden;
+    store_columns(*this, s.weight_ih, shape.gates(), hidden, shape.input, stride,
+                  [&](int gate) { return shape.input_block(gate) * hp; }, input_columns);
+    store_columns(*this, s.weight_hh, shape.gates(), hidden, shape.outputs(), stride,
+                  [&](int gate) { return shape.hidden_block(gate) * hp - shape.hidden_offset(); }, hidden_columns);
+    if (shape.projection > 0) {
+        store_columns(*this, s.weight_hr, 1, shape.outputs(), hidden, projection_stride, [](int) { return 0; },
+                      projection_columns);
+    }
+    for (int part = 0; part < 4; ++part) {
+        std::copy_n(s.memory + part * hidden, hidden, memory.data() + shape.memory_block(part) * hp);
+    }
+}
+
+Int8LayerState::Int8LayerState(const Int8Layer& layer)
+    : layer_(layer),
+      x_hat_(layer.shape.padded_input()),
+      h_(layer.shape.padded_outputs()),
+      h_hat_(layer.shape.padded_outputs()),
+      c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
+      full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0),
+      acc_(layer.wide ? 0 : layer.shape.accumulator_rows() + int8_row_padding),
+      wide_acc_(layer.wide ? layer.shape.accumulator_rows() : 0),
+      // A change of more than int16 becomes up to three entries.
+      index_(3 * std::max({layer.shape.padded_input(), layer.shape.padded_outputs(), layer.shape.padded_hidden()}) + row_padding),
+      delta_(index_.size()),
+      projected_(layer.shape.projection > 0 && !layer.wide ? layer.projection_stride : 0),
+      wide_projected_(layer.shape.projection > 0 && layer.wide ? layer.projection_stride : 0) {
+    reset();
+}
+
+void Int8LayerState::reset() {
+    for (AlignedArray<std::int32_t>* part : {&x_hat_, &h_, &h_hat_, &c_}) std::fill_n(part->data(), part->size(), 0);
+    if (layer_.wide) {
+        std::copy_n(layer_.memory.data(), layer_.memory.size(), wide_acc_.data());
+    } else {
+        std::copy_n(layer_.memory.data(), layer_.memory.size(), acc_.data());
+    }
+    activity_ = {};
+}
+
+void Int8LayerState::run(const std::int32_t* x, int frames, std::int32_t* y) {
+    const LayerShape& shape = layer_.shape;
+    const Int8Kernels& kernels = layer_.kernels;
+    const IntFormats& formats = layer_.formats;
+    const int ip = shape.padded_input(), op = shape.padded_outputs(), hp = shape.padded_hidden();
+    const bool wide = layer_.wide;
+    std::int32_t* const gate_output = shape.projection > 0 ? full_h_.data() : h_.data();
+    for (int t = 0; t < frames; ++t) {
+        const int count_h = kernels.encode(h_.data(), h_hat_.data(), layer_.thh, op, index_.data(), delta_.data());
+        add_columns(shape.hidden_offset(), layer_.hidden_columns, count_h);
+        const int count_x = kernels.encode(x + t * ip, x_hat_.data(), layer_.thx, ip, index_.data(), delta_.data());
+        add_columns(0, layer_.input_columns, count_x);
+        activity_.fired_x += count_x;
+        activity_.fired_h += count_h;
+        if (shape.cell == Cell::gru) {
+            wide ? kernels.gru_gates_wide(formats, wide_acc_.data(), gate_output, hp)
+                 : kernels.gru_gates(formats, acc_.data(), gate_output, hp);
+        } else {
+            wide ? kernels.lstm_gates_wide(formats, wide_acc_.data(), c_.data(), gate_output, hp)
+                 : kernels.lstm_gates(formats, acc_.data(), c_.data(), gate_output, hp);
+        }
+        if (shape.projection > 0) project();
+        std::memcpy(y + t * op, h_.data(), op * sizeof(std::int32_t));
+    }
+    activity_.steps += frames;
+}
+
+// The kernels multiply 16-bit deltas, but the difference of two 16-bit values has 17 bits: the excess becomes further entries.
+int Int8LayerState::split_large(int count) {
+    int entries = count;
+    for (int k = 0; k < count; ++k) {
+        while (std::abs(delta_[k]) > int16_max) {
+            const std::int32_t part = delta_[k] > 0 ? int16_max : -int16_max;
+            index_[entries] = index_[k];
+            delta_[entries++] = part;
+            delta_[k] -= part;
+        }
+    }
+    return entries;
+}
+
+void Int8LayerState::add_columns(int offset, const AlignedArray<std::int8_t>& columns, int count) {
+    const int rows = layer_.shape.rows();
+    if (layer_.wide) {
+        layer_.kernels.add_columns_wide(wide_acc_.data() + offset, columns.data(), layer_.stride, index_.data(),
+                                        delta_.data(), count, rows);
+    } else {
+        layer_.kernels.add_columns(acc_.data() + offset, columns.data(), layer_.stride, index_.data(), delta_.data(),
+                                   split_large(count), rows);
+    }
+}
+
+// h = A(W_hr (o ∘ tanh(c))): dense, every step.
+void Int8LayerState::project() {
+    const LayerShape& shape = layer_.shape;
+    const IntFormats& f = layer_.formats;
+    std::iota(index_.data(), index_.data() + shape.hidden, 0);
+    std::copy_n(full_h_.data(), shape.hidden, delta_.data());
+    std::fill_n(projected_.data(), projected_.size(), 0);
+    std::fill_n(wide_projected_.data(), wide_projected_.size(), 0);
+    if (layer_.wide) {
+        layer_.kernels.add_columns_wide(wide_projected_.data(), layer_.projection_columns.data(), layer_.projection_stride,
+                                        index_.data(), delta_.data(), shape.hidden, shape.outputs());
+    } else {
+        layer_.kernels.add_columns(projected_.data(), layer_.projection_columns.data(), layer_.projection_stride,
+                                   index_.data(), delta_.data(), split_large(shape.hidden), shape.outputs());
+    }
+    const int shift = f.weight_fraction;
+    const std::int64_t nearest = shift > 0 && !f.floor ? 1 : 0;
+    const std::int64_t half = nearest << (shift > 0 ? shift - 1 : 0);
+    for (int p = 0; p < shape.outputs(); ++p) {
+        const std::int64_t sum = layer_.wide ? wide_projected_[p] : projected_[p];
+        const std::int64_t rounded = (sum + half - nearest + ((sum >> shift) & nearest)) >> shift;
+        h_[p] = static_cast<std::int32_t>(std::clamp<std::int64_t>(rounded, f.activation_min, f.activation_max));
+    }
+}
+
+std::vector<double> Int8LayerState::read(StateField field) const {
+    const LayerShape& shape = layer_.shape;
+    const double step = 1.0 / static_cast<double>(std::int64_t{1} << layer_.formats.activation_fraction);
+    const double memory_step = step / static_cast<double>(std::int64_t{1} << layer_.formats.weight_fraction);
+    const auto values = [&](const AlignedArray<std::int32_t>& from, int n) {
+        std::vector<double> read(from.data(), from.data() + n);
+        for (double& value : read) value *= step;
+        return read;
+    };
+    switch (field) {
+        case StateField::x_hat: return values(x_hat_, shape.input);
+        case StateField::h: return values(h_, shape.outputs());
+        case StateField::h_hat: return values(h_hat_, shape.outputs());
+        case StateField::c: return values(c_, shape.cell == Cell::lstm ? shape.hidden : 0);
+        default:
+            return layer_.wide ? unpadded_memory(shape, wide_acc_.data(), memory_step)
+                               : unpadded_memory(shape, acc_.data(), memory_step);
+    }
+}
+
+}  // namespace deltarnn
