@@ -1,6 +1,7 @@
 """What DeltaGRU and DeltaLSTM share: options of nn.RNNBase, thresholds, delta states, the run over layers."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -139,10 +140,11 @@ class DeltaRNNBase(nn.RNNBase):
             If shapes, dtypes or states do not fit this layer, or under quantisation the input holds NaN.
         """
         x, layout = Layout.of(input, self.batch_first)
-        if torch.is_autocast_enabled(x.device.type):
+        autocast = torch.amp.is_autocast_available(x.device.type)
+        if autocast and torch.is_autocast_enabled(x.device.type):
             x = x.to(self._dtype)  # thresholds compare small differences: not at reduced precision
         self._check_input(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False) if autocast else nullcontext():
             carried = _is_delta_state(hx)
             states = self._carried_states(hx, x, layout) if carried else self._dense_states(hx, x, layout)
             output, finals = self._run_layers(self._rounded(x), states, layout.lengths)

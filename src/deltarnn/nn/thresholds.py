@@ -1,13 +1,12 @@
 """Thresholds of the delta encoders: one number for all layers, or one per layer."""
 
 import math
-from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
 from deltarnn.fixed.qformat import Quantization
 
-Thresholds = float | Sequence[float]
+Thresholds = float | tuple[float, ...] | list[float]
 
 
 def per_layer(name: str, value: Thresholds, num_layers: int, quantization: Quantization | None) -> tuple[float, ...]:
@@ -16,10 +15,10 @@ def per_layer(name: str, value: Thresholds, num_layers: int, quantization: Quant
     Raises
     ------
     TypeError, ValueError
-        If it is not a finite number ≥ 0 or a sequence of num_layers of them, or is off the activation grid of
+        If it is not a finite number ≥ 0 or a tuple or list of num_layers of them, or is off the activation grid of
         `quantization`: comparing with one value and updating by another would let the memories drift (MATH §6).
     """
-    values: tuple[Any, ...] = tuple(value) if isinstance(value, Sequence) else (value,) * num_layers
+    values: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * num_layers
     if len(values) != num_layers:
         raise ValueError(
             f"{name} has {len(values)} values: give one number, or one for each of the {num_layers} layers"

@@ -1,0 +1,110 @@
+"""Conversion of dense modules in place."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from deltarnn import DeltaGRU, DeltaLSTM, convert, record_activity
+
+
+class Shared(nn.Module):
+    """One layer under two names, in nested containers."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.LSTM(4, 4, batch_first=True, proj_size=2)
+        self.blocks = nn.ModuleList([nn.ModuleDict({"rnn": nn.GRU(2, 2)})])
+        self.again = self.blocks[0]["rnn"]
+
+
+def test_every_layer_is_replaced_over_the_same_parameters():
+    model = Shared()
+    parameters = dict(model.named_parameters())
+    names = [name for name, _ in model.named_modules()]
+    assert convert(model, thx=0.1, thh=0.2) is model
+    assert isinstance(model.first, DeltaLSTM)
+    assert (model.first.proj_size, model.first.batch_first, model.first.thx, model.first.thh) == (
+        2,
+        True,
+        (0.1,),
+        (0.2,),
+    )
+    assert isinstance(model.again, DeltaGRU)
+    assert model.again is model.blocks[0]["rnn"]
+    assert [name for name, _ in model.named_modules()] == names
+    assert {name: id(p) for name, p in model.named_parameters()} == {name: id(p) for name, p in parameters.items()}
+
+
+@pytest.mark.parametrize("dense_type", [nn.GRU, nn.LSTM])
+def test_a_converted_layer_computes_the_same(dense_type):
+    torch.manual_seed(0)
+    dense = dense_type(3, 4, num_layers=2, dropout=0.5, bidirectional=True).eval()
+    delta = convert(copy.deepcopy(dense))
+    assert not delta.training
+    assert delta.dropout == 0.5
+    x = torch.randn(5, 2, 3)
+    assert torch.allclose(delta(x)[0], dense(x)[0], atol=1e-6)
+    delta.weight_ih_l0.data.zero_()
+    assert delta.all_weights[0][0].abs().max() == 0
+    assert not torch.allclose(delta(x)[0], dense(x)[0], atol=1e-3)
+
+
+def test_hooks_training_mode_and_optimisers_keep_working():
+    gru = nn.GRU(3, 4)
+    gru.note = "mine"
+    calls = []
+    gru.register_forward_hook(lambda module, args, output: calls.append(type(module).__name__))
+    model = nn.Sequential(gru)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    convert(model)
+    before = model[0].weight_hh_l0.detach().clone()
+    model(torch.randn(5, 2, 3))[0].sum().backward()
+    optimizer.step()
+    assert calls == ["DeltaGRU"]
+    assert model[0].note == "mine"
+    assert not torch.equal(model[0].weight_hh_l0, before)
+
+
+def test_tied_parameters_stay_tied():
+    a, b = nn.GRU(4, 4), nn.GRU(4, 4)
+    b.weight_hh_l0 = a.weight_hh_l0
+    model = convert(nn.ModuleList([a, b]))
+    assert model[0].weight_hh_l0 is model[1].weight_hh_l0
+
+
+def test_what_cannot_be_converted_is_named():
+    class Custom(nn.GRU):
+        pass
+
+    with pytest.raises(ValueError, match=r"0 \(Custom\) cannot be converted"):
+        convert(nn.Sequential(Custom(2, 2)))
+    normed = nn.GRU(2, 2)
+    parametrize.register_parametrization(normed, "weight_hh_l0", nn.Identity())
+    with pytest.raises(ValueError, match=r"encoder \(ParametrizedGRU\)"):
+        convert(nn.ModuleDict({"encoder": normed}))
+    with pytest.raises(ValueError, match=r"no nn\.GRU or nn\.LSTM in this Linear"):
+        convert(nn.Linear(2, 2))
+    with pytest.warns(UserWarning, match=r"1 \(RNN\) has no delta form"):
+        model = convert(nn.ModuleList([nn.GRU(2, 2), nn.RNN(2, 2)]))
+    assert isinstance(model[0], DeltaGRU)
+    assert type(model[1]) is nn.RNN
+
+
+def test_a_refused_threshold_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.GRU(2, 2), nn.GRU(2, 2, num_layers=2))
+    with pytest.raises(ValueError, match="1 values"):
+        convert(model, thx=(0.1,))
+    assert [type(layer) for layer in model] == [nn.GRU, nn.GRU]
+
+
+def test_one_line_migration():
+    """The README's promise: change the class, load the old checkpoint, see the sparsity."""
+    checkpoint = nn.GRU(16, 64).state_dict()
+    layer = DeltaGRU(16, 64, thx=0.1, thh=0.1)
+    layer.load_state_dict(checkpoint)
+    with record_activity(layer) as activity:
+        layer(torch.randn(100, 1, 16).cumsum(0) * 0.05)
+    assert 0.3 < activity.sparsity < 1
