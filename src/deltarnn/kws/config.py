@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
+from deltarnn.kws.files import write_json
 from deltarnn.kws.options import (
     STEPS,
     AugmentationConfig,
@@ -77,7 +78,7 @@ class Config:
 
     @property
     def feature_name(self) -> str:
-        """Name of the folder under feat/DATASET/: --cfg_feat's, and a digest where other options change what it says."""
+        """Name of the folder under feat/DATASET/: --cfg_feat's, and a digest where other options change it."""
         values, _ = read_feature_file(self.data.dataset, self.features.cfg_feat)
         named = FeatureConfig(cfg_feat=self.features.cfg_feat, **{k: _convert(k, v) for k, v in values.items()})
         changes = {k: v for k, v in vars(self.features).items() if v != getattr(named, k)}
@@ -133,10 +134,7 @@ class Config:
 
     def save(self, path: Path) -> None:
         """Write the resolved options as JSON (a file that --config reads), atomically."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.flat(), indent=2) + "\n")
-        part.replace(path)
+        write_json(path, self.flat())
 
     def _get(self, name: str) -> Any:
         return getattr(getattr(self, _group_of(name)), name)
@@ -173,7 +171,8 @@ def config_from_arguments(namespace: argparse.Namespace) -> Config:
 def parse_arguments(argv: Sequence[str]) -> Config:
     """The configuration of a command line such as ["--step", "prepare", "--dataset", "synth"]."""
     parser = argparse.ArgumentParser(
-        prog="main.py", usage="python main.py --dataset NAME --step STEP [flags]", description="Keyword spotting with delta networks.", epilog=EXAMPLES, allow_abbrev=False,
+        prog="main.py", usage="python main.py --dataset NAME --step STEP [flags]", allow_abbrev=False,
+        description="Keyword spotting with delta networks.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_arguments(parser)

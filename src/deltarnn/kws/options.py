@@ -107,6 +107,9 @@ class DataConfig:
         steps=("prepare",),
         needs=("--download 1", lambda c: c.data.download),
     )
+    unknown_ratio: float = option(
+        1.0, "unknown training clips, relative to one keyword's", minimum=0, maximum=100, steps=("prepare",)
+    )
     augment_noise: bool = option(
         False, "add copies of the training clips with background noise at 10 and 5 dB SNR", steps=("prepare",)
     )
@@ -234,6 +237,20 @@ def _schedule() -> dict[str, Any]:
     return {"steps": TRAIN, "needs": ("--lr_schedule 1", lambda c: c.training.lr_schedule)}
 
 
+def _plateau() -> dict[str, Any]:
+    return {
+        "steps": TRAIN,
+        "needs": (
+            "--lr_schedule 1 --lr_decay plateau",
+            lambda c: c.training.lr_schedule and c.training.lr_decay == "plateau",
+        ),
+    }
+
+
+def _taught() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("--teacher MODEL", lambda c: c.training.teacher != "")}
+
+
 def _noise() -> dict[str, Any]:
     return {"steps": TRAIN, "needs": ("--aug_noise above 0", lambda c: c.augmentation.aug_noise > 0)}
 
@@ -322,13 +339,42 @@ class TrainingConfig:
     batch_size: int = option(64, "clips per training step", minimum=1, steps=TRAIN)
     batch_size_eval: int = option(256, "clips per evaluation step", minimum=1, steps=TRAIN)
     opt: str = option("ADAMW", "optimiser", choices=("ADAMW", "ADAM", "SGD", "RMSPROP"), steps=TRAIN)
-    lr_schedule: bool = option(True, "reduce the learning rate when the validation loss stalls", steps=TRAIN)
+    lr_schedule: bool = option(True, "change the learning rate during training", steps=TRAIN)
     lr: float = option(1e-3, "learning rate", minimum=0, steps=TRAIN)
     lr_end: float = option(3e-4, "lowest learning rate", minimum=0, **_schedule())
-    decay_factor: float = option(0.8, "learning rate's factor at each reduction", minimum=0, maximum=1, **_schedule())
-    patience: int = option(4, "epochs without improvement before a reduction", minimum=0, **_schedule())
+    lr_decay: Literal["plateau", "cosine"] = option(
+        "plateau",
+        "plateau: reduce the rate when the validation loss stalls; cosine: along half a cosine to lr_end",
+        choices=("plateau", "cosine"),
+        **_schedule(),
+    )
+    decay_factor: float = option(0.8, "learning rate's factor at each reduction", minimum=0, maximum=1, **_plateau())
+    patience: int = option(4, "epochs without improvement before a reduction", minimum=0, **_plateau())
     beta: float = option(0.0, "weight of Σ|Δh| in the loss", minimum=0, steps=("retrain",))
     loss: str = option("crossentropy", "loss", choices=("crossentropy", "ctc", "mse", "l1"), steps=TRAIN)
+    target: Literal["clip", "frame"] = option(
+        "clip",
+        "what the loss compares with the label: scores pooled over the clip, or every frame's",
+        choices=("clip", "frame"),
+        steps=TRAIN,
+    )
+    label_smoothing: float = option(
+        0.0, "share of each target spread over all classes", minimum=0, maximum=0.99, steps=TRAIN
+    )
+    class_weights: bool = option(False, "weigh the loss so that every class counts the same", steps=TRAIN)
+    teacher: str = option("", "model file of a larger network whose posteriors the loss follows too", steps=TRAIN)
+    teacher_weight: float = option(0.5, "share of the loss that follows the teacher", minimum=0, maximum=1, **_taught())
+    temperature: float = option(2.0, "softens both posteriors before they are compared", minimum=0.1, **_taught())
+    average: float = option(
+        0.0,
+        "evaluate and keep averaged parameters: decay per step of the moving average",
+        minimum=0,
+        maximum=0.99999,
+        steps=TRAIN,
+    )
+    threshold_warmup: float = option(
+        0.0, "share of the epochs over which the thresholds rise from 0", minimum=0, maximum=1, steps=("retrain",)
+    )
     weight_decay: float = option(0.01, "weight decay", minimum=0, steps=TRAIN)
     grad_clip_val: float = option(200.0, "largest norm of the gradient; 0: no limit", minimum=0, steps=TRAIN)
 

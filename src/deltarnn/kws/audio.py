@@ -1,0 +1,124 @@
+"""Audio files in and out: 16-bit mono arrays at one sample rate, whatever the file holds."""
+
+import io
+import os
+import re
+import struct
+from pathlib import Path
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltarnn.kws.files import replacing
+
+Audio = NDArray[np.int16]
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
+"""File types that are taken, the preferred one first where a clip exists in several."""
+
+_READ_SIZE = 1 << 16
+
+
+class AudioError(ValueError):
+    """A file that holds no usable audio; the message names it and says why."""
+
+
+def read_audio(path: str | Path, sample_rate: int = 16000) -> Audio:
+    """Samples (N,) int16 of a file, mixed to mono and resampled where it has several channels or another rate.
+
+    Plain 16-bit mono WAV at `sample_rate`, the usual case, is read without a decoder. AudioError on anything else that
+    cannot be decoded, and on files without samples or with zeros only.
+    """
+    content = _read_bytes(path)
+    samples = _plain_wav(content, sample_rate)
+    if samples is None:
+        samples = _decode(path, content, sample_rate)
+    if samples.size == 0:
+        raise AudioError(f"{path}: holds no samples")
+    if not samples.any():
+        raise AudioError(f"{path}: holds only zeros")
+    return samples
+
+
+def write_wav(path: Path, samples: Audio, sample_rate: int = 16000) -> None:
+    """Write samples (N,) int16 as a plain mono WAV file, atomically; its folder is made if need be."""
+    data = np.ascontiguousarray(samples, dtype="<i2").tobytes()
+    header = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVEfmt ", 16, 1, 1, sample_rate,
+                         2 * sample_rate, 2, 16, b"data", len(data))  # fmt: skip
+    with replacing(path) as part:
+        part.write_bytes(header + data)
+
+
+def fit(samples: Audio, length: int, zero_padding: Literal["head", "tail"] = "head") -> Audio:
+    """Samples (length,): the first ones of a longer clip; a shorter one with zeros at its head or tail."""
+    missing = length - len(samples)
+    if missing <= 0:
+        return samples[:length]
+    return np.pad(samples, (missing, 0) if zero_padding == "head" else (0, missing))
+
+
+def resample(samples: NDArray[np.floating] | Audio, rate: float, sample_rate: float) -> Audio:
+    """Samples (N,) of any real type (floating point in int16 units) at `rate`, as int16 at `sample_rate`."""
+    import soxr
+
+    resampled = soxr.resample(samples.astype(np.float64), rate, sample_rate)
+    return to_int16(resampled)
+
+
+def to_int16(signal: NDArray[np.floating]) -> Audio:
+    """Real samples in int16 units, rounded and clipped to int16."""
+    clipped: NDArray[np.floating] = np.clip(np.rint(signal), -32768, 32767)
+    return clipped.astype(np.int16)
+
+
+def speaker_of(path: str | Path) -> str | None:
+    """The speaker's code in a file name of Speech Commands: the hexadecimal digits before `_nohash_`."""
+    found = re.search(r"(?:^|_)([0-9a-f]+)_nohash_", Path(path).name)
+    return found[1] if found else None
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    """The whole file; two thirds of what `Path.read_bytes` takes for a clip of one second."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        pieces = []
+        while piece := os.read(handle, _READ_SIZE):
+            pieces.append(piece)
+            if len(piece) < _READ_SIZE:  # a regular file gives less only at its end
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    finally:
+        os.close(handle)
+
+
+def _plain_wav(content: bytes, sample_rate: int) -> Audio | None:
+    """Samples of a 16-bit mono WAV file at `sample_rate`, or None where it is none (or needs a real decoder)."""
+    if content[:4] != b"RIFF" or content[8:16] != b"WAVEfmt " or len(content) < 44:
+        return None
+    size, encoding, channels, rate = struct.unpack_from("<IHHI", content, 16)
+    bits = struct.unpack_from("<H", content, 34)[0]
+    if (encoding, channels, rate, bits) != (1, 1, sample_rate, 16):
+        return None
+    position = 20 + size
+    while position + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, position)
+        if name == b"data":
+            if position + 8 + size > len(content):
+                return None  # cut off: libsndfile decides what there is
+            return cast(Audio, np.frombuffer(content, "<i2", size // 2, position + 8))
+        position += 8 + size + size % 2
+    return None
+
+
+def _decode(path: str | Path, content: bytes, sample_rate: int) -> Audio:
+    import soundfile
+
+    try:
+        signal, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
+        raise AudioError(f"{path}: cannot be decoded ({error})") from None
+    mono = signal.mean(axis=1, dtype=np.float64) * 32768.0
+    if not np.isfinite(mono).all():
+        raise AudioError(f"{path}: holds samples that are no numbers")
+    return to_int16(mono) if rate == sample_rate or not mono.size else resample(mono, rate, sample_rate)
