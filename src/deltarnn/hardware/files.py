@@ -3,6 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,3 +46,23 @@ def from_hex(lines: Iterable[str], bits: int) -> NDArray[np.int64]:
     """Read back `to_hex` as signed words."""
     words = np.array([int(line, 16) for line in lines], dtype=np.int64)
     return np.where(words >= 1 << (bits - 1), words - (1 << bits), words)
+
+
+class ExportError(RuntimeError):
+    """An export that, read back, is not what was to be exported."""
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What an export wrote: names of files in `folder`, figures by name (sizes in bytes), and what was rounded."""
+
+    folder: Path
+    files: tuple[str, ...]
+    figures: dict[str, int]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.folder}: {', '.join(self.files)}"]
+        lines += [f"  {name}: {value}" for name, value in self.figures.items()]
+        lines += [f"  note: {note}" for note in self.notes]
+        return "\n".join([*lines, "  read back and compared: equal"])
