@@ -114,9 +114,6 @@ deltarnn::DenseSpec dense_layer(const nb::dict& from) {
     spec.relu = value<bool>(from, "relu");
     spec.weight = array<float>(from, "weight", static_cast<std::size_t>(spec.inputs) * spec.outputs);
     spec.bias = array<float>(from, "bias", spec.outputs);
-    spec.scale = value<float>(from, "scale");
-    spec.low = value<float>(from, "low");
-    spec.high = value<float>(from, "high");
     return spec;
 }
 

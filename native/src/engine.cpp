@@ -12,16 +12,13 @@ DenseLayer::DenseLayer(const DenseSpec& spec, const FloatKernels& kernels)
       outputs(spec.outputs),
       kernels_(kernels),
       relu_(spec.relu),
-      scale_(spec.scale),
-      low_(spec.low),
-      high_(spec.high),
       columns_(static_cast<std::size_t>(spec.inputs) * round_up(spec.outputs, row_padding)),
       bias_(round_up(spec.outputs, row_padding)) {
     const std::size_t stride = bias_.size();
     for (int row = 0; row < outputs; ++row) {
         for (int j = 0; j < inputs; ++j) columns_[j * stride + row] = spec.weight[static_cast<std::size_t>(row) * inputs + j];
     }
-    if (spec.bias != nullptr) std::copy_n(spec.bias, outputs, bias_.data());
+    std::copy_n(spec.bias, outputs, bias_.data());
 }
 
 void DenseLayer::run(const float* x, float* y) const {
@@ -32,9 +29,8 @@ void DenseLayer::run(const float* x, float* y) const {
         kernels_.add_block(y + row, columns_.data() + row, rows, x, inputs, here);
         row += here;
     }
-    for (int row = 0; row < outputs; ++row) {
-        if (relu_) y[row] = y[row] < 0.0f ? 0.0f : y[row];
-        if (scale_ > 0.0f) y[row] = std::clamp(std::nearbyint(y[row] * scale_), low_, high_) / scale_;
+    if (relu_) {
+        for (int row = 0; row < outputs; ++row) y[row] = y[row] < 0.0f ? 0.0f : y[row];
     }
 }
 

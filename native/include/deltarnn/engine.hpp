@@ -9,13 +9,11 @@
 
 namespace deltarnn {
 
-// A dense layer after the recurrent ones: y = W h + b, then max(y, 0) if relu, then rounded to a grid of `scale` steps per 1 and
-// clipped to [low, high] steps if scale > 0. weight (outputs, inputs), row-major; bias (outputs) or nullptr.
+// A dense layer after the recurrent ones: y = W h + b, then max(y, 0) if relu. weight (outputs, inputs), row-major; bias (outputs).
 struct DenseSpec {
     int inputs, outputs;
     bool relu;
     const float *weight, *bias;
-    float scale, low, high;
 };
 
 class DenseLayer {
@@ -30,7 +28,6 @@ class DenseLayer {
   private:
     const FloatKernels& kernels_;
     const bool relu_;
-    const float scale_, low_, high_;
     AlignedArray<float> columns_, bias_;
 };
 

@@ -7,7 +7,6 @@ Needs numpy and safetensors, not torch. Reading trusts nothing: a wrong, truncat
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -55,17 +54,15 @@ def save_model(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]
         raise ModelFileError(f"{target}: the header is not JSON ({error})") from None
     _Checker(target).check(arrays, json.loads(text))
     data = to_bytes(arrays, metadata={KEY: text})
-    handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with part.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-        Path(part).replace(target)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Tensors, Header]:
@@ -103,7 +100,8 @@ def read_quantization(header: Mapping[str, Any]) -> Quantization | None:
     fields = header["quantization"]
     if fields is None:
         return None
-    return Quantization(*(QFormat(*fields[name]) for name in ("activation", "weight", "gate")), fields["rounding"])
+    activation, weight, gate = (QFormat(*fields[name]) for name in ("activation", "weight", "gate"))
+    return Quantization(activation, weight, gate, fields["rounding"])
 
 
 def write_quantization(quantization: Quantization | None) -> dict[str, Any] | None:
@@ -119,12 +117,6 @@ def head_names(tensors: Mapping[str, Any]) -> list[str]:
     """Prefixes of the dense head's layers, in order: head.0, head.2, …"""
     positions = {name.split(".")[1] for name in tensors if name.startswith("head.") and name.count(".") == 2}
     return [f"head.{position}" for position in sorted((p for p in positions if p.isdecimal()), key=int)]
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def _no_constant(name: str) -> NoReturn:
@@ -216,7 +208,7 @@ class _Checker:
 
     def _thresholds(self, name: str, values: Any, count: int) -> None:
         numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
-        if not numbers or len(values) != count or not all(math.isfinite(v) and v >= 0 for v in values):
+        if not numbers or len(values) != count or not all(0 <= value < math.inf for value in values):
             self.fail(f"{name} is {values!r}: must be {count} finite numbers of at least 0, one per layer")
 
     def _quantization(self, header: dict[str, Any]) -> None:

@@ -1,0 +1,203 @@
+"""Streaming inference without torch, on a CPU, in time proportional to the events."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltarnn.engine.activity import Activity, LayerActivity
+from deltarnn.engine.description import Description
+from deltarnn.engine.lowering import check_streamable, float32_layers, head_layers, int8_layers, rounded_thresholds
+from deltarnn.engine.model_file import load_model, save_model, write_quantization
+from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.native import MISSING, native_core
+
+DEFAULT_QUANTIZATION = Quantization(QFormat(8, 8), QFormat(1, 7), QFormat(2, 6))
+
+Precision = Literal["float32", "int8"]
+FloatArray = NDArray[np.float32]
+
+
+class Engine:
+    """A delta network compiled for one-frame-at-a-time inference, and the state of one stream through it.
+
+    >>> from deltarnn import DeltaGRU; from deltarnn.engine import Engine; import numpy as np
+    >>> engine = Engine.compile(DeltaGRU(16, 64, thx=0.1, thh=0.1))
+    >>> engine.step(np.zeros(16)).shape, engine.run(np.zeros((61, 16))).shape
+    ((64,), (61, 64))
+    >>> engine.activity.sparsity_x
+    1.0
+
+    "float32" computes as the layer does, with the memories M refreshed from the held state so that rounding never
+    accumulates (MATH §4). "int8" is the fixed-point arithmetic of MATH §6, bit for bit: int8 weights, activations of up
+    to 16 bits, exact accumulators. A dense head is computed in float32 either way.
+
+    One stream is for one thread at a time; `stream()` gives independent ones over the same weights.
+
+    Attributes
+    ----------
+    step: step(frame (I,), out=None) -> (H,) float32, or the class scores of a whole model. A new array unless `out`, a
+        contiguous float32 array, is given, which is then filled and returned. Anything but a contiguous float32 frame
+        is converted first. In int8, a frame with NaN is an error.
+    run: run(frames (T, I), out=None) -> (T, H), what T calls of `step` give (float32: to rounding; int8: exactly).
+    reset: reset() goes back to the state before the first step; counts restart.
+    """
+
+    step: Callable[..., FloatArray]
+    run: Callable[..., FloatArray]
+    reset: Callable[[], None]
+
+    def __init__(self, description: Description, precision: Precision, quantization: Quantization | None, model: Any):
+        """Not for callers: use `compile` or `load`."""
+        self._description = description
+        self._precision: Precision = precision
+        self._quantization = quantization
+        self._model = model
+        self._stream = model.stream()
+        # The native methods themselves: a wrapper would cost as much as a small network's step.
+        self.step = self._stream.step
+        self.run = self._stream.run
+        self.reset = self._stream.reset
+
+    @classmethod
+    def compile(
+        cls, model: Any, precision: Precision = "float32", quantization: Quantization | None = None
+    ) -> "Engine":
+        """Compile a DeltaGRU or DeltaLSTM, or a model with one as `.rnn` and a dense head as `.head`.
+
+        Parameters
+        ----------
+        precision: "float32" or "int8".
+        quantization: formats of int8; the default is the layer's own, else Q8.8 activations, Q1.7 weights, Q2.6 gates.
+            Thresholds are rounded to the activation grid, which a warning reports.
+
+        Raises
+        ------
+        ValueError
+            If the model is bidirectional, not a delta network, or does not fit the formats; if a threshold > 0 would
+            round to 0; if the model has fixed-point formats that precision="float32" would ignore.
+        ImportError
+            If the native core was not built.
+        """
+        return cls._build(Description.of(model), precision, quantization)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], precision: Precision | None = None) -> "Engine":
+        """Open a file of `save`, or any model file (docs/model_file.md).
+
+        precision: by default that of the saved engine; else "int8" where the file has formats, "float32" where not.
+        """
+        description = Description(*load_model(path))
+        if precision is None:
+            precision = "float32" if description.quantization is None else "int8"
+        return cls._build(description, precision, None)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a model file: parameters as they were given, thresholds and formats as they are used."""
+        header = {**self._description.header, "quantization": write_quantization(self._quantization)}
+        save_model(path, self._description.tensors, header)
+
+    def stream(self) -> "Engine":
+        """An independent state, from its start, over the same weights."""
+        return Engine(self._description, self._precision, self._quantization, self._model)
+
+    @property
+    def precision(self) -> Precision:
+        """ "float32" or "int8"."""
+        return self._precision
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """Formats in use, None in float32."""
+        return self._quantization
+
+    @property
+    def instruction_set(self) -> str:
+        """ "avx512", "avx2", "neon" or "portable"; DELTARNN_ISA in the environment, read by `compile`, forces one."""
+        name: str = self._model.isa
+        return name
+
+    @property
+    def input_size(self) -> int:
+        """Features per frame."""
+        size: int = self._description.architecture["input_size"]
+        return size
+
+    @property
+    def output_size(self) -> int:
+        """Values per step: hidden units (or their projection), or class scores."""
+        a = self._description.architecture
+        size: int = a["head"][-1]["out"] if a["head"] else a["proj_size"] or a["hidden_size"]
+        return size
+
+    @property
+    def thx(self) -> tuple[float, ...]:
+        """Input thresholds in use, one per layer; in int8 on the activation grid."""
+        return tuple(self._description.header["thx"])
+
+    @property
+    def thh(self) -> tuple[float, ...]:
+        """Hidden-state thresholds in use, one per layer."""
+        return tuple(self._description.header["thh"])
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The model file's header, with the fields of its application (labels, features, …)."""
+        return dict(self._description.header)
+
+    @property
+    def activity(self) -> Activity:
+        """What fired since the start or the last `reset`: a snapshot of exact counts."""
+        a = self._description.architecture
+        outputs = a["proj_size"] or a["hidden_size"]
+        layers = []
+        for index in range(a["num_layers"]):
+            steps, fired_x, fired_h = self._stream.activity(index)
+            numel_x, numel_h = steps * (a["input_size"] if index == 0 else outputs), steps * outputs
+            gate_rows = (3 if a["cell"] == "GRU" else 4) * a["hidden_size"]
+            layers.append(LayerActivity(steps, numel_x - fired_x, numel_h - fired_h, numel_x, numel_h, gate_rows))
+        return Activity(tuple(layers))
+
+    @property
+    def state(self) -> tuple[dict[str, NDArray[np.float64]], ...]:
+        """A copy of the delta state, per layer: x_hat, h, h_hat, m and, for the LSTM, c, as in `DeltaGRUState`."""
+        a = self._description.architecture
+        fields = ("x_hat", "h", "h_hat", "m") + (("c",) if a["cell"] == "LSTM" else ())
+        return tuple(
+            {field: np.array(self._stream.read(index, field)) for field in fields} for index in range(a["num_layers"])
+        )
+
+    def __repr__(self) -> str:
+        a = self._description.architecture
+        formats = "" if self._quantization is None else f" {self._quantization.activation}/{self._quantization.weight}"
+        return (
+            f"Engine({a['cell']} {a['input_size']}→{a['hidden_size']}×{a['num_layers']}→{self.output_size}, "
+            f"{self._precision}{formats}, {self.instruction_set})"
+        )
+
+    @classmethod
+    def _build(cls, description: Description, precision: Precision, quantization: Quantization | None) -> "Engine":
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision={precision!r}: must be one of {', '.join(map(repr, get_args(Precision)))}")
+        check_streamable(description)
+        core = native_core()
+        if core is None:
+            raise ImportError(f"{MISSING}. Until then use the layer itself, or its ONNX export.")
+        if precision == "float32":
+            if quantization is not None or description.quantization is not None:
+                whose = "quantization was given" if quantization is not None else "the model has fixed-point formats"
+                raise ValueError(
+                    f"{whose}, which precision='float32' would ignore: use precision='int8', or quantization=None"
+                )
+            model = core.Model.float32(float32_layers(description), head_layers(description))
+            return cls(description, precision, None, model)
+        formats = quantization or description.quantization or DEFAULT_QUANTIZATION
+        description = rounded_thresholds(description, formats)
+        return cls(
+            description,
+            precision,
+            formats,
+            core.Model.int8(int8_layers(description, formats), head_layers(description)),
+        )
