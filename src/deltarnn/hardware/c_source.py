@@ -76,7 +76,7 @@ def header_text(network: IntegerNetwork, name: str) -> str:
         names = ("h", "h_hat") if layer.cell == "GRU" else ("h", "h_hat", "c")
         fields += [f"    {act} {part}_{index}[{layer.hidden_size}];" for part in names]
     what = "class scores" if network.head else "hidden states"
-    return f"""/* Generated fixed-point delta network: activations {q.activation}, weights {q.weight}, gates {q.gate}. */
+    return f"""/* Generated fixed-point network: activations {q.activation}, weights {q.weight}, gates {q.gate} */
 #ifndef {upper}_H
 #define {upper}_H
 
