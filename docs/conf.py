@@ -1,11 +1,13 @@
 """Sphinx configuration: MyST pages, the API reference from docstrings, Furo."""
 
+import re
 from importlib.metadata import version as installed_version
+from typing import Any
 
 project = "DeltaRNN"
 author = "The DeltaRNN developers"
 release = installed_version("deltarnn")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
@@ -13,5 +15,32 @@ html_theme = "furo"
 html_title = "DeltaRNN"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-napoleon_google_docstring = False
-suppress_warnings = ["myst.header"]
+
+_ENTRY = re.compile(r"(?P<names>[\w.*]+(?:, [\w.*]+)*): (?P<text>.*)")
+
+
+def _to_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Our docstrings' underlined sections as reStructuredText fields; an indented block after a colon as it stands."""
+    section, result = "", []
+    for index, line in enumerate(lines):
+        following = next((text for text in lines[index + 1 :] if text), "")
+        if set(line.strip()) == {"-"}:
+            section = result.pop().strip()
+            result.append(":returns:" if section == "Returns" else "")
+        elif section and not line:
+            section, result = "" if section != "Returns" else section, [*result, ""]
+        elif section == "Returns":
+            result.append(f"    {line}")
+        elif section == "Parameters" and (entry := _ENTRY.fullmatch(line)):
+            result += [f":param {part}: {entry['text']}" for part in entry["names"].split(", ")]
+        elif section in ("Raises", "Warns") and not line.startswith(" "):
+            result.append(f":raises {line}:")
+        elif line.endswith(":") and following.startswith("    ") and not line.startswith(" "):
+            result.append(f"{line}:")
+        else:
+            result.append(line)
+    lines[:] = result
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", _to_fields)

@@ -8,6 +8,8 @@ from tests.layers import CELLS, guarded, relative_error, smooth_input
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from deltarnn import DeltaLSTM, QFormat, Quantization, record_activity
+from deltarnn.nn.backends import choose
+from deltarnn.nn.state import LayerOptions, LayerParameters
 
 KINDS = st.sampled_from(["GRU", "LSTM"])
 
@@ -134,6 +136,17 @@ def test_a_packed_batch_equals_its_samples_alone(kind, seed, bidirectional, quan
     assert total_counts(activity) == alone_counts.tolist()
     entry = activity.per_layer[0]
     assert sum(int(call.numel_x) for call in entry.calls) == int(lengths.sum()) * 3
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_a_backend_returns_zeros_past_a_samples_length(kind):
+    layer = CELLS[kind](3, 5)
+    parameters, options = LayerParameters(layer.weight_ih_l0, layer.weight_hh_l0), LayerOptions(0.0, 0.0, False, None)
+    x, lengths = torch.randn(4, 2, 3), torch.tensor([4, 2])
+    run, _ = choose("auto", kind, x, parameters, options)
+    output = run(x, layer.initial_state(2)[0], parameters, options, lengths, False).output
+    assert output[2:, 1].abs().max() == 0
+    assert output[2:, 0].abs().min() > 0
 
 
 def test_packed_state_is_carried_in_the_callers_order():
