@@ -61,10 +61,10 @@ class Layout:
 
 
 def reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:
-    """A sequence (T, B, I) backwards in time, each sample within its own length; its own inverse."""
+    """A sequence (T, B, I) backwards in time, each sample within its own length; the padding is arbitrary."""
     if lengths is None:
         return sequence.flip(0)
     steps = torch.arange(len(sequence), device=sequence.device)[:, None]
     ends = lengths.to(sequence.device)
-    source = torch.where(steps < ends, ends - 1 - steps, steps)
+    source = (ends - 1 - steps).clamp(min=0)
     return sequence.gather(0, source[..., None].expand_as(sequence))

@@ -18,7 +18,8 @@ def per_layer(name: str, value: Thresholds, num_layers: int, quantization: Quant
         If it is not a finite number ≥ 0 or a tuple or list of num_layers of them, or is off the activation grid of
         `quantization`: comparing with one value and updating by another would let the memories drift (MATH §6).
     """
-    values: tuple[Any, ...] = tuple(value) if isinstance(value, (tuple, list)) else (value,) * num_layers
+    plain: Any = value.tolist() if hasattr(value, "tolist") else value  # numpy's and torch's numbers and vectors
+    values = tuple(plain) if isinstance(plain, (tuple, list)) else (plain,) * num_layers
     if len(values) != num_layers:
         raise ValueError(
             f"{name} has {len(values)} values: give one number, or one for each of the {num_layers} layers"
