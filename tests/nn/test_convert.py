@@ -52,6 +52,14 @@ def test_a_converted_layer_computes_the_same(dense_type):
     assert not torch.allclose(delta(x)[0], dense(x)[0], atol=1e-3)
 
 
+def test_the_dense_layer_keeps_its_own_registry():
+    dense = nn.GRU(3, 4)
+    weight = dense.weight_hh_l0
+    delta = convert(dense)
+    delta.weight_hh_l0 = nn.Parameter(torch.zeros(12, 4))
+    assert dense.weight_hh_l0 is weight
+
+
 def test_hooks_training_mode_and_optimisers_keep_working():
     gru = nn.GRU(3, 4)
     gru.note = "mine"
