@@ -33,6 +33,12 @@ _FUNCTIONS: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 }
 
 
+_NAMES: dict[bool, tuple[Activation, Activation]] = {
+    False: ("sigmoid", "tanh"),
+    True: ("hardsigmoid", "hardtanh"),
+}
+
+
 @dataclass(frozen=True)
 class LookUpTable:
     """N(f(q)) for every value q of a format: entry = round(f(q·2^−n_in)·2^n_out), saturated to the output format.
@@ -91,10 +97,16 @@ def _entries(table: LookUpTable) -> NDArray[np.int64]:
     return entries
 
 
+def activation_function(
+    name: Literal["sigmoid", "tanh"], hard: bool
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """σ or tanh in double precision, or its hard form (MATH §3)."""
+    return _FUNCTIONS[_NAMES[hard][name == "tanh"]]
+
+
 def gate_tables(quantization: Quantization, hard_activations: bool = False) -> tuple[LookUpTable, LookUpTable]:
     """(σ, tanh) of a quantised layer: from the format A to the format N, with hard activations if wanted."""
-    sigmoid: Activation = "hardsigmoid" if hard_activations else "sigmoid"
-    tanh: Activation = "hardtanh" if hard_activations else "tanh"
+    sigmoid, tanh = _NAMES[hard_activations]
     q = quantization
     return (
         LookUpTable(sigmoid, q.activation, q.gate, q.rounding),
