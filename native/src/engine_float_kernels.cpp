@@ -170,9 +170,18 @@ void lstm_gates(bool hard, const float* acc, float* c, float* h, int hp) {
     hard ? lstm_gates_of<true>(acc, c, h, hp) : lstm_gates_of<false>(acc, c, h, hp);
 }
 
+float sum_of(const float* values, std::int64_t n) {
+    vf sums[128 / lanes] = {};
+    for (std::int64_t i = 0; i < n; i += 128) {
+        for (int k = 0; k < 128 / lanes; ++k) sums[k] += load(values + i + k * lanes);
+    }
+    for (int k = 1; k < 128 / lanes; ++k) sums[0] += sums[k];
+    return sum(sums[0]);
+}
+
 }  // namespace
 
 extern const FloatKernels float_kernels = {apply_gate,    encode,    add_columns_of, add_block,
-                                           tile_products, gru_gates, lstm_gates};
+                                           tile_products, gru_gates, lstm_gates,     sum_of};
 
 }  // namespace deltarnn::DELTARNN_ISA

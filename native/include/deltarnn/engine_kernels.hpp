@@ -37,6 +37,9 @@ struct FloatKernels {
     // Gates and state update (MATH §2, §3) over hp rows; acc as above. For the LSTM h receives o ∘ tanh(c).
     void (*gru_gates)(bool hard, const float* acc, float* h, int hp);
     void (*lstm_gates)(bool hard, const float* acc, float* c, float* h, int hp);
+
+    // Σ values, n a multiple of 128: reads memory as fast as one thread can, the floor of benchmarks.
+    float (*sum)(const float* values, std::int64_t n);
 };
 
 // N(f(A(·))) by table (MATH §6): entry[clamp(q, first, last) − first]; constant beyond both ends.

@@ -4,6 +4,7 @@ from deltarnn.engine.activity import Activity, LayerActivity
 from deltarnn.engine.description import UnsupportedModelError
 from deltarnn.engine.engine import Engine
 from deltarnn.engine.model_file import ModelFileError, load_model, save_model
+from deltarnn.engine.onnx_step import export_onnx_step
 
 __all__ = [
     "Activity",
@@ -11,6 +12,7 @@ __all__ = [
     "LayerActivity",
     "ModelFileError",
     "UnsupportedModelError",
+    "export_onnx_step",
     "load_model",
     "save_model",
 ]
