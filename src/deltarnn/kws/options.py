@@ -167,6 +167,7 @@ class FeatureConfig:
         "round the logarithm's input to Qfqi.fqf, its output to Q3.8",
         needs=("--logf lut", lambda c: c.features.logf == "lut"),
     )
+    floor: float = _feature(-400.0, "features below this are raised to it (logfbank: dB); -400: none")
     norm_feat: bool = _feature(True, "normalise by one mean and one deviation over the training set")
     frame_size: float = _feature(0.016384, "frame length, seconds", minimum=1e-4, maximum=1.0)
     frame_stride: float = _feature(0.016384, "distance of two frames, seconds", minimum=1e-4, maximum=1.0)
@@ -389,6 +390,19 @@ class AugmentationConfig:
     aug_gain: float = option(0.0, "gain drawn from ± this many dB", minimum=0, maximum=40, steps=TRAIN)
     aug_shift: float = option(0.0, "time shift drawn from ± this many seconds", minimum=0, maximum=0.5, steps=TRAIN)
     aug_speed: float = option(0.0, "speed drawn from 1 ± this", minimum=0, maximum=0.5, steps=TRAIN)
+    aug_splice: int = option(
+        0,
+        "unknown clips made from the training words: halves of two words joined, or one word backwards",
+        minimum=0,
+        steps=TRAIN,
+    )
+    aug_versions: int = option(
+        8,
+        "versions of every clip, among which each batch draws",
+        minimum=1,
+        steps=TRAIN,
+        needs=("changed or spliced audio", lambda c: c.augmentation.changes_audio or c.augmentation.aug_splice > 0),
+    )
     aug_time_mask: int = option(0, "SpecAugment: longest run of masked frames", minimum=0, steps=TRAIN)
     aug_freq_mask: int = option(0, "SpecAugment: widest band of masked features", minimum=0, steps=TRAIN)
 

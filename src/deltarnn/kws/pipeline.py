@@ -15,6 +15,9 @@ from deltarnn.kws.options import FeatureConfig
 
 Features = NDArray[np.float32]
 
+NO_FLOOR = -400.0
+"""Below every feature: the smallest number that a front end takes a logarithm of is 2⁻⁵², −313 dB."""
+
 LOG_OUTPUT = QFormat(3, 8)
 """Format of the logarithm's output with approx_log."""
 
@@ -92,8 +95,10 @@ class FeaturePipeline:
         return cls(FeatureConfig(**given), FeatureStatistics(**values["statistics"]))
 
     def shape(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Quantisation and --logf, as configured, of the front end's output."""
+        """Floor, quantisation and --logf, as configured, of the front end's output."""
         c = self.config
+        if c.floor > NO_FLOOR:
+            features = np.maximum(features, c.floor)
         fixed = QFormat(c.fqi, c.fqf)
         if c.qf:
             features = fixed.quantize(np.floor(features / self.statistics.max * 2.0 ** (c.fqi - 1)))

@@ -20,8 +20,10 @@ from tqdm import tqdm
 from deltarnn.kws.audio import Audio, AudioError, fit, read_audio, to_int16, write_wav
 from deltarnn.kws.config import Config, digest
 from deltarnn.kws.corpus import GROUPS, SILENCE, UNKNOWN, Corpus, SourceClip, find_corpus
+from deltarnn.kws.draw import rng_of
 from deltarnn.kws.files import read_json, write_json, write_text
 from deltarnn.kws.selection import balanced, class_size, drop_same_samples, label_of, separate_speakers
+from deltarnn.kws.words import further_unknown_words
 
 SILENCE_LEVELS_DB = (0.0, -5.0, -10.0)
 UNKNOWN_VALIDATION_CLIPS = 400
@@ -69,6 +71,7 @@ def prepare(config: Config) -> Description:
         "seed": config.training.seed,
         "sample_rate": config.features.sample_rate,
         "unknown_ratio": config.data.unknown_ratio,
+        "synth_unknown": config.data.synth_unknown,
         "noisy_copies_snr": config.data.target_snr if config.data.augment_noise else None,
         "files": _listing_digest(corpus),
     }
@@ -84,6 +87,8 @@ def prepare(config: Config) -> Description:
         left_out["also there as another file type"] = len(corpus.duplicates)
     rows = _spoken_rows(clips, config)
     rows += _silence_rows(corpus, clips, config, folder)
+    if config.data.synth_unknown:
+        rows += _synthetic_unknown_rows(config, folder)
     if config.data.augment_noise:
         rows += _noisy_rows(rows, corpus, config, folder)
     description = _write(folder, rows, corpus, settings, {"skipped": skipped, "left_out": dict(left_out)}, config)
@@ -114,12 +119,6 @@ def load_noise(description: Description) -> Audio:
     rate = description.settings["sample_rate"]
     pieces = [read_audio(path, rate) for path in description.noises]
     return np.concatenate([piece[: int(NOISE_TRAIN_SHARE * len(piece))] for piece in pieces])
-
-
-def rng_of(seed: int, *names: str) -> np.random.Generator:
-    """A generator of its own for each name, so that what is drawn depends neither on order nor on processes."""
-    digest_ = hashlib.blake2b("/".join(names).encode(), digest_size=8).digest()
-    return np.random.default_rng([seed, int.from_bytes(digest_, "little")])
 
 
 def mix(clip: Audio, noise: Audio, snr_db: float) -> Audio:
@@ -210,6 +209,16 @@ def _noisy_rows(rows: list[Row], corpus: Corpus, config: Config, folder: Path) -
 
     with ThreadPoolExecutor(config.run.workers) as pool:
         return list(tqdm(pool.map(write_copy, jobs), total=len(jobs), desc="noisy copies", unit="clip"))
+
+
+def _synthetic_unknown_rows(config: Config, folder: Path) -> list[Row]:
+    """Further words for the unknown class, spoken by a synthesiser; for training only."""
+    from deltarnn.kws.synthetic import make_unknown_words
+
+    words = further_unknown_words(config.data.keywords)
+    count, seed = config.data.synth_unknown, config.training.seed
+    clips = make_unknown_words(folder / "synthetic_unknown", words, count, seed, config.run.workers)
+    return [Row("train", word, 1, str(path.resolve())) for word, path in clips]
 
 
 def _write(

@@ -1,5 +1,7 @@
 """The steps before training, as the command line calls them: prepare and feature."""
 
+from pathlib import Path
+
 from deltarnn.kws.config import Config
 
 
@@ -7,6 +9,13 @@ def prepare(config: Config) -> None:
     """List the clips of the data set, fetched or synthesised first where that is asked for."""
     from deltarnn.kws import prepare as preparation
 
+    if config.data.dataset == "synth":
+        from deltarnn.kws.synthetic import make_corpus
+
+        own = config.folder("data") / "corpus"
+        config = config.replace(data_dir=config.data.data_dir if "data_dir" in config.given else str(own))
+        seed, scale = config.training.seed, config.data.synth_scale
+        make_corpus(Path(config.data.data_dir), config.data.keywords, seed, scale, config.run.workers)
     preparation.prepare(config)
 
 
