@@ -17,7 +17,7 @@ class Classifier(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.rnn = cell(4, 12, 2, thx=0.1, thh=0.1)
-        self.head = nn.Sequential(nn.Linear(12, 6, bias=False), nn.ReLU(), nn.Linear(6, 3, bias=False))
+        self.head = nn.Sequential(nn.Linear(12, 3, bias=False))
         with torch.no_grad():
             for parameter in self.rnn.parameters():
                 parameter.mul_(3)  # so that the classes really depend on the input
@@ -42,7 +42,7 @@ def test_the_choice_meets_its_budget_and_a_larger_budget_costs_no_more_bits(cell
     model, x = Classifier(cell), calibration()
     decided = run_float(NetworkParameters.of(model), x).output.argmax(axis=-1)
     bits = []
-    for budget in (0.01, 0.05, 0.2):
+    for budget in (0.05, 0.1, 0.3):
         choice = choose_formats(model, x, budget=budget)
         output = IntegerNetwork.convert(model, choice.quantization).run(x).output
         assert (output.argmax(axis=-1) == decided).mean() == choice.score >= 1 - budget
@@ -64,12 +64,10 @@ def test_every_format_is_as_narrow_as_its_budget_allows():
         return (IntegerNetwork.convert(model, formats).run(x).output.argmax(axis=-1) == decided).mean()
 
     assert score() >= 0.95
-    one_bit_less = [
-        score(weight=QFormat(chosen.weight.integer_bits, chosen.weight.fraction_bits - 1)),
-        score(gate=QFormat(2, chosen.gate.fraction_bits - 1)),
-        score(activation=QFormat(chosen.activation.integer_bits, chosen.activation.fraction_bits - 1)),
-    ]
-    assert min(one_bit_less) < 0.95
+    for part in ("activation", "weight", "gate"):
+        fmt = getattr(chosen, part)
+        points = range(1, fmt.bits - 3) if part == "activation" else [fmt.integer_bits]  # θ takes 3 fraction bits
+        assert max(score(**{part: QFormat(m, fmt.bits - 1 - m)}) for m in points) < 0.95
 
 
 def test_a_given_score_is_what_counts():
@@ -93,7 +91,7 @@ def test_the_report_gives_range_and_error_of_every_signal():
     model, x = Classifier(DeltaLSTM), calibration()
     choice = choose_formats(model, x, budget=0.05)
     signals = {s.name: s for s in choice.signals}
-    assert len(signals) == 2 + 3 * 2 + 1  # input, weights; hidden, cell, pre-activations per layer; dense layer
+    assert len(signals) == 2 + 3 * 2  # input, weights; hidden state, cell state, pre-activations of each layer
     entry, fmt = signals["input"], choice.quantization.activation
     assert (entry.minimum, entry.maximum, entry.format) == (x.min(), x.max(), fmt)
     assert entry.rms_error == pytest.approx(np.sqrt(np.mean((fmt.quantize(x) - x) ** 2)))

@@ -122,17 +122,21 @@ def test_models_that_are_no_delta_networks_are_refused():
         NetworkParameters.of(model)
 
 
-def test_a_model_file_reads_as_the_module_does():
-    model = Classifier(DeltaLSTM, quantization=Quantization())
-    tensors = {name: value.detach().numpy() for name, value in model.state_dict().items()}
-    architecture = {"cell": "LSTM", "num_layers": 2, "head": [{"activation": "relu"}, {"activation": None}]}
-    formats = {"activation": [3, 5], "weight": [1, 7], "gate": [2, 6], "rounding": "nearest"}
-    header = {"architecture": architecture, "thx": [0.125] * 2, "thh": [0.0625] * 2, "quantization": formats}
+@pytest.mark.parametrize("quantization", [None, Quantization(rounding="floor")])
+def test_a_model_file_reads_as_the_module_does(tmp_path, quantization):
+    from deltarnn.engine.model_file import load_model, read_quantization, save_model, write_quantization
+
+    model = Classifier(DeltaLSTM, quantization=quantization)
+    head = [{"in": 16, "out": 8, "activation": "relu"}, {"in": 8, "out": 4, "activation": None}]
+    sizes = {"cell": "LSTM", "input_size": 5, "hidden_size": 16, "num_layers": 2, "proj_size": 0}
+    options = {"bias": True, "bidirectional": False, "hard_activations": False, "head": head}
+    header = {"format": 1, "architecture": sizes | options, "thx": [0.125] * 2, "thh": [0.0625] * 2}
+    header["quantization"] = write_quantization(quantization)
+    save_model(tmp_path / "model", {k: v.detach().numpy() for k, v in model.state_dict().items()}, header)
+    tensors, header = load_model(tmp_path / "model")
+    read = NetworkParameters.from_model_file(tensors, header, read_quantization(header))
     x = np.random.default_rng(0).normal(size=(20, 5))
-    read, built = (IntegerNetwork.convert(m) for m in (NetworkParameters.from_model_file(tensors, header), model))
-    assert np.array_equal(read.run(x).output, built.run(x).output)
-    with pytest.raises(UnsupportedModelError, match="no thresholds"):
-        NetworkParameters.from_model_file(tensors, header | {"thx": None})
+    assert np.array_equal(IntegerNetwork.convert(read).run(x).output, IntegerNetwork.convert(model).run(x).output)
 
 
 def test_fitting_formats_hold_their_values():

@@ -217,7 +217,7 @@ BAD_MODELS = [
     (EdgeDRNN(), layer(DeltaGRU, hidden=8, layers=5), "num_layers=5: EdgeDRNN holds at most 4"),
     (EdgeDRNN(), layer(DeltaGRU, thx=1.25), r"thx=1.25: EdgeDRNN takes at most 1:.*bias.*--thx"),
     (EdgeDRNN(), layer(DeltaGRU, thh=4.0), r"thh=4: EdgeDRNN takes at most 3.99609: the register has 10 bits"),
-    (EdgeDRNN(), layer(DeltaGRU, thx=0.001), r"thx=0.001 would round to 0 in Q8.8"),
+    (EdgeDRNN(), layer(DeltaGRU, thx=0.001), r"thx: threshold 0.001 rounds to 0 in Q8.8"),
     (EdgeDRNN(), layer(DeltaGRU, layers=2, thx=(0.1, 0.2)), r"thx=\[0.1, 0.2\]: EdgeDRNN has one register"),
     (EdgeDRNN(), layer(DeltaGRU, hard_activations=True), "hard_activations=True"),
     (DeltaRNNFPGA(), layer(DeltaGRU, hidden=300), r"hidden_size=300: with 768 multipliers.*at most 256"),

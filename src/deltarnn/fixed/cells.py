@@ -208,23 +208,11 @@ class IntegerLayer:
 
 
 def round_threshold(name: str, threshold: float, quantization: Quantization) -> float:
-    """The value of A nearest to a float model's θ (MATH §6: conversion rounds θ).
-
-    Raises
-    ------
-    ValueError
-        If θ is negative, beyond A's range, or positive and would round to 0.
-    """
-    activation = quantization.activation
-    if not 0 <= threshold <= activation.max:
-        raise ValueError(f"{name}={threshold:g}: must lie between 0 and {activation.max:g}, the largest {activation}")
-    rounded = float(activation.quantize(threshold))
-    if threshold > 0 and rounded == 0:
-        raise ValueError(
-            f"{name}={threshold:g} would round to 0 in {activation}, whose step is {activation.step:g}: "
-            "use a threshold of at least that, or more fraction bits"
-        )
-    return rounded
+    """`quantization.round_threshold(threshold)`, with errors that name the threshold."""
+    try:
+        return quantization.round_threshold(threshold)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
 
 
 def _stored_threshold(name: str, threshold: float, quantization: Quantization) -> int:

@@ -71,7 +71,7 @@ def choose_formats(
 
     Each format is first narrowed alone, the others at `max_bits`; of the activation's widths every position of the
     point is tried, since σ and tanh forgive saturation. If the three together miss the budget, the bit that helps most
-    is given back, one at a time.
+    is given back, one at a time; at the end no single bit can be taken away.
 
     Parameters
     ----------
@@ -122,6 +122,8 @@ class _Search:
             chosen = _with(chosen, part, self._narrowest(part, widest))
         while not self._meets(chosen):
             chosen = max(self._wider(chosen, widest), key=self._evaluate, default=widest)
+        while trimmed := [formats for formats in self._changed(chosen, -1) if self._meets(formats)]:
+            chosen = max(trimmed, key=self._evaluate)
         signals = tuple(self._signals(chosen))
         return FormatChoice(chosen, self._evaluate(chosen), self.float_score, self.budget, len(self.tried), signals)
 
@@ -166,12 +168,19 @@ class _Search:
                 return fmt
         return limit
 
-    def _wider(self, chosen: Quantization, widest: Quantization) -> Iterable[Quantization]:
+    def _wider(self, chosen: Quantization, widest: Quantization) -> list[Quantization]:
+        return [
+            formats
+            for formats in self._changed(chosen, 1)
+            if all(getattr(formats, part).bits <= getattr(widest, part).bits for part in PARTS)
+        ]
+
+    def _changed(self, chosen: Quantization, change: int) -> Iterable[Quantization]:
+        """One part at a time with `change` more bits, its point where it scores best."""
         for part in PARTS:
-            bits = getattr(chosen, part).bits + 1
-            if bits <= getattr(widest, part).bits:
-                options = [_with(chosen, part, fmt) for fmt in self._formats(part, bits)]
-                yield max(options, key=self._evaluate)
+            formats = self._formats(part, getattr(chosen, part).bits + change)
+            if formats:
+                yield max((_with(chosen, part, fmt) for fmt in formats), key=self._evaluate)
 
     def _meets(self, formats: Quantization) -> bool:
         return self._evaluate(formats) >= self.float_score - self.budget

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.fixed.cells import Cell
-from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.fixed.qformat import Quantization
 
 FloatArray = NDArray[np.float64]
 
@@ -117,34 +117,34 @@ class NetworkParameters:
         )
 
     @classmethod
-    def from_model_file(cls, tensors: Mapping[str, Any], header: Mapping[str, Any]) -> "NetworkParameters":
-        """Read what `deltarnn.engine.model_file.load_model` returned.
+    def from_model_file(
+        cls, tensors: Mapping[str, Any], header: Mapping[str, Any], quantization: Quantization | None
+    ) -> "NetworkParameters":
+        """Read what `deltarnn.engine.model_file` returned: load_model's tensors and header, read_quantization's formats.
 
         Raises
         ------
         UnsupportedModelError
-            For a model without thresholds, and for bidirectional or projected layers.
+            For bidirectional or projected layers.
         """
         architecture = header["architecture"]
-        if header.get("thx") is None or header.get("thh") is None:
-            raise UnsupportedModelError(
-                "the model has no thresholds: train it as a delta network (--step retrain --thx … --thh …)"
-            )
+        weights = (name for name in tensors if name.startswith("head.") and name.endswith(".weight"))
+        names = [f"head.{position}" for position in sorted(int(name.split(".")[1]) for name in weights)]
         head = tuple(
             _dense(tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), layer.get("activation"))
-            for name, layer in zip(head_names(tensors), architecture.get("head", []), strict=True)
+            for name, layer in zip(names, architecture["head"], strict=True)
         )
         return cls._build(
             architecture["cell"],
             tensors,
             architecture["num_layers"],
-            architecture.get("bidirectional", False),
-            architecture.get("proj_size", 0),
+            architecture["bidirectional"],
+            architecture["proj_size"],
             header["thx"],
             header["thh"],
             head,
-            architecture.get("hard_activations", False),
-            _read_quantization(header.get("quantization")),
+            architecture["hard_activations"],
+            quantization,
         )
 
     @classmethod
@@ -176,20 +176,6 @@ class NetworkParameters:
         return cls(cell, tuple(layers), head, bool(hard_activations), quantization)
 
 
-def head_names(tensors: Mapping[str, Any]) -> list[str]:
-    """Prefixes of the head's dense layers in order: head.0, head.3, …"""
-    positions = {int(name.split(".")[1]) for name in tensors if name.startswith("head.") and name.endswith(".weight")}
-    return [f"head.{position}" for position in sorted(positions)]
-
-
 def _dense(weight: Any, bias: Any, activation: Any) -> DenseWeights:
     weight = np.asarray(weight, dtype=np.float64)
     return DenseWeights(weight, np.zeros(len(weight)) if bias is None else np.asarray(bias, np.float64), activation)
-
-
-def _read_quantization(entry: Mapping[str, Any] | None) -> Quantization | None:
-    if entry is None:
-        return None
-    return Quantization(
-        QFormat(*entry["activation"]), QFormat(*entry["weight"]), QFormat(*entry["gate"]), entry["rounding"]
-    )

@@ -142,8 +142,12 @@ class Quantization:
         Raises
         ------
         ValueError
-            If a positive threshold would become 0, and so fire always.
+            If a positive threshold would become 0, and so fire always, or one is beyond the format's range.
         """
+        if not 0 <= threshold <= self.activation.max:
+            raise ValueError(
+                f"threshold {threshold} must lie between 0 and {self.activation.max}, the largest {self.activation}"
+            )
         rounded = float(self.activation.quantize(threshold))
         if threshold > 0 and rounded == 0:
             raise ValueError(

@@ -48,7 +48,7 @@ def from_hex(lines: Iterable[str], bits: int) -> NDArray[np.int64]:
     return np.where(words >= 1 << (bits - 1), words - (1 << bits), words)
 
 
-class ExportError(RuntimeError):
+class ExportError(ValueError):
     """An export that, read back, is not what was to be exported."""
 
 
