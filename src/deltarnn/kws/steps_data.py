@@ -16,6 +16,10 @@ def prepare(config: Config) -> None:
         config = config.replace(data_dir=config.data.data_dir if "data_dir" in config.given else str(own))
         seed, scale = config.training.seed, config.data.synth_scale
         make_corpus(Path(config.data.data_dir), config.data.keywords, seed, scale, config.run.workers)
+    if config.data.download:
+        from deltarnn.kws.download import download
+
+        download(Path(config.data.data_dir), config.data.download_url)
     preparation.prepare(config)
 
 
