@@ -1,0 +1,275 @@
+"""The training steps, as the command line calls them: pretrain and retrain."""
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_utilities.core.rank_zero import rank_zero_info
+
+from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.kws.config import Config
+from deltarnn.kws.features import FeatureSet, feature_paths, load_features
+from deltarnn.kws.finishing import Finisher, Grid, PruningPlan
+from deltarnn.kws.journal import Journal
+from deltarnn.kws.losses import balanced_class_weights
+from deltarnn.kws.metrics import write_metrics
+from deltarnn.kws.model import Architecture, KeywordModel, load_keyword_model
+from deltarnn.kws.options import ROUNDINGS
+from deltarnn.kws.outcome import model_metrics, summary
+from deltarnn.kws.runs import CONFIG, Run, newest_pretrained
+from deltarnn.kws.schedule import LearningRate
+from deltarnn.kws.scoring import Clips, Evaluation, decision_rule, evaluate, loss_options
+from deltarnn.kws.training import Plan, Progress, Trainer
+from deltarnn.kws.versions import time_major, training_clips
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "ADAMW": torch.optim.AdamW,
+    "ADAM": torch.optim.Adam,
+    "SGD": partial(torch.optim.SGD, momentum=0.9),
+    "RMSPROP": torch.optim.RMSprop,
+}
+
+
+def pretrain(config: Config) -> Path:
+    """Train the dense network from a random start; the path of its metrics.json."""
+    return train(config, "pretrain")
+
+
+def retrain(config: Config) -> Path:
+    """Train the delta network from a pretrained one; the path of its metrics.json."""
+    return train(config, "retrain")
+
+
+def train(config: Config, step: str) -> Path:
+    """One training step, from its checkpoint if there is one; the path of its metrics.json."""
+    fabric = _fabric(config)
+    sets = {group: load_features(path) for group, path in feature_paths(config).items()}
+    sources = {group: features.source for group, features in sets.items() if group != "test"}
+    start = _start(config) if step == "retrain" else None
+    teacher = Path(config.training.teacher) if config.training.teacher else None
+    sources |= {f"model {i}": _file_digest(path) for i, path in enumerate((start, teacher)) if path is not None}
+    run = Run.of(config, step, sources)
+    model = _model(config, step, sets["train"], start)
+    rank_zero_info(f"{step}: {model.rnn}, {model.parameter_count} parameters" + (f", from {start}" if start else ""))
+    rule, loss = decision_rule(config), loss_options(config)
+    groups = {group: clips_of(features) for group, features in sets.items()}
+    header = model_header(config, step, sets["train"])
+
+    def validate(candidate: KeywordModel) -> dict[str, float]:
+        if not config.run.eval_val:
+            return {}
+        result = evaluate(candidate, groups["validation"], rule, loss, config.training.batch_size_eval)
+        score = result.accuracy if config.run.score_val else -result.loss
+        sparsities = vars(result.sparsity) if result.sparsity is not None else {}
+        return {"score": score, "validation_loss": result.loss, "validation_accuracy": result.accuracy, **sparsities}
+
+    epochs = config.training.epochs_pretrain if step == "pretrain" else config.training.epochs_retrain
+    journal = Journal(run, epochs, header, config.run.save_every_epoch)
+    if fabric.is_global_zero:
+        config.save(run.log / CONFIG)
+    clips = training_clips(config, sets["train"])
+    plan = _plan(config, step, epochs, clips.labels, sets["train"], teacher)
+    finisher = _finisher(config, step, groups["validation"])
+    trainer = Trainer(
+        fabric, model, clips, plan, validate, finisher, run.checkpoint, run.identity, journal.after_epoch
+    )
+    progress = trainer.fit()
+    best = trainer.best()
+    if fabric.is_global_zero:
+        _finish(config, step, run, best, groups, progress, header)
+    fabric.barrier()
+    return run.metrics
+
+
+def clips_of(features: FeatureSet) -> Clips:
+    """A feature set as the network takes it."""
+    return Clips(time_major(features.normalised), torch.from_numpy(features.labels), features.class_names)
+
+
+def model_header(config: Config, step: str, features: FeatureSet) -> dict[str, Any]:
+    """The application's fields of a model file: labels, features, decision rule, how it was trained."""
+    formats = config.quantization
+    class_quantization = {
+        "score": {"format": [formats.cqi, formats.cqf], "mode": formats.qc},
+        "weight": {"format": [formats.cwqi, formats.cwqf], "mode": formats.qcw},
+    }
+    return {
+        "labels": features.class_names,
+        "features": features.pipeline.to_dict(),
+        "decision": dataclasses.asdict(decision_rule(config)),
+        "class_quantization": class_quantization if formats.qc or formats.qcw else None,
+        "training": {"step": step, "options": config.flat()},
+    }
+
+
+def _finish(
+    config: Config, step: str, run: Run, best: KeywordModel, groups: dict[str, Clips], progress: Progress,
+    header: dict[str, Any],
+) -> None:  # fmt: skip
+    """Evaluate the best model, once; write model, metrics and configuration; say what was achieved."""
+    rule, loss = decision_rule(config), loss_options(config)
+    wanted = {"validation": config.run.eval_val, "test": config.run.eval_test}
+    results: dict[str, Evaluation] = {
+        group: evaluate(best, groups[group], rule, loss, config.training.batch_size_eval)
+        for group, asked in wanted.items()
+        if asked
+    }
+    rows = progress.history
+    metrics = {
+        "step": step,
+        "model": run.model_path.name,
+        **model_metrics(best, results, config.features.frame_stride),
+        "best_epoch": progress.best_epoch + 1,
+        "epochs": len(rows),
+        "seconds_per_epoch": sum(row["seconds"] for row in rows) / max(1, len(rows)),
+        "seed": config.training.seed,
+        "run": str(run.log),
+    }
+    line = summary(config, step, best, metrics)
+    best.save(run.model_path, **header)
+    config.save(run.model_path.with_name(CONFIG))
+    if "test" in results:
+        print(results["test"].confusion)
+    print(line)
+    print(f"model: {run.model_path}")
+    print(write_metrics(run.metrics, metrics))
+
+
+def _fabric(config: Config) -> Fabric:
+    """CPU or the chosen GPU; under torchrun one process per device."""
+    wants_cuda = config.run.use_cuda and torch.cuda.is_available()
+    if config.run.use_cuda and not wants_cuda and "use_cuda" in config.given:
+        rank_zero_info("--use_cuda 1: there is no GPU here; training on the CPU")
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    devices: int | list[int] = processes if processes > 1 or not wants_cuda else [config.run.gpu_device]
+    fabric = Fabric(accelerator="cuda" if wants_cuda else "cpu", devices=devices, num_nodes=_nodes())
+    fabric.launch()
+    return fabric
+
+
+def _nodes() -> int:
+    return max(1, int(os.environ.get("WORLD_SIZE", "1")) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _start(config: Config) -> Path:
+    """The pretrained model from which retrain starts."""
+    if not config.run.path_net_pretrain:
+        return newest_pretrained(config)
+    path = Path(config.run.path_net_pretrain)
+    if not path.is_file():
+        raise ValueError(f"--path_net_pretrain {path}: no such file")
+    return path
+
+
+def _model(config: Config, step: str, features: FeatureSet, start: Path | None) -> KeywordModel:
+    """The network to train: random, or the pretrained one as a delta network."""
+    options, quantization = config.model, config.quantization.layer
+    architecture = Architecture(
+        input_size=features.pipeline.num_features,
+        classes=len(features.class_names),
+        cell=options.rnn_type,
+        hidden_size=options.rnn_size,
+        num_layers=options.rnn_layers,
+        fc_extra_size=options.fc_extra_size,
+        hard_activations=options.use_hardsigmoid,
+    )
+    torch.manual_seed(config.training.seed)
+    model = KeywordModel(architecture, options.rnn_dropout, options.fc_dropout)
+    if start is not None:
+        pretrained, header = load_keyword_model(start)
+        if pretrained.architecture != architecture or header.get("labels") != features.class_names:
+            raise ValueError(
+                f"{start} holds {pretrained.architecture} for {header.get('labels')}, but {architecture} for "
+                f"{features.class_names} is asked for: give the same --rnn_*, --keywords and --cfg_feat as in pretrain"
+            )
+        model.load_state_dict(pretrained.state_dict())
+    if step == "retrain":
+        thx, thh = config.delta.per_layer(options.rnn_layers)
+        model.to_delta(_on_grid("thx", thx, quantization), _on_grid("thh", thh, quantization), quantization)
+    elif quantization is not None:
+        model.to_delta(quantization=quantization)  # only the delta layer, here with thresholds 0, computes in fixed point
+    return model
+
+
+def _on_grid(flag: str, thresholds: tuple[float, ...], quantization: Quantization | None) -> tuple[float, ...]:
+    """Thresholds rounded to the activation grid of a quantised network, and said so."""
+    if quantization is None:
+        return thresholds
+    rounded = tuple(quantization.round_threshold(threshold) for threshold in thresholds)
+    if rounded != thresholds:
+        rank_zero_info(f"--{flag} {thresholds} rounded to the grid of {quantization.activation}: {rounded}")
+    return rounded
+
+
+def _plan(
+    config: Config, step: str, epochs: int, labels: torch.Tensor, features: FeatureSet, teacher: Path | None
+) -> Plan:
+    """The loop's plan."""
+    options, classes = config.training, len(features.class_names)
+    thx, thh = config.delta.per_layer(config.model.rnn_layers) if step == "retrain" else ((0.0,), (0.0,))
+    quantization = config.quantization.layer
+    if quantization is not None:
+        thx, thh = (tuple(map(quantization.round_threshold, thresholds)) for thresholds in (thx, thh))
+    decay = options.lr_decay if options.lr_schedule else None
+    return Plan(
+        epochs=epochs,
+        batch_size=options.batch_size,
+        optimizer=partial(OPTIMIZERS[options.opt], lr=options.lr, weight_decay=options.weight_decay),
+        rate=lambda steps: LearningRate(
+            options.lr, options.lr_end, steps, decay, options.decay_factor, options.patience
+        ),
+        loss=loss_options(config),
+        seed=options.seed,
+        class_weights=balanced_class_weights(labels, classes) if options.class_weights else None,
+        teacher=None if teacher is None else _teacher(teacher, features),
+        beta=options.beta if step == "retrain" else 0.0,
+        gradient_limit=options.grad_clip_val,
+        average=options.average,
+        thx=thx,
+        thh=thh,
+        threshold_warmup=options.threshold_warmup,
+    )
+
+
+def _teacher(path: Path, features: FeatureSet) -> KeywordModel:
+    """The network to learn from. ValueError unless it takes the same features and knows the same classes."""
+    if not path.is_file():
+        raise ValueError(f"--teacher {path}: no such file")
+    model, header = load_keyword_model(path)
+    if header.get("labels") != features.class_names or header.get("features") != features.pipeline.to_dict():
+        raise ValueError(f"--teacher {path}: trained on other features or classes than this run's")
+    return model
+
+
+def _finisher(config: Config, step: str, validation: Clips) -> Finisher:
+    """Rounding and pruning after each epoch. A network is pruned gradually in pretrain, and kept so in retrain."""
+    formats, pruning, array = config.quantization, config.pruning, config.export
+    plan = PruningPlan(
+        pruning.gamma_rnn,
+        pruning.gamma_fc,
+        array.num_array * array.num_array_pe,
+        pruning.alpha_anneal_epoch if step == "pretrain" else 0,
+    )
+    return Finisher(
+        recurrent=_grid(formats.qw, formats.wqi, formats.wqf),
+        dense=_grid(formats.qcw, formats.cwqi, formats.cwqf),
+        scores=_grid(formats.qc, formats.cqi, formats.cqf),
+        calibration=validation.features,
+        pruning=plan if pruning.cbtd else None,
+        seed=config.training.seed,
+    )
+
+
+def _grid(mode: int, integer_bits: int, fraction_bits: int) -> Grid | None:
+    """The grid of a --q? option: 0 off, 1 to nearest, 2 down."""
+    return Grid(QFormat(integer_bits, fraction_bits), ROUNDINGS[mode - 1]) if mode else None
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
