@@ -22,7 +22,7 @@ class IntegerDense:
 
     Attributes
     ----------
-    weight: (O, I) in `weight_format`, which has the bits of W and the fewest integer bits that hold every weight.
+    weight: (O, I) in `weight_format`: as many bits as W, with the fewest integer bits that hold every weight.
     bias: (O,) with n_A + n_W fraction bits.
     """
 
@@ -34,12 +34,18 @@ class IntegerDense:
 
     @classmethod
     def quantize(cls, dense: DenseWeights, quantization: Quantization) -> "IntegerDense":
-        """Round a dense layer's parameters."""
-        weight_format = fitting_format(dense.weight, quantization.weight.bits)
-        fraction = quantization.activation.fraction_bits + weight_format.fraction_bits
-        bias = np.rint(dense.bias * 2.0**fraction)
-        return cls(
-            weight_format.to_int(dense.weight), bias.astype(np.int64), weight_format, quantization, dense.activation
+        """Round a dense layer's parameters; to fewer bits than W where the accumulators would not hold more."""
+        for bits in range(quantization.weight.bits, 1, -1):
+            weight_format = fitting_format(dense.weight, bits)
+            fraction = quantization.activation.fraction_bits + weight_format.fraction_bits
+            bias = np.rint(dense.bias * 2.0**fraction).astype(np.int64)
+            weight = weight_format.to_int(dense.weight)
+            layer = cls(weight, bias, weight_format, quantization, dense.activation)
+            if layer.memory_bound < 1 << (ACCUMULATOR_BITS - 1):
+                return layer
+        raise UnsupportedModelError(
+            f"a dense layer of {dense.weight.shape[1]} inputs overflows {ACCUMULATOR_BITS}-bit accumulators even with "
+            f"2-bit weights: use activations narrower than {quantization.activation}"
         )
 
     @property
@@ -122,15 +128,12 @@ class IntegerNetwork:
                     parameters.hard_activations,
                 )
             )
-        head = tuple(IntegerDense.quantize(dense, q) for dense in parameters.head)
-        for name, stage in [(f"layer {i}", s) for i, s in enumerate(layers)] + [
-            (f"dense layer {i}", s) for i, s in enumerate(head)
-        ]:
-            if stage.memory_bound >= 1 << (ACCUMULATOR_BITS - 1):
+            if layers[-1].memory_bound >= 1 << (ACCUMULATOR_BITS - 1):
                 raise UnsupportedModelError(
-                    f"accumulators of {name} can reach {stage.memory_bound}: {ACCUMULATOR_BITS} bits hold "
+                    f"accumulators of layer {index} can reach {layers[-1].memory_bound}: {ACCUMULATOR_BITS} bits hold "
                     f"{(1 << (ACCUMULATOR_BITS - 1)) - 1}; use fewer fraction bits than {q.activation} and {q.weight}"
                 )
+        head = tuple(IntegerDense.quantize(dense, q) for dense in parameters.head)
         return cls(tuple(layers), head, q, tuple(notes))
 
     @property

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from deltarnn.fixed.cells import Cell
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
+from deltarnn.fixed.qformat import Quantization
 from deltarnn.hardware.report import AcceleratorReport, Latency, Mark, Parameter
 
 BoolArray = NDArray[np.bool_]
@@ -71,6 +72,10 @@ class Accelerator:
         if model.cell != self.cell:
             raise UnsupportedModelError(f"{self.name} runs Delta{self.cell} layers: this model is a Delta{model.cell}")
 
+    def number_formats(self, model: NetworkParameters) -> Quantization:
+        """The Q formats in which `model` runs."""
+        raise NotImplementedError
+
     def events(self, model: NetworkParameters, sequences: Sequence[NDArray[np.float64]]) -> Events:
         """Run the model, bit-true, over frames (T, I) of each sequence."""
         raise NotImplementedError
@@ -98,7 +103,12 @@ class Accelerator:
         """
         network = NetworkParameters.of(model)
         self.check(network)
-        events = self.events(network, check_frames(frames, network.input_size))
+        return self.report(network, self.events(network, check_frames(frames, network.input_size)), frame_period_s)
+
+    def report(
+        self, network: NetworkParameters, events: Events, frame_period_s: float = FRAME_PERIOD_S
+    ) -> AcceleratorReport:
+        """What the accelerator would have done with these events of `network`."""
         work = self.work(network, events)
         latency = Latency.of(work.cycles, self.clock_hz)
         operations, power = network.operations, self.power_w

@@ -71,8 +71,11 @@ class DeltaRNNFPGA(Accelerator):
                 f"at most {self.max_hidden} units"
             )
 
+    def number_formats(self, model: NetworkParameters) -> Quantization:
+        return model.quantization or self.formats
+
     def events(self, model: NetworkParameters, sequences: Sequence[NDArray[np.float64]]) -> Events:
-        return integer_events(model, sequences, model.quantization or self.formats)
+        return integer_events(model, sequences, self.number_formats(model))
 
     def work(self, model: NetworkParameters, events: Events) -> Work:
         fired = events.fired_x[0].sum(axis=1) + events.fired_h[0].sum(axis=1)
@@ -81,5 +84,5 @@ class DeltaRNNFPGA(Accelerator):
         # All multipliers take each column together: balanced by construction.
         busy = fired.astype(np.float64)
         cycles = self._cycles(model.input_size + hidden, fired)
-        weight_bits = (model.quantization or self.formats).weight.bits
+        weight_bits = self.number_formats(model).weight.bits
         return Work(cycles, weights, -(-weights * weight_bits // 8), busy, busy)

@@ -111,6 +111,9 @@ class EdgeDRNN(Accelerator):
                 f"hidden_size={hidden}: EdgeDRNN needs a multiple of its {self.num_pe} processing elements"
             )
 
+    def number_formats(self, model: NetworkParameters) -> Quantization:
+        return QUANTIZATION
+
     def integers(self, model: NetworkParameters) -> EdgeDRNNIntegers:
         """Round a float model to the accelerator's words.
 

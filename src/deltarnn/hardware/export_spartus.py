@@ -39,7 +39,7 @@ def export_spartus(
     """
     spartus = accelerator or Spartus()
     spartus.check(model)
-    network = IntegerNetwork.convert(model, model.quantization or spartus.formats)
+    network = IntegerNetwork.convert(model, spartus.number_formats(model))
     q = network.quantization
     files, description = [], []
     stored_bytes = 0

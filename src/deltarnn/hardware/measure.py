@@ -1,6 +1,7 @@
 """The events of a model on real frames, measured with the bit-true integer cells."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ def integer_events(model: NetworkParameters, sequences: Sequence[NDArray[np.floa
 
     Sequences of one length run as one batch.
     """
-    network = IntegerNetwork.convert(model, formats)
+    network = IntegerNetwork.convert(replace(model, head=()), formats)
     depth = len(network.layers)
     fired_x: list[list[NDArray[np.bool_]]] = [[] for _ in range(depth)]
     fired_h: list[list[NDArray[np.bool_]]] = [[] for _ in range(depth)]

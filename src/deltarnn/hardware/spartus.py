@@ -84,9 +84,12 @@ class Spartus(Accelerator):
                 "(fewer can be modelled: num_pe)"
             )
 
+    def number_formats(self, model: NetworkParameters) -> Quantization:
+        return model.quantization or self.formats
+
     def stored_length(self, model: NetworkParameters) -> list[int]:
         """BLEN of each layer: the most non-zero weights any processing element holds of any column, at least 1."""
-        weight = (model.quantization or self.formats).weight
+        weight = self.number_formats(model).weight
         lengths = []
         for layer in model.layers:
             stored = weight.to_int(np.concatenate([layer.weight_ih, layer.weight_hh], axis=1))
@@ -95,7 +98,7 @@ class Spartus(Accelerator):
         return lengths
 
     def events(self, model: NetworkParameters, sequences: Sequence[NDArray[np.float64]]) -> Events:
-        events = integer_events(model, sequences, (model.quantization or self.formats))
+        events = integer_events(model, sequences, self.number_formats(model))
         lengths = self.stored_length(model)
         rows = [4 * hidden // self.num_pe for hidden in model.hidden_sizes]
         stored = ", ".join(f"{length} of {s} weights" for length, s in zip(lengths, rows, strict=True))
@@ -106,7 +109,7 @@ class Spartus(Accelerator):
         steps = len(events.first)
         cycles, macs, read_bits = (np.zeros(steps, dtype=np.int64) for _ in range(3))
         busy_mean, busy_max = np.zeros(steps), np.zeros(steps)
-        weight_bits = (model.quantization or self.formats).weight.bits
+        weight_bits = self.number_formats(model).weight.bits
         for layer, blen, fired_x, fired_h in zip(
             model.layers, self.stored_length(model), events.fired_x, events.fired_h, strict=True
         ):
