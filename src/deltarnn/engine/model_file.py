@@ -5,7 +5,6 @@ Needs numpy and safetensors, not torch. Reading trusts nothing: a wrong, truncat
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +26,9 @@ KEY = "deltarnn"
 
 MAX_SIZE = 1 << 20
 """The largest size (features, units, layers) that a header may name."""
+
+
+MAX_THRESHOLD = float(np.finfo(np.float32).max)
 
 
 class ModelFileError(ValueError):
@@ -208,7 +210,7 @@ class _Checker:
 
     def _thresholds(self, name: str, values: Any, count: int) -> None:
         numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
-        if not numbers or len(values) != count or not all(0 <= value < math.inf for value in values):
+        if not numbers or len(values) != count or not all(0 <= value <= MAX_THRESHOLD for value in values):
             self.fail(f"{name} is {values!r}: must be {count} finite numbers of at least 0, one per layer")
 
     def _quantization(self, header: dict[str, Any]) -> None:
