@@ -10,12 +10,13 @@ import torch
 from deltarnn import Quantization
 from deltarnn.cli import main
 from deltarnn.fixed.network import IntegerNetwork
-from deltarnn.hardware import NetworkParameters, Spartus
+from deltarnn.hardware import EdgeDRNN, NetworkParameters, Spartus
 from deltarnn.hardware.design_space import DesignGrid, best_points, explore, pruned
 from deltarnn.hardware.export_c import find_compiler
 from deltarnn.kws.audio import write_wav
 from deltarnn.kws.decision import DecisionRule
 from deltarnn.kws.features import FeatureSet, save_features
+from deltarnn.kws.finishing import hold_hidden_bias
 from deltarnn.kws.model import Architecture, KeywordModel
 from deltarnn.kws.options import FeatureConfig
 from deltarnn.kws.pipeline import FeaturePipeline
@@ -180,3 +181,18 @@ def test_the_design_space_measures_pruned_models_and_their_accuracy():
     front = best_points(points)
     assert front[0].latency_mean_s == min(p.latency_mean_s for p in points)
     assert max(p.accuracy for p in front) == max(p.accuracy for p in points)
+
+
+def test_training_can_hold_b_hn_at_zero():
+    """--zero_b_hn: after optimiser steps with weight decay b_hn is still 0, and nothing else is."""
+    model = KeywordModel(Architecture(4, 3, "GRU", 8, 2)).to_delta((0.1,), (0.1,))
+    hold_hidden_bias(model)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.randn(9, 2, 4)).square().sum().backward()
+        optimizer.step()
+    for bias in (model.rnn.bias_hh_l0, model.rnn.bias_hh_l1):
+        assert (bias[16:] == 0).all()
+        assert (bias[:16] != 0).all()
+    EdgeDRNN().integers(NetworkParameters.of(model))

@@ -120,7 +120,7 @@ class NetworkParameters:
     def from_model_file(
         cls, tensors: Mapping[str, Any], header: Mapping[str, Any], quantization: Quantization | None
     ) -> "NetworkParameters":
-        """Read what `deltarnn.engine.model_file` returned: load_model's tensors and header, read_quantization's formats.
+        """Read a model file: tensors and header of `load_model`, formats of `read_quantization` (engine.model_file).
 
         Raises
         ------

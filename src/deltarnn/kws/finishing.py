@@ -103,6 +103,18 @@ class Finisher:
             last.bias.mul_(limit / peak)
 
 
+def hold_hidden_bias(model: KeywordModel) -> None:
+    """Set b_hn of every GRU layer to 0, and its gradient from now on: training leaves it there."""
+    rnn = model.rnn
+    for layer in range(rnn.num_layers):
+        bias = rnn.get_parameter(f"bias_hh_l{layer}")
+        kept = torch.ones_like(bias)
+        kept[2 * rnn.hidden_size :] = 0
+        with torch.no_grad():
+            bias.mul_(kept)
+        bias.register_hook(lambda gradient, kept=kept: gradient * kept.to(gradient.device))  # type: ignore[no-untyped-call]
+
+
 def zero_fraction(model: KeywordModel) -> float:
     """Fraction of zeros among the weights (not the biases) of the model."""
     weights = [p for name, p in model.named_parameters() if "weight" in name]

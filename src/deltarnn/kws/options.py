@@ -205,6 +205,12 @@ class ModelConfig:
     )
     fc_extra_size: int = option(0, "units of an extra dense layer before the class scores", minimum=0, steps=TRAIN)
     fc_dropout: float = option(0.0, "dropout before the class scores", minimum=0, maximum=1, steps=TRAIN)
+    zero_b_hn: bool = option(
+        False,
+        "hold b_hn, a GRU's hidden bias of the candidate, at 0: EdgeDRNN has one bias per gate row",
+        steps=TRAIN,
+        needs=("--rnn_type GRU", lambda c: c.model.rnn_type == "GRU"),
+    )
     use_hardsigmoid: bool = option(False, "hard sigmoid; acts together with --use_hardtanh", steps=TRAIN)
     use_hardtanh: bool = option(False, "hard tanh; acts together with --use_hardsigmoid", steps=TRAIN)
 

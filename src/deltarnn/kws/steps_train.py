@@ -15,7 +15,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.config import Config
 from deltarnn.kws.features import FeatureSet, feature_paths, load_features
-from deltarnn.kws.finishing import Finisher, Grid, PruningPlan
+from deltarnn.kws.finishing import Finisher, Grid, PruningPlan, hold_hidden_bias
 from deltarnn.kws.journal import Journal
 from deltarnn.kws.losses import balanced_class_weights
 from deltarnn.kws.metrics import write_metrics
@@ -76,9 +76,7 @@ def train(config: Config, step: str) -> Path:
     clips = training_clips(config, sets["train"])
     plan = _plan(config, step, epochs, clips.labels, sets["train"], teacher)
     finisher = _finisher(config, step, groups["validation"])
-    trainer = Trainer(
-        fabric, model, clips, plan, validate, finisher, run.checkpoint, run.identity, journal.after_epoch
-    )
+    trainer = Trainer(fabric, model, clips, plan, validate, finisher, run.checkpoint, run.identity, journal.after_epoch)
     progress = trainer.fit()
     best = trainer.best()
     if fabric.is_global_zero:
@@ -193,7 +191,10 @@ def _model(config: Config, step: str, features: FeatureSet, start: Path | None) 
         thx, thh = config.delta.per_layer(options.rnn_layers)
         model.to_delta(_on_grid("thx", thx, quantization), _on_grid("thh", thh, quantization), quantization)
     elif quantization is not None:
-        model.to_delta(quantization=quantization)  # only the delta layer, here with thresholds 0, computes in fixed point
+        # Only the delta layer, here with thresholds 0, computes in fixed point.
+        model.to_delta(quantization=quantization)
+    if options.zero_b_hn and options.rnn_type == "GRU":
+        hold_hidden_bias(model)
     return model
 
 
