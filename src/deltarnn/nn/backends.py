@@ -5,12 +5,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from deltarnn.nn import eager
+from deltarnn.nn import eager, native
 from deltarnn.nn.state import LayerOptions, LayerParameters, SequenceResult
 
 Backend = Literal["auto", "eager", "native"]
 
 _EAGER: dict[str, Callable[..., SequenceResult]] = {"GRU": eager.gru_sequence, "LSTM": eager.lstm_sequence}
+_NATIVE: dict[str, Callable[..., SequenceResult]] = {"GRU": native.gru_sequence, "LSTM": native.lstm_sequence}
 
 
 def choose(
@@ -25,7 +26,9 @@ def choose(
     """
     if requested == "eager":
         return _EAGER[mode], "eager (as asked)"
-    reason = "there are no native kernels"
+    reason = native.unsupported(x, parameters, options)
+    if reason is None:
+        return _NATIVE[mode], f"native ({native.products_used(options)})"
     if requested == "native":
         raise ValueError(f"backend='native' cannot compute this call: {reason}; use backend='auto' or 'eager'")
     return _EAGER[mode], f"eager ({reason})"

@@ -1,0 +1,171 @@
+// What the backward pass carries from step to step, its events, and the gates backwards.
+#pragma once
+#include "deltarnn/gates.hpp"
+#include "deltarnn/training_products.hpp"
+#include "deltarnn/training_sequence.hpp"
+
+namespace deltarnn::DELTARNN_ISA {
+namespace {
+
+// The events of one side (inputs, or hidden states), of a group of samples.
+struct Side {
+    Index n, padded, words;  // elements, padded to 16, words of a mask
+    bool held;
+    int offset;              // its first part of M
+    float* q;                // (count, padded)
+    float* memory;           // (count, padded): v̂ while lists are rebuilt; the initial v̂
+    // Event lists: of the whole sequence by sample and step, and of the chunk by column.
+    Events events;
+    std::int32_t* begin;         // (T, count), and the end
+    std::int32_t* column_count;  // (n,)
+    std::int32_t* column_row;    // (n, chunk rows)
+    float* column_value;         // (n, chunk rows)
+    float* dots;                 // W[:, j]·S of each event
+    // Held-state products.
+    float* difference;  // (chunk rows, padded): v̂_t − v̂_0
+    float* product;     // (chunk rows, padded): gᵀ W
+};
+
+struct Group {
+    Side x, h;
+    float *dh, *dc;            // (count, P)
+    float* sums;               // S: (count, 4, P)
+    float *rows_s, *rows_g;    // of the chunk: (rows, 4, P)
+};
+
+Side allocate_side(Index n, Index words, bool held, int offset, Index events, Index steps, Index count, Index chunk,
+                   Workspace& workspace) {
+    const Index padded = (n + 15) / 16 * 16, rows = count * chunk;
+    Side side;
+    side.n = n;
+    side.padded = padded;
+    side.words = words;
+    side.held = held;
+    side.offset = offset;
+    side.q = workspace.floats(count * padded);
+    side.memory = workspace.floats(count * padded);
+    side.events = workspace.events(held ? 0 : events);
+    side.begin = workspace.integers(held ? 0 : count * steps + 1);
+    side.column_count = workspace.integers(held ? 0 : n);
+    side.column_row = workspace.integers(held ? 0 : n * rows);
+    side.column_value = workspace.floats(held ? 0 : n * rows);
+    side.dots = workspace.floats(held ? 0 : events + lanes);
+    side.difference = workspace.floats(held ? rows * padded : 0);
+    side.product = workspace.floats(held ? rows * padded : 0);
+    return side;
+}
+
+Group allocate(const Sequence& job, Index first, Index count, Index chunk, Workspace& workspace) {
+    Index events_x = 0, events_h = 0;
+    for (Index s = first; s < first + count; ++s) {
+        events_x += job.events_x[s];
+        events_h += job.events_h[s];
+    }
+    const Index p = job.padded, rows = count * chunk;
+    const bool held_x = job.thx == 0.0f, held_h = job.thh == 0.0f;
+    Group group;
+    group.x = allocate_side(job.inputs, job.words_x, held_x, 0, events_x, job.steps, count, chunk, workspace);
+    group.h = allocate_side(job.hidden, job.words_h, held_h, job.cell == Cell::gru ? 1 : 0, events_h, job.steps, count,
+                            chunk, workspace);
+    group.dh = workspace.floats(count * p);
+    group.dc = workspace.floats(job.cell == Cell::lstm ? count * p : 0);
+    group.sums = workspace.floats(count * 4 * p);
+    group.rows_s = workspace.floats(held_x && held_h ? 0 : rows * 4 * p);
+    group.rows_g = workspace.floats(held_x || held_h ? rows * 4 * p : 0);
+    return group;
+}
+
+// The hidden state before step t.
+DELTARNN_INLINE const float* h_before(const Sequence& job, Index t, Index sample) {
+    return t > 0 ? job.y + ((t - 1) * job.batch + sample) * job.hidden : job.h0 + sample * job.hidden;
+}
+
+// Reads a sequence's events back from its masks: Δ = v − v̂ where the bit is set.
+template <class Row>
+void rebuild_events(Side& side, const Sequence& job, const std::uint64_t* masks, Index first, Index count, Row row) {
+    Index k = 0;
+    for (Index t = 0; t < job.steps; ++t) {
+        for (Index s = 0; s < count; ++s) {
+            side.begin[t * count + s] = static_cast<std::int32_t>(k);
+            if (t >= length_of(job, first + s)) continue;
+            float* memory = side.memory + s * side.padded;
+            const std::uint64_t* mask = masks + (t * job.batch + first + s) * side.words;
+            const float* value = row(t, first + s);
+            if (t + 4 < job.steps) {
+                prefetch(mask + 4 * job.batch * side.words);
+                prefetch_row(row(t + 4, first + s), side.n);
+            }
+            for (Index unit = 0; unit < side.n; unit += lanes) {
+                const auto fired = static_cast<std::uint32_t>(mask[unit / 64] >> (unit % 64)) & ((1u << (lanes - 1)) * 2u - 1u);
+                const vf now = load_within(value, unit, side.n), before = load(memory + unit);
+                k = append(side.events, k, unit, now - before, fired);
+                store(memory + unit, choose(fired, now, before));
+            }
+        }
+    }
+    side.begin[job.steps * count] = static_cast<std::int32_t>(k);
+}
+
+DELTARNN_INLINE vf sigmoid_slope(vf y, bool hard) {
+    return hard ? ((y > vf{}) & (y < splat(1.0f)) ? splat(0.25f) : vf{}) : y * (1.0f - y);
+}
+
+DELTARNN_INLINE vf tanh_slope(vf y, bool hard) {
+    return hard ? (absolute(y) < splat(1.0f) ? splat(1.0f) : vf{}) : 1.0f - y * y;
+}
+
+// The gates of one step backwards: from dh (and dc) to g, which is added to S; dh becomes that of h_{t−1} but for its deltas.
+template <Cell cell, bool hard>
+void gates_backward(const Sequence& job, Group& group, Index sample, Index s, Index t, Index row) {
+    const bool last = t + 1 == length_of(job, sample);
+    const Index p = job.padded, n = job.hidden;
+    const float* tape = job.tape + (sample * job.steps + t) * Parts<cell>::tape * p;
+    const float* before = h_before(job, t, sample);
+    const float* cell_before = nullptr;
+    if (cell == Cell::lstm) {
+        cell_before = t > 0 ? tape - p : job.c0 + sample * n;
+    }
+    float* dh_row = group.dh + s * p;
+    float* dc_row = group.dc + s * p;
+    float* sums = group.sums + s * 4 * p;
+    float* to_s = group.rows_s + row * 4 * p;
+    float* to_g = group.rows_g + row * 4 * p;
+    const bool keep_s = !(group.x.held && group.h.held), keep_g = group.x.held || group.h.held;
+    for (Index u = 0; u < p; u += lanes) {
+        const vf dh = load(dh_row + u);
+        if (t > 0) {
+            for (int part = 0; part < Parts<cell>::tape; ++part) prefetch(tape + (part - Parts<cell>::tape) * p + u);
+        }
+        vf g[4];
+        if constexpr (cell == Cell::gru) {
+            const vf r = load(tape + u), z = load(tape + p + u), nn = load(tape + 2 * p + u), m_nh = load(tape + 3 * p + u);
+            g[0] = dh * (1.0f - z) * tanh_slope(nn, hard);
+            g[1] = g[0] * m_nh * sigmoid_slope(r, hard);
+            g[2] = dh * (load_within(before, u, n) - nn) * sigmoid_slope(z, hard);
+            g[3] = g[0] * r;
+            store(dh_row + u, dh * z);
+        } else {
+            const vf i = load(tape + u), f = load(tape + p + u), gg = load(tape + 2 * p + u), o = load(tape + 3 * p + u);
+            const vf squashed = gate_tanh<hard>(load(tape + 4 * p + u));
+            const vf c_before = t > 0 ? load(cell_before + u) : load_within(cell_before, u, n);
+            const vf dc = fma(dh * o, tanh_slope(squashed, hard), load(dc_row + u));
+            g[0] = dc * gg * sigmoid_slope(i, hard);
+            g[1] = dc * c_before * sigmoid_slope(f, hard);
+            g[2] = dc * i * tanh_slope(gg, hard);
+            g[3] = dh * squashed * sigmoid_slope(o, hard);
+            store(dc_row + u, dc * f);
+            store(dh_row + u, vf{});
+        }
+#pragma GCC unroll 4
+        for (int part = 0; part < 4; ++part) {
+            const vf total = load(sums + part * p + u) + g[part];
+            store(sums + part * p + u, total);
+            if (keep_s) store(to_s + part * p + u, total);
+            // The last step's gradient has that of the final M in it, which is what S began with.
+            if (keep_g) store(to_g + part * p + u, last ? total : g[part]);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace deltarnn::DELTARNN_ISA

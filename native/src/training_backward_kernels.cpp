@@ -1,0 +1,316 @@
+// The backward pass of training: exact back-propagation through time over the fired columns (MATH §5).
+//
+// Event lists need S_t, the sum of the pre-activation gradients g_s of all s ≥ t. Held-state products (threshold 0)
+// need g_t itself: M_t = M_0 + W (v̂_t − v̂_0), so that ∂loss/∂v̂_t = Wᵀ g_t and ∂loss/∂W = Σ_t g_t (v̂_t − v̂_0)ᵀ.
+// Both keep q, the gradient of the memory v̂ as seen from later steps: minus that of the delta that fires next.
+#include "deltarnn/training_backward.hpp"
+
+namespace deltarnn::DELTARNN_ISA {
+namespace {
+
+// W[:, j]·S for every event of steps first_step … last_step − 1, into side.dots. S of step chunk_start is row 0.
+template <int gates>
+void dot_rows(const Sequence& job, const Group& group, const Side& side, const float* packed, Index count, Index chunk_start,
+              Index first_step, Index last_step) {
+    const Index p = job.padded;
+    for_each_block(p, [&](auto vectors, Index unit) {
+        constexpr int V = decltype(vectors)::count;
+        const float* block = packed + gates * side.n * unit;
+        for (Index t = first_step; t < last_step; ++t) {
+            for (Index s = 0; s < count; ++s) {
+                const std::int32_t* begin = side.begin + t * count + s;
+                if (begin[0] == begin[1]) continue;
+                const float* from = group.rows_s + (((t - chunk_start) * count + s) * 4 + side.offset) * p + unit;
+                vf row[gates][V];
+#pragma GCC unroll 4
+                for (int g = 0; g < gates; ++g) {
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; ++v) row[g][v] = load(from + g * p + v * lanes);
+                }
+                dot_events<gates, V>(row, block, side.events, begin[0], begin[1], side.dots, unit > 0);
+            }
+        }
+    });
+}
+
+// gᵀ W of `count` rows of g, into `to`.
+template <int gates>
+void row_products(const Side& side, const float* g, Index p, Index count, const float* weights, float* to) {
+    const Strides rows{4 * p, 1}, right{side.padded, lanes}, result{side.padded, lanes};
+    const Index vectors = side.padded / lanes;
+    Index v = 0;
+    for (; v + 3 <= vectors; v += 3) {
+        product<3>(count, g + side.offset * p, rows, weights + v * lanes, right, to + v * lanes, result, gates * p, false);
+    }
+    for (; v < vectors; ++v) {
+        product<1>(count, g + side.offset * p, rows, weights + v * lanes, right, to + v * lanes, result, gates * p, false);
+    }
+}
+
+// Takes note of an event for the gradient of its weight column.
+DELTARNN_INLINE void file_by_column(const Side& side, Index column, Index row, float value, Index capacity) {
+    const Index place = column * capacity + side.column_count[column]++;
+    side.column_row[place] = static_cast<std::int32_t>(row);
+    side.column_value[place] = value;
+}
+
+// ∂loss/∂W of the chunk's rows, added to the packed gradient.
+template <int gates>
+void weight_gradient(const Sequence& job, const Group& group, const Side& side, Index rows, Index capacity, float* grad) {
+    const Index p = job.padded;
+    for_each_block(p, [&](auto vectors, Index unit) {
+        constexpr int V = decltype(vectors)::count;
+        constexpr Index stride = gates * V * lanes;
+        float* block = grad + gates * side.n * unit;
+        if (side.held) {
+            for (int v = 0; v < V; ++v) {
+                product<gates>(side.n, side.difference, {1, side.padded}, group.rows_g + side.offset * p + unit + v * lanes,
+                               {4 * p, p}, block + v * lanes, {stride, V * lanes}, rows, true);
+            }
+            return;
+        }
+        // Two vectors of each gate at a time: then the chunk's S of these units stays in the first cache.
+        constexpr int W = V % 2 == 0 ? 2 : 1;
+        for (int v0 = 0; v0 < V; v0 += W) {
+            const float* from = group.rows_s + side.offset * p + unit + v0 * lanes;
+            for (Index j = 0; j < side.n; ++j) {
+                const Index events = side.column_count[j];
+                if (events == 0) continue;
+                float* column = block + j * stride + v0 * lanes;
+                vf sums[gates][W];
+#pragma GCC unroll 4
+                for (int g = 0; g < gates; ++g) {
+#pragma GCC unroll 4
+                    for (int v = 0; v < W; ++v) sums[g][v] = load(column + (g * V + v) * lanes);
+                }
+                for (Index k = j * capacity; k < j * capacity + events; ++k) {
+                    const float* row = from + side.column_row[k] * 4 * p;
+                    const vf value = splat(side.column_value[k]);
+#pragma GCC unroll 4
+                    for (int g = 0; g < gates; ++g) {
+#pragma GCC unroll 4
+                        for (int v = 0; v < W; ++v) sums[g][v] = fma(load(row + g * p + v * lanes), value, sums[g][v]);
+                    }
+                }
+#pragma GCC unroll 4
+                for (int g = 0; g < gates; ++g) {
+#pragma GCC unroll 4
+                    for (int v = 0; v < W; ++v) store(column + (g * V + v) * lanes, sums[g][v]);
+                }
+            }
+        }
+    });
+    if (!side.held) {
+        for (Index j = 0; j < side.n; ++j) side.column_count[j] = 0;
+    }
+}
+
+DELTARNN_INLINE float sign(float value) { return value > 0.0f ? 1.0f : value < 0.0f ? -1.0f : 0.0f; }
+
+// Through the deltas of h_{t−1}: dh gains what they pass on.
+template <int gates>
+void hidden_deltas_backward(const Sequence& job, const BackwardArguments& args, Group& group, Index first, Index count,
+                            Index t, Index chunk_start, Index capacity) {
+    Side& side = group.h;
+    const Index p = job.padded, chunk_row = (t - chunk_start) * count;
+    if (!side.held) {
+        dot_rows<gates>(job, group, side, job.packed_hh, count, chunk_start, t, t + 1);
+        for (Index s = 0; s < count; ++s) {
+            const std::int32_t* begin = side.begin + t * count + s;
+            float* dh = group.dh + s * p;
+            float* q = side.q + s * p;
+            for (Index k = begin[0]; k < begin[1]; ++k) {
+                const Index j = side.events.index[k];
+                const float value = side.events.value[k];
+                const float d = side.dots[k] + args.grad_l1 * sign(value);
+                dh[j] += d + q[j];
+                q[j] = -d;
+                file_by_column(side, j, chunk_row + s, value, capacity);
+            }
+        }
+        return;
+    }
+    float* products = side.product + chunk_row * p;
+    row_products<gates>(side, group.rows_g + chunk_row * 4 * p, p, count, args.rows_hh, products);
+    for (Index s = 0; s < count; ++s) {
+        const Index sample = first + s;
+        float* difference = side.difference + (chunk_row + s) * p;
+        if (t >= length_of(job, sample)) {
+            clear(difference, p);
+            continue;
+        }
+        const float* before = h_before(job, t, sample);
+        const float* earlier = t > 0 ? h_before(job, t - 1, sample) : job.h_hat0 + sample * side.n;
+        for (Index u = 0; u < p; u += lanes) {
+            const vf value = load_within(before, u, side.n);
+            const vf delta = value - load_within(earlier, u, side.n);
+            const vf l1 = args.grad_l1 * ((delta > vf{} ? splat(1.0f) : vf{}) - (delta < vf{} ? splat(1.0f) : vf{}));
+            float* q = side.q + s * p + u;
+            float* dh = group.dh + s * p + u;
+            store(dh, load(dh) + load(q) + load(products + s * p + u) + l1);
+            store(q, vf{} - l1);
+            store(difference + u, value - load(side.memory + s * p + u));
+        }
+    }
+}
+
+// Through the deltas of the chunk's inputs.
+template <int gates>
+void input_deltas_backward(const Sequence& job, const BackwardArguments& args, Group& group, Index first, Index count,
+                           Index first_step, Index last_step, Index capacity) {
+    Side& side = group.x;
+    const Index p = job.padded, n = side.n;
+    const bool wanted = args.grad_x != nullptr || args.grad_x_hat0 != nullptr;
+    if (wanted && !side.held) dot_rows<gates>(job, group, side, job.packed_ih, count, first_step, first_step, last_step);
+    if (wanted && side.held) {
+        row_products<gates>(side, group.rows_g, p, (last_step - first_step) * count, args.rows_ih, side.product);
+    }
+    for (Index t = last_step - 1; t >= first_step; --t) {
+        for (Index s = 0; s < count; ++s) {
+            const Index sample = first + s, row = (t - first_step) * count + s;
+            float* grad = args.grad_x == nullptr ? nullptr : args.grad_x + (t * job.batch + sample) * n;
+            float* q = side.q + s * side.padded;
+            const bool running = t < length_of(job, sample);
+            if (grad != nullptr && !(side.held && running)) clear(grad, n);
+            if (!side.held) {
+                const std::int32_t* begin = side.begin + t * count + s;
+                for (Index k = begin[0]; k < begin[1]; ++k) {
+                    const Index j = side.events.index[k];
+                    file_by_column(side, j, row, side.events.value[k], capacity);
+                    if (!wanted) continue;
+                    if (grad != nullptr) grad[j] = side.dots[k] + q[j];
+                    q[j] = -side.dots[k];
+                }
+                continue;
+            }
+            float* difference = side.difference + row * side.padded;
+            if (!running) {
+                clear(difference, side.padded);
+                continue;
+            }
+            const float* x = job.x + t * job.x_step + sample * job.x_sample;
+            for (Index u = 0; u < side.padded; u += lanes) {
+                store(difference + u, load_within(x, u, n) - load(side.memory + s * side.padded + u));
+                if (!wanted) continue;
+                if (grad != nullptr) store_within(grad, load(q + u) + load(side.product + row * side.padded + u), u, n);
+                store(q + u, vf{});
+            }
+        }
+    }
+}
+
+// Held-state products: M_t holds −W v̂_0 at every step, which v̂_0's gradient gets here.
+template <int gates>
+void subtract_start(const Sequence& job, const Group& group, const Side& side, Index first, Index count, const float* weights) {
+    if (!side.held) return;
+    row_products<gates>(side, group.sums, job.padded, count, weights, side.product);
+    for (Index s = 0; s < count; ++s) {
+        if (length_of(job, first + s) == 0) continue;
+        float* q = side.q + s * side.padded;
+        for (Index u = 0; u < side.padded; u += lanes) store(q + u, load(q + u) - load(side.product + s * side.padded + u));
+    }
+}
+
+DELTARNN_INLINE void load_optional(float* to, const float* from, Index row, Index n, Index padded) {
+    if (from == nullptr) {
+        clear(to, padded);
+    } else {
+        load_row(to, from + row * n, n, padded);
+    }
+}
+
+template <Cell cell, bool hard>
+void run(const Sequence& job, const BackwardArguments& args, Index first, Index count, Index chunk, float* workspace_base,
+         float* grad_ih, float* grad_hh) {
+    constexpr int gates = Parts<cell>::gates;
+    Workspace workspace{workspace_base};
+    Group group = allocate(job, first, count, chunk, workspace);
+    const Index n = job.hidden, p = job.padded, capacity = chunk * count;
+
+    for (Index s = 0; s < count; ++s) {
+        const Index sample = first + s;
+        load_row(group.x.memory + s * group.x.padded, job.x_hat0 + sample * job.inputs, job.inputs, group.x.padded);
+        load_row(group.h.memory + s * p, job.h_hat0 + sample * n, n, p);
+        load_optional(group.x.q + s * group.x.padded, args.grad_x_hat, sample, job.inputs, group.x.padded);
+        load_optional(group.h.q + s * p, args.grad_h_hat, sample, n, p);
+        load_optional(group.dh + s * p, args.grad_h, sample, n, p);
+        if (cell == Cell::lstm) load_optional(group.dc + s * p, args.grad_c, sample, n, p);
+        for (int part = 0; part < 4; ++part) {
+            load_optional(group.sums + (s * 4 + part) * p, args.grad_m, sample * 4 + Parts<cell>::public_order[part], n, p);
+        }
+    }
+    if (!group.x.held) {
+        rebuild_events(group.x, job, job.fired_x, first, count, [&](Index t, Index sample) __attribute__((always_inline)) {
+            return job.x + t * job.x_step + sample * job.x_sample;
+        });
+        for (Index j = 0; j < group.x.n; ++j) group.x.column_count[j] = 0;
+    }
+    if (!group.h.held) {
+        rebuild_events(group.h, job, job.fired_h, first, count, [&](Index t, Index sample) __attribute__((always_inline)) {
+            return h_before(job, t, sample);
+        });
+        for (Index j = 0; j < group.h.n; ++j) group.h.column_count[j] = 0;
+    }
+
+    for (Index last_step = job.steps; last_step > 0;) {
+        const Index first_step = (last_step - 1) / chunk * chunk;
+        for (Index t = last_step - 1; t >= first_step; --t) {
+            for (Index s = 0; s < count; ++s) {
+                const Index sample = first + s, row = (t - first_step) * count + s;
+                if (t >= length_of(job, sample)) {
+                    if (group.x.held || group.h.held) clear(group.rows_g + row * 4 * p, 4 * p);
+                    continue;
+                }
+                const float* grad_y = args.grad_y + (t * job.batch + sample) * n;
+                float* dh = group.dh + s * p;
+                for (Index u = 0; u < p; u += lanes) store(dh + u, load(dh + u) + load_within(grad_y, u, n));
+                // The rows of one sample lie B rows apart, too far for the hardware to foresee.
+                if (t > 0) prefetch_row(grad_y - job.batch * n, n);
+                if (t > 1) prefetch_row(h_before(job, t - 1, sample), n);
+                gates_backward<cell, hard>(job, group, sample, s, t, row);
+            }
+            hidden_deltas_backward<gates>(job, args, group, first, count, t, first_step, capacity);
+        }
+        const Index rows = (last_step - first_step) * count;
+        input_deltas_backward<gates>(job, args, group, first, count, first_step, last_step, capacity);
+        weight_gradient<gates>(job, group, group.x, rows, capacity, grad_ih);
+        weight_gradient<gates>(job, group, group.h, rows, capacity, grad_hh);
+        last_step = first_step;
+    }
+
+    if (args.grad_x_hat0 != nullptr) subtract_start<gates>(job, group, group.x, first, count, args.rows_ih);
+    subtract_start<gates>(job, group, group.h, first, count, args.rows_hh);
+    for (Index s = 0; s < count; ++s) {
+        const Index sample = first + s;
+        if (args.grad_x_hat0 != nullptr) {
+            store_row(args.grad_x_hat0 + sample * job.inputs, group.x.q + s * group.x.padded, job.inputs);
+        }
+        store_row(args.grad_h0 + sample * n, group.dh + s * p, n);
+        store_row(args.grad_h_hat0 + sample * n, group.h.q + s * p, n);
+        if (cell == Cell::lstm) store_row(args.grad_c0 + sample * n, group.dc + s * p, n);
+        for (int part = 0; part < 4; ++part) {
+            store_row(args.grad_m0 + (sample * 4 + Parts<cell>::public_order[part]) * n, group.sums + (s * 4 + part) * p, n);
+        }
+    }
+}
+
+}  // namespace
+
+std::int64_t backward_workspace(const Sequence& job, std::int64_t first, std::int64_t count, std::int64_t chunk) {
+    Workspace workspace{nullptr};
+    allocate(job, first, count, chunk, workspace);
+    return workspace.used;
+}
+
+void backward(const Sequence& job, const BackwardArguments& args, std::int64_t first, std::int64_t count, std::int64_t chunk,
+              float* workspace, float* grad_ih, float* grad_hh) {
+    if (job.cell == Cell::gru) {
+        job.hard ? run<Cell::gru, true>(job, args, first, count, chunk, workspace, grad_ih, grad_hh)
+                 : run<Cell::gru, false>(job, args, first, count, chunk, workspace, grad_ih, grad_hh);
+    } else {
+        job.hard ? run<Cell::lstm, true>(job, args, first, count, chunk, workspace, grad_ih, grad_hh)
+                 : run<Cell::lstm, false>(job, args, first, count, chunk, workspace, grad_ih, grad_hh);
+    }
+}
+
+}  // namespace deltarnn::DELTARNN_ISA

@@ -1,0 +1,322 @@
+"""Whole sequences of the delta layers in the native core: float32 on the CPU, forward and backward (MATH §1–5).
+
+Two operators, deltarnn::sequence and deltarnn::sequence_backward, registered with torch.library, with autograd and fake
+kernels. Time and memory are in proportion to the events where a threshold is above 0 (event lists), and dense
+matrix products where it is 0, since then everything fires (held-state products). See docs/training.md.
+"""
+
+import importlib
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from deltarnn.nn.state import (
+    DeltaGRUState,
+    DeltaLSTMState,
+    LayerOptions,
+    LayerParameters,
+    SequenceActivity,
+    SequenceResult,
+)
+
+try:
+    _native: Any = importlib.import_module("deltarnn._native")
+except ImportError:  # built without a compiler
+    _native = None
+
+_LIBRARY: Any = torch.library.Library("deltarnn", "DEF")  # type: ignore[no-untyped-call]
+_LIBRARY.define(
+    "sequence(bool lstm, Tensor x, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor weight_ih, "
+    "Tensor weight_hh, Tensor? lengths, float thx, float thh, bool hard, bool training) -> "
+    "(Tensor output, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor l1_delta_h, Tensor counts, "
+    "Tensor fired_x, Tensor fired_h, Tensor events, Tensor tape)"
+)
+_LIBRARY.define(
+    "sequence_backward(bool lstm, Tensor x, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor weight_ih, "
+    "Tensor weight_hh, Tensor? lengths, float thx, float thh, bool hard, Tensor output, Tensor fired_x, "
+    "Tensor fired_h, Tensor events, Tensor tape, Tensor grad_output, Tensor? grad_x_hat, Tensor? grad_h, "
+    "Tensor? grad_h_hat, Tensor? grad_c, Tensor? grad_m, Tensor? grad_l1, bool input_gradient) -> "
+    "(Tensor x, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor weight_ih, Tensor weight_hh)"
+)
+
+
+def unsupported(x: Tensor, parameters: LayerParameters, options: LayerOptions) -> str | None:
+    """Why the native kernels cannot compute this call; None if they can."""
+    if _native is None:
+        return "the native extension is not built"
+    if options.quantization is not None:
+        return "quantised arithmetic is eager"
+    if parameters.weight_hr is not None:
+        return "projections are eager"
+    if x.device.type != "cpu":
+        return f"the device is {x.device.type}"
+    if x.dtype != torch.float32 or parameters.weight_ih.dtype != torch.float32:
+        return f"the dtype is {x.dtype}, not torch.float32"
+    return None
+
+
+def products_used(options: LayerOptions) -> str:
+    """Which form of the products the native kernels use for these thresholds."""
+    forms = {True: "held-state products", False: "events"}
+    of_x, of_h = forms[options.thx == 0], forms[options.thh == 0]
+    return of_x if of_x == of_h else f"{of_x} for inputs, {of_h} for hidden states"
+
+
+def gru_sequence(
+    x: Tensor,
+    state: DeltaGRUState,
+    parameters: LayerParameters,
+    options: LayerOptions,
+    lengths: Tensor | None = None,
+    record_events: bool = False,
+) -> SequenceResult:
+    """One DeltaGRU layer over x (T, B, I) from `state`; arguments and result as of `eager.gru_sequence`."""
+    output, x_hat, h, h_hat, _, m, activity = _run(
+        False, x, state, x.new_empty(0), parameters, options, lengths, record_events
+    )
+    return SequenceResult(output, DeltaGRUState(x_hat, h, h_hat, m), activity)
+
+
+def lstm_sequence(
+    x: Tensor,
+    state: DeltaLSTMState,
+    parameters: LayerParameters,
+    options: LayerOptions,
+    lengths: Tensor | None = None,
+    record_events: bool = False,
+) -> SequenceResult:
+    """One DeltaLSTM layer over x (T, B, I) from `state`; arguments and result as of `eager.lstm_sequence`."""
+    output, x_hat, h, h_hat, c, m, activity = _run(True, x, state, state.c, parameters, options, lengths, record_events)
+    return SequenceResult(output, DeltaLSTMState(x_hat, h, h_hat, c, m), activity)
+
+
+def _run(
+    lstm: bool,
+    x: Tensor,
+    state: DeltaGRUState | DeltaLSTMState,
+    c: Tensor,
+    parameters: LayerParameters,
+    options: LayerOptions,
+    lengths: Tensor | None,
+    record_events: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, SequenceActivity]:
+    weight_ih, weight_hh = parameters.weight_ih, parameters.weight_hh
+    training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, weight_ih, weight_hh))
+    output, x_hat, h, h_hat, c, m, l1, counts, fired_x, fired_h, _, _ = torch.ops.deltarnn.sequence.default(
+        *(lstm, x, state.x_hat, state.h, state.h_hat, c, state.m, weight_ih, weight_hh, lengths),
+        *(options.thx, options.thh, options.hard_activations, training),
+    )
+    zeros_x, zeros_h, numel_x, numel_h = counts.unbind()
+    activity = SequenceActivity(
+        zeros_x,
+        zeros_h,
+        numel_x,
+        numel_h,
+        l1,
+        _unpack_bits(fired_x, x.shape[2]) if record_events else None,
+        _unpack_bits(fired_h, h.shape[1]) if record_events else None,
+    )
+    return output, x_hat, h, h_hat, c, m, activity
+
+
+def _unpack_bits(words: Tensor, count: int) -> Tensor:
+    """int64 words (T, B, W) to booleans (T, B, count), bit j of word k being element 64 k + j."""
+    bits = (words[..., None] >> torch.arange(64)) & 1
+    return bits.flatten(2)[..., :count].bool()
+
+
+def _allocate(
+    lstm: bool, x: Tensor, weight_hh: Tensor, training: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The results of deltarnn::sequence, their values not set."""
+    steps, batch, inputs = x.shape
+    hidden = weight_hh.shape[1]
+    padded = (hidden + 15) // 16 * 16
+    tape = (steps, batch, 5 if lstm else 4, padded) if training else (0,)
+    return (
+        x.new_empty(steps, batch, hidden),
+        x.new_empty(batch, inputs),
+        x.new_empty(batch, hidden),
+        x.new_empty(batch, hidden),
+        x.new_empty((batch, hidden) if lstm else (0,)),
+        x.new_empty(batch, 4 * hidden),
+        x.new_empty(()),
+        x.new_empty(4, dtype=torch.int64),
+        x.new_empty((steps, batch, (inputs + 63) // 64), dtype=torch.int64),
+        x.new_empty((steps, batch, (hidden + 63) // 64), dtype=torch.int64),
+        x.new_empty((2, batch), dtype=torch.int64),
+        x.new_empty(tape),
+    )
+
+
+def _check(lstm: bool, x: Tensor, others: tuple[Tensor, ...], lengths: Tensor | None) -> None:
+    """The kernels trust their addresses: what is not as they expect stops here."""
+    steps, batch, inputs = x.shape
+    hidden = others[1].shape[1]
+    rows = (4 if lstm else 3) * hidden
+    expected = (
+        *((batch, inputs), (batch, hidden), (batch, hidden), (batch, hidden) if lstm else (0,), (batch, 4 * hidden)),
+        *((rows, inputs), (rows, hidden)),
+    )
+    for name, tensor, shape in zip(
+        ("x_hat", "h", "h_hat", "c", "m", "weight_ih", "weight_hh"), others, expected, strict=True
+    ):
+        if tensor.shape != shape or tensor.dtype != torch.float32:
+            raise ValueError(f"{name} is {tuple(tensor.shape)}, {tensor.dtype}: must be {shape}, torch.float32")
+    if x.dtype != torch.float32:
+        raise ValueError(f"x is {x.dtype}: must be torch.float32")
+    if lengths is not None and (
+        lengths.shape != (batch,)
+        or lengths.dtype != torch.int64
+        or not 0 <= int(lengths.min()) <= int(lengths.max()) <= steps
+    ):
+        raise ValueError(f"lengths is {lengths}: must be int64, ({batch},), each from 0 to {steps}")
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _sequence(
+    lstm: bool,
+    x: Tensor,
+    x_hat: Tensor,
+    h: Tensor,
+    h_hat: Tensor,
+    c: Tensor,
+    m: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    lengths: Tensor | None,
+    thx: float,
+    thh: float,
+    hard: bool,
+    training: bool,
+) -> tuple[Tensor, ...]:
+    _check(lstm, x, (x_hat, h, h_hat, c, m, weight_ih, weight_hh), lengths)
+    if x.stride(2) != 1:
+        x = x.contiguous()
+    start = [tensor.contiguous() for tensor in (x_hat, h, h_hat, c, m, weight_ih, weight_hh)]
+    results = _allocate(lstm, x, weight_hh, training)
+    output, x_hat, h, h_hat, c, m, l1, counts, fired_x, fired_h, events, tape = results
+    _native.train_forward(
+        *(lstm, hard, *x.shape, weight_hh.shape[1], thx, thh, x.data_ptr(), x.stride(0), x.stride(1)),
+        *(_address(lengths), *(tensor.data_ptr() for tensor in start)),
+        *(tensor.data_ptr() for tensor in (output, x_hat, h, h_hat, c, m, fired_x, fired_h, events)),
+        *(tape.data_ptr() if training else 0, counts.data_ptr(), l1.data_ptr(), torch.get_num_threads()),
+    )
+    return results
+
+
+def _sequence_backward(
+    lstm: bool,
+    x: Tensor,
+    x_hat: Tensor,
+    h: Tensor,
+    h_hat: Tensor,
+    c: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    lengths: Tensor | None,
+    thx: float,
+    thh: float,
+    hard: bool,
+    output: Tensor,
+    fired_x: Tensor,
+    fired_h: Tensor,
+    events: Tensor,
+    tape: Tensor,
+    grad_output: Tensor,
+    grad_x_hat: Tensor | None,
+    grad_h: Tensor | None,
+    grad_h_hat: Tensor | None,
+    grad_c: Tensor | None,
+    grad_m: Tensor | None,
+    grad_l1: Tensor | None,
+    input_gradient: bool,
+) -> tuple[Tensor, ...]:
+    if x.stride(2) != 1:
+        x = x.contiguous()
+    start = [tensor.contiguous() for tensor in (x_hat, h, h_hat, c, weight_ih, weight_hh)]
+    incoming = [
+        None if tensor is None else tensor.contiguous()
+        for tensor in (grad_output, grad_x_hat, grad_h, grad_h_hat, grad_c, grad_m, grad_l1)
+    ]
+    grads = _allocate_gradients(x, h, weight_ih, weight_hh, lstm, input_gradient)
+    _native.train_backward(
+        *(lstm, hard, *x.shape, weight_hh.shape[1], thx, thh, x.data_ptr(), x.stride(0), x.stride(1)),
+        *(_address(lengths), *(tensor.data_ptr() for tensor in start)),
+        *(tensor.data_ptr() for tensor in (output, fired_x, fired_h, events, tape)),
+        *(_address(tensor) for tensor in incoming),
+        *(tensor.data_ptr() for tensor in grads),
+        torch.get_num_threads(),
+    )
+    return grads
+
+
+def _allocate_gradients(
+    x: Tensor, h: Tensor, weight_ih: Tensor, weight_hh: Tensor, lstm: bool, input_gradient: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The results of deltarnn::sequence_backward, their values not set; x and x_hat are empty where not wanted."""
+    batch, hidden = h.shape
+    return (
+        x.new_empty(x.shape if input_gradient else (0,)),
+        x.new_empty((batch, x.shape[2]) if input_gradient else (0,)),
+        x.new_empty(batch, hidden),
+        x.new_empty(batch, hidden),
+        x.new_empty((batch, hidden) if lstm else (0,)),
+        x.new_empty(batch, 4 * hidden),
+        x.new_empty(weight_ih.shape),
+        x.new_empty(weight_hh.shape),
+    )
+
+
+def _sequence_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    lstm, x, weight_hh, training = arguments[0], arguments[1], arguments[8], arguments[13]
+    return _allocate(lstm, x, weight_hh, training)
+
+
+def _sequence_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    lstm, x, h, weight_ih, weight_hh = (arguments[i] for i in (0, 1, 3, 6, 7))
+    return _allocate_gradients(x, h, weight_ih, weight_hh, lstm, arguments[-1])
+
+
+class _Differentiable(torch.autograd.Function):
+    """deltarnn::sequence with its gradients: torch.library.register_autograd, without what its bookkeeping costs."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        lstm, x, x_hat, h, h_hat, c, _, weight_ih, weight_hh, lengths, thx, thh, hard, _ = arguments
+        with torch._C._AutoDispatchBelowAutograd():
+            results: tuple[Tensor, ...] = torch.ops.deltarnn.sequence.default(*arguments)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*results[7:])
+        ctx.options = lstm, thx, thh, hard
+        ctx.save_for_backward(x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, results[0], *results[8:])
+        return results
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, output, *record = ctx.saved_tensors
+        lstm, thx, thh, hard = ctx.options
+        grad_output = torch.zeros_like(output) if grads[0] is None else grads[0]
+        grad_x, *grad_state, grad_ih, grad_hh = torch.ops.deltarnn.sequence_backward.default(
+            *(lstm, x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, thx, thh, hard, output, *record),
+            *(grad_output, *grads[1:7], any(ctx.needs_input_grad[1:3])),
+        )
+        return None, grad_x, *grad_state, grad_ih, grad_hh, None, None, None, None, None
+
+
+def _sequence_autograd(*arguments: Any) -> tuple[Tensor, ...]:
+    results: tuple[Tensor, ...] = _Differentiable.apply(*arguments)  # type: ignore[no-untyped-call]
+    return results
+
+
+torch.library.impl("deltarnn::sequence", "CPU", _sequence, lib=_LIBRARY)
+torch.library.impl("deltarnn::sequence", "Autograd", _sequence_autograd, lib=_LIBRARY)
+torch.library.impl("deltarnn::sequence_backward", "CPU", _sequence_backward, lib=_LIBRARY)
+torch.library.register_fake("deltarnn::sequence", _sequence_fake, lib=_LIBRARY)
+torch.library.register_fake("deltarnn::sequence_backward", _sequence_backward_fake, lib=_LIBRARY)
