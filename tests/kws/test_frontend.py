@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltarnn.kws.frontend import IIRFilterBank, LogFilterBank, spaced_frequencies
+from deltarnn.kws.filters import spaced_frequencies
+from deltarnn.kws.frontend import IIRFilterBank, LogFilterBank
 
 GOLDEN = sorted((Path(__file__).parents[1] / "data" / "features").glob("*.npz"))
 FINE = {"frame_size": 0.025, "frame_stride": 0.01, "nfft": 512, "n_filt": 40}

@@ -5,20 +5,21 @@ Both banks are called as `bank(audio)`, audio int16 of shape (N,) or (B, N), and
 audio piece by piece (`deltarnn.kws.frontend_stream`).
 """
 
+import math
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dct
-from scipy.signal import butter, sosfilt
+from scipy.signal import sosfilt
 
+from deltarnn.kws.filters import Spacing, band_pass, corner_frequencies, dense_blocks, spaced_frequencies, triangles
 from deltarnn.kws.frontend_stream import FrameStream
 
 FloatArray = NDArray[np.float64]
 Samples = NDArray[Any]  # int16 or float64, whatever stage the signal is in
-Spacing = Literal["mel", "log"]
 
 FULL_SCALE_32BIT = 65536.0
 """int16 samples enter the filter bank as 32-bit full-scale numbers."""
@@ -43,18 +44,6 @@ class FrontEnd(Protocol):
     def num_frames(self, num_samples: int) -> int: ...
 
     def stream(self) -> FrameStream: ...
-
-
-def mel(frequency: ArrayLike) -> FloatArray:
-    """Mel value of a frequency in Hz: 2595·log10(1 + f/700)."""
-    return 2595.0 * np.log10(1.0 + np.asarray(frequency, dtype=np.float64) / 700.0)
-
-
-def spaced_frequencies(count: int, low: float, high: float, spacing: Spacing = "mel") -> FloatArray:
-    """`count` frequencies in Hz from `low` to `high`, both included, evenly spaced in mel or in log f."""
-    if spacing == "mel":
-        return 700.0 * (10.0 ** (np.linspace(mel(low), mel(high), count) / 2595.0) - 1.0)
-    return np.geomspace(low, high, count)
 
 
 class Framing:
@@ -102,14 +91,6 @@ def _as_batch(audio: ArrayLike) -> NDArray[np.int16]:
     return array.reshape(-1, array.shape[-1])
 
 
-def _check_range(freq_low: float, freq_high: float, sample_rate: int) -> None:
-    if not 0 < freq_low < freq_high <= sample_rate / 2 * (1 + 1e-9):  # corners computed in mel may round up
-        raise ValueError(
-            f"freq_low={freq_low}, freq_high={freq_high}: must rise, above 0, up to {sample_rate / 2:g} (half the "
-            "sample rate)"
-        )
-
-
 def cepstrum(levels: FloatArray, num_coefficients: int = 39, lifter: int = 22) -> FloatArray:
     """Mel-frequency cepstrum (…, T, K) of log levels (…, T, F): coefficients 1 … K of the orthonormal DCT-II, the k-th
     liftered by 1 + lifter/2·sin(π(k − 1)/lifter), then their mean over the frames, and 10⁻⁸, taken off."""
@@ -143,6 +124,7 @@ class LogFilterBank:
     gain_ctrl: each block of 8 frames to zero mean and unit standard deviation (ddof 1) before the window.
     mfcc: cepstral coefficients 1–39 instead of levels (n_filt ≥ 40).
     log: False gives the levels Σ themselves.
+    floor: log levels below it are raised to it, dB.
 
     Raises
     ------
@@ -169,6 +151,7 @@ class LogFilterBank:
         mfcc: bool = False,
         sample_rate: int = 16000,
         log: bool = True,
+        floor: float = -math.inf,
     ) -> None:
         self.framing = Framing(frame_size, frame_stride, sample_rate)
         if self.framing.length > nfft:
@@ -178,12 +161,13 @@ class LogFilterBank:
         if mfcc and not log:
             raise ValueError("mfcc is the cepstrum of log levels; it cannot be combined with log=False")
         self.nfft, self.gradient, self.gain_ctrl, self.mfcc, self.log = nfft, gradient, gain_ctrl, mfcc, log
+        self.floor = floor
         self.sample_rate = sample_rate
-        self.corners = _corner_frequencies(n_filt, freq_low, freq_high, f_spacing, sample_rate)
-        self.triangles = _triangles(np.floor((nfft + 1) * self.corners / sample_rate), nfft // 2 + 1)
+        self.corners = corner_frequencies(n_filt, freq_low, freq_high, f_spacing, sample_rate)
+        self.triangles = triangles(np.floor((nfft + 1) * self.corners / sample_rate), nfft // 2 + 1)
         self.num_features = (39 if mfcc else n_filt) * (3 if gradient else 1)
         self._window = np.hamming(self.framing.length) * (FULL_SCALE_32BIT / nfft)
-        self._blocks = _dense_blocks(self.triangles)
+        self._blocks = dense_blocks(self.triangles)
 
     def __call__(self, audio: ArrayLike) -> FloatArray:
         samples = _as_batch(audio)
@@ -230,6 +214,7 @@ class LogFilterBank:
             np.copyto(out, np.finfo(np.float64).eps, where=out == 0)
             np.log10(out, out=out)
             out *= 20.0
+            np.maximum(out, self.floor, out=out)
         return out
 
     def finish(self, levels: FloatArray) -> FloatArray:
@@ -297,7 +282,7 @@ class IIRFilterBank:
         qualities = np.broadcast_to(np.asarray(q_factors, dtype=np.float64), (n_filt,))
         orders = np.broadcast_to(np.asarray(ch_orders, dtype=np.int64), (n_filt,))
         self.sections = [
-            _band_pass(float(f), float(q), int(order), sample_rate)
+            band_pass(float(f), float(q), int(order), sample_rate)
             for f, q, order in zip(centres, qualities, orders, strict=True)
         ]
 
@@ -342,45 +327,6 @@ class IIRFilterBank:
         return signal
 
 
-def _corner_frequencies(
-    n_filt: int, freq_low: float, freq_high: float, f_spacing: Spacing | Sequence[float], sample_rate: int
-) -> FloatArray:
-    """The n_filt + 2 corners of the triangles, Hz."""
-    if n_filt < 1:
-        raise ValueError(f"n_filt={n_filt}: needs at least 1 filter")
-    if isinstance(f_spacing, str):
-        if f_spacing not in ("mel", "log"):
-            raise ValueError(f"f_spacing={f_spacing!r}: must be 'mel', 'log', or a list of n_filt + 2 frequencies")
-        _check_range(freq_low, freq_high, sample_rate)
-        return spaced_frequencies(n_filt + 2, freq_low, freq_high, f_spacing)
-    corners = np.asarray(f_spacing, dtype=np.float64)
-    if corners.shape != (n_filt + 2,) or (np.diff(corners) <= 0).any():
-        raise ValueError(f"f_spacing has {corners.size} frequencies: needs n_filt + 2 = {n_filt + 2}, rising")
-    _check_range(float(corners[0]), float(corners[-1]), sample_rate)
-    return corners
-
-
-def _triangles(corners: FloatArray, num_bins: int) -> FloatArray:
-    """Weights (num_bins, n_filt) rising from corner j to 1 at corner j + 1 and falling to corner j + 2."""
-    bins = np.arange(num_bins, dtype=np.float64)[:, None]
-    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
-    with np.errstate(divide="ignore", invalid="ignore"):  # two corners in one bin: that side of the triangle is empty
-        rising = np.where((bins >= low) & (bins < middle), (bins - low) / (middle - low), 0.0)
-        falling = np.where((bins >= middle) & (bins < high), (high - bins) / (high - middle), 0.0)
-    return rising + falling
-
-
-def _dense_blocks(triangles: FloatArray, width: int = 8) -> list[tuple[slice, slice, FloatArray]]:
-    """The sparse product magnitude @ triangles as a few dense ones: `width` filters, and the bins that they touch."""
-    blocks = []
-    for first in range(0, triangles.shape[1], width):
-        filters = slice(first, min(first + width, triangles.shape[1]))
-        used = np.flatnonzero(triangles[:, filters].any(axis=1))
-        bins = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
-        blocks.append((bins, filters, np.ascontiguousarray(triangles[bins, filters])))
-    return blocks
-
-
 def _equalise_gain(frames: Samples) -> FloatArray:
     """Frames (B, T, length), each block of 8 frames with zero mean and unit deviation; silent blocks stay 0."""
     equal = frames.astype(np.float64) * FULL_SCALE_32BIT
@@ -390,14 +336,3 @@ def _equalise_gain(frames: Samples) -> FloatArray:
         deviation = block.std(axis=(1, 2), ddof=1, keepdims=True)
         block /= np.where(deviation == 0, 1.0, deviation)
     return equal / FULL_SCALE_32BIT  # the window brings the factor back
-
-
-def _band_pass(centre: float, quality: float, order: int, sample_rate: int) -> FloatArray:
-    """Second-order sections (order, 6) of a Butterworth band-pass with its half-power points centre·(1 ∓ 1/(2·Q))."""
-    low, high = centre * (1 - 0.5 / quality), centre * (1 + 0.5 / quality)
-    if order < 1 or not 0 < low < high < sample_rate / 2:
-        raise ValueError(
-            f"channel at {centre:g} Hz with q_factors={quality:g}, ch_orders={order}: its band {low:g} to {high:g} Hz "
-            f"must lie between 0 and {sample_rate / 2:g} Hz, and its order must be at least 1"
-        )
-    return cast(FloatArray, butter(order, [low, high], btype="bandpass", output="sos", fs=sample_rate))

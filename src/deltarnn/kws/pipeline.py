@@ -1,5 +1,6 @@
 """From audio to the network's input: front end, quantisation, logarithm, normalisation, with their statistics."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -9,14 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from deltarnn.fixed.qformat import QFormat
 from deltarnn.kws.audio import Audio, resample
-from deltarnn.kws.frontend import FrontEnd, IIRFilterBank, LogFilterBank, spaced_frequencies
+from deltarnn.kws.filters import spaced_frequencies
+from deltarnn.kws.frontend import FrontEnd, IIRFilterBank, LogFilterBank
 from deltarnn.kws.frontend_stream import FrameStream
 from deltarnn.kws.options import FeatureConfig
 
 Features = NDArray[np.float32]
-
-NO_FLOOR = -400.0
-"""Below every feature: the smallest number that a front end takes a logarithm of is 2⁻⁵², −313 dB."""
 
 LOG_OUTPUT = QFormat(3, 8)
 """Format of the logarithm's output with approx_log."""
@@ -95,10 +94,8 @@ class FeaturePipeline:
         return cls(FeatureConfig(**given), FeatureStatistics(**values["statistics"]))
 
     def shape(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Floor, quantisation and --logf, as configured, of the front end's output."""
+        """Quantisation and --logf, as configured, of the front end's output."""
         c = self.config
-        if c.floor > NO_FLOOR:
-            features = np.maximum(features, c.floor)
         fixed = QFormat(c.fqi, c.fqf)
         if c.qf:
             features = fixed.quantize(np.floor(features / self.statistics.max * 2.0 ** (c.fqi - 1)))
@@ -136,7 +133,7 @@ def make_front_end(config: FeatureConfig, statistics: FeatureStatistics) -> Fron
             n_filt=config.n_filt, freq_low=config.freq_low, freq_high=config.freq_high, frame_size=config.frame_size,
             frame_stride=config.frame_stride, nfft=config.nfft, f_spacing=config.f_centers or config.f_spacing,
             gradient=config.gradient, gain_ctrl=config.gain_ctrl, mfcc=config.mfcc, sample_rate=config.sample_rate,
-            log=config.log_feat,
+            log=config.log_feat, floor=-math.inf if config.gain_ctrl else config.floor,
         )  # fmt: skip
     centres = np.asarray(config.f_centers) if config.f_centers else spaced_frequencies(
         config.n_filt + 2, config.freq_low, config.freq_high, config.f_spacing
