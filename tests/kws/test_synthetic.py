@@ -11,7 +11,7 @@ from deltarnn.kws.acoustics import NOISE_KINDS, background, coloured_noise, in_r
 from deltarnn.kws.audio import read_audio, speaker_of
 from deltarnn.kws.config import resolve
 from deltarnn.kws.prepare import read_description
-from deltarnn.kws.synthetic import VARIANTS, cast_speakers, make_corpus, make_unknown_words
+from deltarnn.kws.synthetic import VARIANTS, cast_speakers, make_corpus, make_words
 
 WORDS = ("yes", "no")
 
@@ -90,7 +90,7 @@ def test_both_steps_from_the_command_line(tmp_path, capsys):
 
 
 def test_further_unknown_words_keep_out_of_held_out_voices(tmp_path):
-    clips = make_unknown_words(tmp_path, ["apple", "river", "stone"], 7, seed=0, workers=2)
+    clips = make_words(tmp_path, ["apple", "river", "stone"], 7, seed=0, workers=2)
     assert [word for word, _ in clips] == ["apple", "river", "stone", "apple", "river", "stone", "apple"]
     assert all(path.is_file() and path.parent.name == word for word, path in clips)
     assert len({path for _, path in clips}) == 7

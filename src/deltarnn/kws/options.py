@@ -122,6 +122,13 @@ class DataConfig:
     synth_unknown: int = option(
         0, "synthetic clips of further unknown words to add to the training set", minimum=0, steps=("prepare",)
     )
+    synth_keywords: int = option(
+        0,
+        "synthetic clips of the keywords to add, so that a synthetic voice is no sign of an unknown word",
+        minimum=0,
+        steps=("prepare",),
+        needs=("--synth_unknown above 0", lambda c: c.data.synth_unknown > 0),
+    )
     synth_scale: float = option(
         1.0,
         "size of the synthetic data set, relative to the usual one",
@@ -167,7 +174,14 @@ class FeatureConfig:
         "round the logarithm's input to Qfqi.fqf, its output to Q3.8",
         needs=("--logf lut", lambda c: c.features.logf == "lut"),
     )
-    floor: float = _feature(-400.0, "features below this are raised to it (logfbank: dB); -400: none")
+    floor: float = _feature(
+        80.0,
+        "lowest log level, dB: 80 is about the last bit of 16-bit audio, zeros would be -313",
+        needs=(
+            "--feat_type logfbank --log_feat 1 --gain_ctrl 0",
+            lambda c: _logfbank(c) and c.features.log_feat and not c.features.gain_ctrl,
+        ),
+    )
     norm_feat: bool = _feature(True, "normalise by one mean and one deviation over the training set")
     frame_size: float = _feature(0.016384, "frame length, seconds", minimum=1e-4, maximum=1.0)
     frame_stride: float = _feature(0.016384, "distance of two frames, seconds", minimum=1e-4, maximum=1.0)

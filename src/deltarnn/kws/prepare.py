@@ -72,6 +72,7 @@ def prepare(config: Config) -> Description:
         "sample_rate": config.features.sample_rate,
         "unknown_ratio": config.data.unknown_ratio,
         "synth_unknown": config.data.synth_unknown,
+        "synth_keywords": config.data.synth_keywords,
         "noisy_copies_snr": config.data.target_snr if config.data.augment_noise else None,
         "files": _listing_digest(corpus),
     }
@@ -88,7 +89,7 @@ def prepare(config: Config) -> Description:
     rows = _spoken_rows(clips, config)
     rows += _silence_rows(corpus, clips, config, folder)
     if config.data.synth_unknown:
-        rows += _synthetic_unknown_rows(config, folder)
+        rows += _synthetic_rows(config, folder)
     if config.data.augment_noise:
         rows += _noisy_rows(rows, corpus, config, folder)
     description = _write(folder, rows, corpus, settings, {"skipped": skipped, "left_out": dict(left_out)}, config)
@@ -211,14 +212,20 @@ def _noisy_rows(rows: list[Row], corpus: Corpus, config: Config, folder: Path) -
         return list(tqdm(pool.map(write_copy, jobs), total=len(jobs), desc="noisy copies", unit="clip"))
 
 
-def _synthetic_unknown_rows(config: Config, folder: Path) -> list[Row]:
-    """Further words for the unknown class, spoken by a synthesiser; for training only."""
-    from deltarnn.kws.synthetic import make_unknown_words
+def _synthetic_rows(config: Config, folder: Path) -> list[Row]:
+    """Further words for the unknown class, and keywords in the same voices, from a synthesiser; for training only."""
+    from deltarnn.kws.synthetic import make_words
 
-    words = further_unknown_words(config.data.keywords)
-    count, seed = config.data.synth_unknown, config.training.seed
-    clips = make_unknown_words(folder / "synthetic_unknown", words, count, seed, config.run.workers)
-    return [Row("train", word, 1, str(path.resolve())) for word, path in clips]
+    data, rows = config.data, []
+    for name, words, count in (
+        ("unknown", further_unknown_words(data.keywords), data.synth_unknown),
+        ("keywords", list(data.keywords), data.synth_keywords),
+    ):
+        if not count:
+            continue
+        clips = make_words(folder / f"synthetic_{name}", words, count, config.training.seed, config.run.workers)
+        rows += [Row("train", word, label_of(word, data.keywords), str(path.resolve())) for word, path in clips]
+    return rows
 
 
 def _write(

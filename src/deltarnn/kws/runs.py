@@ -79,7 +79,7 @@ def newest_pretrained(config: Config) -> Path:
         if path.parent.name.startswith("pretrain-") and all(options.get(k) == v for k, v in wanted.items()):
             found.append(path)
     if not found:
-        described = " ".join(f"--{k} {','.join(v) if isinstance(v, list) else v}" for k, v in wanted.items() if k != "keywords")
+        described = " ".join(f"--{name} {value}" for name, value in wanted.items() if name != "keywords")
         raise ValueError(
             f"no finished pretrain run under {config.folder('save')} has this network ({described}): "
             "run --step pretrain with these options first, or name a model file with --path_net_pretrain"

@@ -147,6 +147,10 @@ def _fabric(config: Config) -> Fabric:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     devices: int | list[int] = processes if processes > 1 or not wants_cuda else [config.run.gpu_device]
     fabric = Fabric(accelerator="cuda" if wants_cuda else "cpu", devices=devices, num_nodes=_nodes())
+    if not wants_cuda:
+        # The matrices of one time step are small, so threads would mostly wait for each other; and with one, results
+        # do not depend on the machine's number of cores.
+        torch.set_num_threads(1)
     fabric.launch()
     return fabric
 

@@ -100,7 +100,7 @@ def make_corpus(folder: Path, keywords: tuple[str, ...], seed: int, scale: float
     print(f"synthesised {sum(len(s.words) for s in speakers)} clips of {len(speakers)} voices in {folder}")
 
 
-def make_unknown_words(
+def make_words(
     folder: Path, words: Iterable[str], count: int, seed: int, workers: int
 ) -> list[tuple[str, Path]]:
     """`count` clips of words in training voices, as folder/WORD/CODE_nohash_0.wav; (word, path) of each."""
@@ -115,7 +115,7 @@ def make_unknown_words(
     jobs = [
         (folder, replace(cast[code], words=tuple(sorted(said_by))), seed) for code, said_by in sorted(takes.items())
     ]
-    run_in_fresh_processes(_record_flat, jobs, workers, "further unknown words")
+    run_in_fresh_processes(_record_flat, jobs, workers, f"words in {folder.name}")
     return [(word, folder / word / speaker.file_name(number)) for number, (word, speaker) in enumerate(said)]
 
 
