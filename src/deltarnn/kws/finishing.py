@@ -5,26 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from deltarnn.fixed.fake_quant import fake_quantize
-from deltarnn.fixed.qformat import QFormat, Rounding
 from deltarnn.kws.checkpoint import cpu_generator
+from deltarnn.kws.grid import Grid
 from deltarnn.kws.model import KeywordModel
 from deltarnn.prune import ColumnBalancedPruner
 
 PRUNING = 3
 """Purpose of a random generator, beside those of `deltarnn.kws.training`."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A Q format and how values are rounded to it."""
-
-    format: QFormat
-    rounding: Rounding
-
-    def __call__(self, values: Tensor) -> Tensor:
-        """Grid values of `values`, without a gradient."""
-        return fake_quantize(values.detach(), self.format, self.rounding)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deltarnn.engine.model_file import ModelFileError, load_model, save_model
 from deltarnn.fixed.qformat import QFormat, Quantization, Rounding
+from deltarnn.kws.grid import grid_of
 from deltarnn.nn import DeltaGRU, DeltaLSTM
 from deltarnn.nn.convert import convert
 from deltarnn.nn.initialization import initialize
@@ -161,6 +162,9 @@ def load_keyword_model(path: Path) -> tuple[KeywordModel, dict[str, Any]]:
     )
     model = KeywordModel(architecture)
     model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
+    scores = (header.get("class_quantization") or {}).get("score")
+    if scores is not None:
+        model.score_grid = grid_of(scores["mode"], *scores["format"])
     formats = header["quantization"]
     return model.to_delta(tuple(header["thx"]), tuple(header["thh"]), _quantization(formats)).eval(), header
 

@@ -4,11 +4,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from deltarnn.kws.config import Config
 from deltarnn.kws.decision import DecisionRule
+from deltarnn.kws.features import FeatureSet
 from deltarnn.kws.losses import LossName, LossOptions, loss_of
 from deltarnn.kws.metrics import Confusion
 from deltarnn.kws.model import KeywordModel
@@ -105,6 +107,12 @@ def evaluate_carried(
             total += float(loss_of(scores, clips.labels[chosen].to(device), loss))
             predicted.append(rule(scores).cpu())
     return _result(predicted, clips, clips.labels[order], total / rounds, activity)
+
+
+def clips_of(features: FeatureSet) -> Clips:
+    """A feature set as the network takes it."""
+    frames = np.ascontiguousarray(features.normalised.transpose(1, 0, 2))
+    return Clips(torch.from_numpy(frames), torch.from_numpy(features.labels), features.class_names)
 
 
 def decision_rule(config: Config) -> DecisionRule:

@@ -12,21 +12,21 @@ import torch
 from lightning_fabric import Fabric
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.fixed.qformat import Quantization
 from deltarnn.kws.config import Config
 from deltarnn.kws.features import FeatureSet, feature_paths, load_features
-from deltarnn.kws.finishing import Finisher, Grid, PruningPlan, hold_hidden_bias
+from deltarnn.kws.finishing import Finisher, PruningPlan, hold_hidden_bias
+from deltarnn.kws.grid import grid_of
 from deltarnn.kws.journal import Journal
 from deltarnn.kws.losses import balanced_class_weights
 from deltarnn.kws.metrics import write_metrics
 from deltarnn.kws.model import Architecture, KeywordModel, load_keyword_model
-from deltarnn.kws.options import ROUNDINGS
 from deltarnn.kws.outcome import model_metrics, summary
 from deltarnn.kws.runs import CONFIG, Run, newest_pretrained
 from deltarnn.kws.schedule import LearningRate
-from deltarnn.kws.scoring import Clips, Evaluation, decision_rule, evaluate, loss_options
+from deltarnn.kws.scoring import Clips, Evaluation, clips_of, decision_rule, evaluate, loss_options
 from deltarnn.kws.training import Plan, Progress, Trainer
-from deltarnn.kws.versions import time_major, training_clips
+from deltarnn.kws.versions import training_clips
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "ADAMW": torch.optim.AdamW,
@@ -85,11 +85,6 @@ def train(config: Config, step: str) -> Path:
     return run.metrics
 
 
-def clips_of(features: FeatureSet) -> Clips:
-    """A feature set as the network takes it."""
-    return Clips(time_major(features.normalised), torch.from_numpy(features.labels), features.class_names)
-
-
 def model_header(config: Config, step: str, features: FeatureSet) -> dict[str, Any]:
     """The application's fields of a model file: labels, features, decision rule, how it was trained."""
     formats = config.quantization
@@ -102,7 +97,11 @@ def model_header(config: Config, step: str, features: FeatureSet) -> dict[str, A
         "features": features.pipeline.to_dict(),
         "decision": dataclasses.asdict(decision_rule(config)),
         "class_quantization": class_quantization if formats.qc or formats.qcw else None,
-        "training": {"step": step, "options": config.flat()},
+        "training": {
+            "step": step,
+            "feature_folder": str(config.folder("feat") / config.feature_name),
+            "options": config.flat(),
+        },
     }
 
 
@@ -262,18 +261,13 @@ def _finisher(config: Config, step: str, validation: Clips) -> Finisher:
         pruning.alpha_anneal_epoch if step == "pretrain" else 0,
     )
     return Finisher(
-        recurrent=_grid(formats.qw, formats.wqi, formats.wqf),
-        dense=_grid(formats.qcw, formats.cwqi, formats.cwqf),
-        scores=_grid(formats.qc, formats.cqi, formats.cqf),
+        recurrent=grid_of(formats.qw, formats.wqi, formats.wqf),
+        dense=grid_of(formats.qcw, formats.cwqi, formats.cwqf),
+        scores=grid_of(formats.qc, formats.cqi, formats.cqf),
         calibration=validation.features,
         pruning=plan if pruning.cbtd else None,
         seed=config.training.seed,
     )
-
-
-def _grid(mode: int, integer_bits: int, fraction_bits: int) -> Grid | None:
-    """The grid of a --q? option: 0 off, 1 to nearest, 2 down."""
-    return Grid(QFormat(integer_bits, fraction_bits), ROUNDINGS[mode - 1]) if mode else None
 
 
 def _file_digest(path: Path) -> str:
