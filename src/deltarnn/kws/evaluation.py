@@ -1,0 +1,102 @@
+"""`deltarnn evaluate`: a model file on real clips, in float and in fixed point, states reset and carried on."""
+
+import argparse
+import copy
+from pathlib import Path
+from typing import Any
+
+from deltarnn.fixed.qformat import Quantization
+from deltarnn.kws.decision import DecisionRule
+from deltarnn.kws.features import load_features
+from deltarnn.kws.files import read_json
+from deltarnn.kws.losses import LossOptions
+from deltarnn.kws.metrics import write_metrics
+from deltarnn.kws.model import KeywordModel, load_keyword_model
+from deltarnn.kws.outcome import model_metrics
+from deltarnn.kws.runs import METRICS
+from deltarnn.kws.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried
+from deltarnn.nn.convert import quantize
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `deltarnn evaluate`."""
+    parser.add_argument("model", type=Path, help="model file")
+    parser.add_argument("--features", type=Path, help="folder of feature files (default: the one it was trained on)")
+    parser.add_argument("--groups", default="validation,test", help="groups of clips (default: %(default)s)")
+    parser.add_argument("--batch_size_eval", type=int, default=256, help="clips per step (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, print, and write metrics.json beside the model."""
+    model, header = load_keyword_model(arguments.model)
+    groups = load_groups(header, arguments.features, arguments.groups.split(","))
+    rule = DecisionRule(**header["decision"])
+    loss = LossOptions(target=rule.target)
+    variants: dict[str, dict[str, dict[str, Evaluation]]] = {}
+    for precision, candidate in precisions(model).items():
+        reset = {
+            name: evaluate(candidate, clips, rule, loss, arguments.batch_size_eval) for name, clips in groups.items()
+        }
+        carried = {name: evaluate_carried(candidate, clips, rule, loss) for name, clips in groups.items()}
+        variants[precision] = {"reset": reset, "carried": carried}
+    stored = variants["float" if "float" in variants else "fixed"]["reset"]
+    last = list(groups)[-1]
+    print(f"{arguments.model}: {model.rnn}, {model.parameter_count} parameters")
+    print(f"{last}, state reset per clip:\n{stored[last].confusion}")
+    print(table(variants))
+    path = arguments.model.with_name(METRICS)
+    stride = header["features"]["frame_stride"]
+    metrics = {
+        **(read_json(path) or {}),
+        **model_metrics(model, stored, stride),
+        "evaluation": {
+            precision: {
+                state: {name: result.fields() for name, result in results.items()} for state, results in states.items()
+            }
+            for precision, states in variants.items()
+        },
+    }
+    print(write_metrics(path, metrics))
+    return 0
+
+
+def load_groups(header: dict[str, Any], folder: Path | None, groups: list[str]) -> dict[str, Clips]:
+    """Clips of the groups from feature files made as the model's were. ValueError names what does not fit."""
+    folder = folder or Path(header["training"]["feature_folder"])
+    loaded = {}
+    for group in groups:
+        path = folder / f"{group}.safetensors"
+        features = load_features(path)
+        if features.pipeline.to_dict() != header["features"] or features.class_names != header["labels"]:
+            raise ValueError(
+                f"{path}: made with other feature options, statistics or classes than the model was trained on"
+            )
+        loaded[group] = clips_of(features)
+    return loaded
+
+
+def precisions(model: KeywordModel) -> dict[str, KeywordModel]:
+    """The model in the arithmetics it is evaluated in: "float" unless it is fixed-point itself, and "fixed"."""
+    assert model.delta is not None
+    if model.delta.quantization is not None:
+        return {"fixed": model}
+    fixed = copy.deepcopy(model)
+    for name, (thx, thh) in quantize(fixed, Quantization()).items():
+        print(f"fixed point: thresholds of {name} rounded to x {thx}, h {thh}")
+    return {"float": model, "fixed": fixed}
+
+
+def table(variants: dict[str, dict[str, dict[str, Evaluation]]]) -> str:
+    """One line per arithmetic, state and group."""
+    lines = [
+        f"{'arithmetic':<11}{'state':<9}{'group':<12}{'accuracy':>9}{'sparsity':>10}{'Δx':>8}{'Δh':>8}{'effective':>11}"
+    ]
+    for precision, states in variants.items():
+        for state, results in states.items():
+            for group, result in results.items():
+                line = f"{precision:<11}{state:<9}{group:<12}{result.accuracy:>9.2%}"
+                s = result.sparsity
+                if s is not None:
+                    line += f"{s.sparsity:>10.1%}{s.sparsity_x:>8.1%}{s.sparsity_h:>8.1%}{s.effective_sparsity:>11.1%}"
+                lines.append(line)
+    return "\n".join(lines)
