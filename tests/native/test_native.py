@@ -1,6 +1,6 @@
-"""The native core by itself: a C++ test program under sanitizers, and what the kernel sources may leave to the linker.
+"""The native core by itself: a C++ test program under sanitizers, and what kernel sources may leave to the linker.
 
-Without a compiler these skip. AArch64 is a check of its own, native/check_aarch64.sh; the last test runs it if asked to.
+Without a compiler these skip. AArch64 is a check of its own, native/check_aarch64.sh, run by the last test if asked to.
 """
 
 import os

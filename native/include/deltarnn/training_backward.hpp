@@ -133,8 +133,8 @@ void gates_backward(const Sequence& job, Group& group, Index sample, Index s, In
     const bool keep_s = !(group.x.held && group.h.held), keep_g = group.x.held || group.h.held;
     for (Index u = 0; u < p; u += lanes) {
         const vf dh = load(dh_row + u);
-        if (t > 0) {
-            for (int part = 0; part < Parts<cell>::tape; ++part) prefetch(tape + (part - Parts<cell>::tape) * p + u);
+        if (t > 1) {  // two steps back, since the LSTM already needs the cell state of one step back
+            for (int part = 0; part < Parts<cell>::tape; ++part) prefetch(tape + (part - 2 * Parts<cell>::tape) * p + u);
         }
         vf g[4];
         if constexpr (cell == Cell::gru) {
