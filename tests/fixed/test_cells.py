@@ -52,7 +52,7 @@ def test_golden_quantised_runs_bit_for_bit(path):
 
 @st.composite
 def formats(draw):
-    activation = QFormat(draw(st.integers(2, 6)), draw(st.integers(2, 9)))
+    activation = QFormat(draw(st.integers(1, 6)), draw(st.integers(2, 9)))
     weight = QFormat(draw(st.integers(1, 3)), draw(st.integers(3, 9)))
     gate = QFormat(2, draw(st.integers(2, 9)))
     return Quantization(activation, weight, gate, draw(st.sampled_from(["nearest", "floor"])))
@@ -135,3 +135,13 @@ def test_a_threshold_off_the_grid_names_its_neighbours():
         IntegerLayer.quantize("GRU", *weights, 0.1, 0.0, Quantization())
     with pytest.raises(ValueError, match=r"weight_ih has shape \(4, 1\): a GRU of 1 units needs 3 rows"):
         IntegerLayer.quantize("GRU", np.zeros((4, 1)), *weights[1:], 0.0, 0.0, Quantization())
+
+
+def test_the_sum_of_two_rounded_terms_saturates():
+    """Q1.5 with z = 1/2, n = 1, h = 31/32: A(1/2) + A(31/64) = 16 + 16 is one step beyond the format."""
+    q = Quantization(QFormat(1, 5), QFormat(1, 7), QFormat(2, 6))
+    weights = [np.zeros(shape) for shape in ((3, 1), (3, 1), (3,), (3,))]
+    weights[2][2] = 127 / 128
+    layer = IntegerLayer.quantize("GRU", *weights, 0.0, 0.0, q, hard_activations=True)
+    state = layer.initial_state()._replace(h=np.array([[31]]), h_hat=np.array([[31]]))
+    assert layer.run(np.zeros((1, 1, 1), dtype=np.int64), state).y.tolist() == [[[31]]]

@@ -1,5 +1,7 @@
 """Column-balanced targeted dropout and CBCSC: golden matrices and properties."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +96,23 @@ def test_torch_in_torch_out():
     assert torch.equal(stored.decode(), weight)
     x = torch.randn(5)
     torch.testing.assert_close(stored.matvec(x), weight @ x)
+
+
+def test_double_precision_decides_between_nearly_equal_weights():
+    weight = torch.tensor([[1.0 + 1e-12], [1.0]], dtype=torch.float64)
+    assert column_balanced_dropout(weight, 0.5, 1).tolist() == [[1.0 + 1e-12], [0.0]]
+
+
+def test_everything_but_the_pruner_works_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "import numpy as np, deltarnn.fixed, deltarnn.fixed.choice, deltarnn.hardware, deltarnn.hardware.export_c\n"
+        "from deltarnn.prune import CBCSC, column_balanced_dropout\n"
+        "w = column_balanced_dropout(np.arange(8.0)[:, None], 0.5, 2)\n"
+        "print(CBCSC.encode(w, 0.5, 2).matvec(np.ones(1)).sum())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "22.0\n", result.stderr
 
 
 def test_alpha_is_the_probability_of_each_drop():

@@ -102,7 +102,9 @@ def _drop_torch(
     import torch
 
     rows = weight.shape[0]
-    magnitude = weight.detach().reshape(rows, -1).abs().float()
+    magnitude = weight.detach().reshape(rows, -1).abs()
+    if magnitude.dtype not in (torch.float32, torch.float64):
+        magnitude = magnitude.float()  # half precision and integers cannot all be sorted beside infinity
     longest = -(-rows // num_pe)
     padded = magnitude.new_full((longest * num_pe, magnitude.shape[1]), torch.inf)
     padded[:rows] = magnitude
