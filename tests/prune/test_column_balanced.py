@@ -75,6 +75,7 @@ def test_cbcsc_is_the_identity_and_multiplies_as_the_dense_matrix(case):
     stored = CBCSC.encode(pruned, gamma, num_pe)
     assert stored.values.shape == (columns, num_pe, balanced_length(rows, gamma, num_pe))
     assert np.array_equal(stored.decode(), pruned)
+    assert not stored.indices[stored.values == 0].any()  # padding is zero in both fields
     x = np.random.default_rng(seed + 1).integers(-3, 4, columns)
     assert np.array_equal(stored.matvec(x), pruned @ x)
     words = stored.packed_words(value_bits=12)
