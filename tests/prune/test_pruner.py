@@ -103,3 +103,12 @@ def test_the_report_reads_well():
     text = str(ColumnBalancedPruner(model, 0.5, 0, num_pe=5).after_epoch(0))
     assert "alpha = 1.000" in text
     assert "rnn.weight_hh_l0: 50.00% zero (target 50.00%)" in text
+
+
+def test_weights_that_are_not_numbers_do_not_count_as_pruned():
+    model = Model()
+    pruner = ColumnBalancedPruner(model, 0.7, 0, num_pe=5)
+    with torch.no_grad():
+        model.rnn.weight_hh_l0[3] = torch.nan
+    with pytest.raises(PruningError, match="weight_hh_l0"):
+        pruner.after_epoch(0)
