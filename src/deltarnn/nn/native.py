@@ -5,13 +5,13 @@ kernels. Time and memory are in proportion to the events where a threshold is ab
 matrix products where it is 0, since then everything fires (held-state products). See docs/training.md.
 """
 
-import importlib
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deltarnn.native import native_core
 from deltarnn.nn.state import (
     DeltaGRUState,
     DeltaLSTMState,
@@ -21,10 +21,7 @@ from deltarnn.nn.state import (
     SequenceResult,
 )
 
-try:
-    _native: Any = importlib.import_module("deltarnn._native")
-except ImportError:  # built without a compiler
-    _native = None
+_native: Any = native_core()  # None, with one warning, where it was built without a compiler
 
 _LIBRARY: Any = torch.library.Library("deltarnn", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
