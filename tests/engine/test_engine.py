@@ -281,9 +281,9 @@ def test_the_engine_runs_without_torch(tmp_path: Path) -> None:
 def test_without_the_native_core_the_layers_run_and_say_so_once() -> None:
     program = (
         "import sys, warnings; sys.modules['deltarnn._native'] = None\n"
-        "import torch; from deltarnn import DeltaGRU; from deltarnn.engine import Engine\n"
         "with warnings.catch_warnings(record=True) as caught:\n"
         "    warnings.simplefilter('always')\n"
+        "    import torch; from deltarnn import DeltaGRU; from deltarnn.engine import Engine\n"
         "    layer = DeltaGRU(3, 4)\n"
         "    layer(torch.zeros(2, 1, 3)); layer(torch.zeros(2, 1, 3))\n"
         "    try: Engine.compile(layer)\n"
