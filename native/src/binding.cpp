@@ -7,10 +7,12 @@
 namespace nb = nanobind;
 
 void bind_engine(nb::module_& module);
+void bind_signal(nb::module_& module);
 void bind_training(nb::module_& module);
 
 NB_MODULE(_native, module) {
     module.doc() = "DeltaRNN's native core.";
+    nb::set_leak_warnings(false);  // an object that lives until the interpreter ends is no leak
     module.def(
         "available_isas",
         [] {
@@ -22,5 +24,6 @@ NB_MODULE(_native, module) {
     module.def("active_isa", [] { return std::string(deltarnn::isa_name(deltarnn::active_isa())); },
                "The instruction set in use: DELTARNN_ISA if set, else the best available.");
     bind_engine(module);
+    bind_signal(module);
     bind_training(module);
 }

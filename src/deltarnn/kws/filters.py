@@ -51,17 +51,6 @@ def triangles(corners: FloatArray, num_bins: int) -> FloatArray:
     return rising + falling
 
 
-def dense_blocks(triangles: FloatArray, width: int = 8) -> list[tuple[slice, slice, FloatArray]]:
-    """The sparse product magnitude @ triangles as a few dense ones: `width` filters, and the bins that they touch."""
-    blocks = []
-    for first in range(0, triangles.shape[1], width):
-        filters = slice(first, min(first + width, triangles.shape[1]))
-        used = np.flatnonzero(triangles[:, filters].any(axis=1))
-        bins = slice(int(used[0]), int(used[-1]) + 1) if used.size else slice(0, 1)
-        blocks.append((bins, filters, np.ascontiguousarray(triangles[bins, filters])))
-    return blocks
-
-
 def band_pass(centre: float, quality: float, order: int, sample_rate: int) -> FloatArray:
     """Second-order sections (order, 6) of a Butterworth band-pass with its half-power points centre·(1 ∓ 1/(2·Q))."""
     low, high = centre * (1 - 0.5 / quality), centre * (1 + 0.5 / quality)

@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.fft import dct
 from scipy.signal import sosfilt
 
-from deltarnn.kws.filters import Spacing, band_pass, corner_frequencies, dense_blocks, spaced_frequencies, triangles
+from deltarnn.kws.filtering import BandLevels, BandPasses
+from deltarnn.kws.filters import Spacing, band_pass, corner_frequencies, spaced_frequencies, triangles
 from deltarnn.kws.frontend_stream import FrameStream
 
 FloatArray = NDArray[np.float64]
@@ -29,9 +30,6 @@ GAIN_CONTROL_BLOCK = 8
 
 _GRADIENT_CONTEXT = 3
 """Frames on either side that decide a frame's second difference, its edge formulas included."""
-
-_CHUNK_ROWS = 64
-"""Spectra computed at once: their buffers (1.3 MB at nfft 1024) stay in the second-level cache."""
 
 
 class FrontEnd(Protocol):
@@ -65,19 +63,14 @@ class Framing:
         """Frames of a clip of `num_samples` samples."""
         return -(-abs(num_samples - self.length) // self.hop)
 
-    def view(self, signal: Samples) -> Samples:
-        """Frames (B, T, length) of a signal (B, N): a view, or a zero-padded copy where the signal is too short."""
-        count = self.count(signal.shape[-1])
-        needed = (count - 1) * self.hop + self.length
-        if count and needed > signal.shape[-1]:
-            signal = np.pad(signal, ((0, 0), (0, needed - signal.shape[-1])))
-        elif signal.shape[-1] < self.length:  # no frame at all, and not one window to slide
-            return np.empty((len(signal), 0, self.length), signal.dtype)
-        return self.whole(signal)[:, :count]
+    def whole(self, num_samples: int) -> int:
+        """Frames that lie within `num_samples` samples."""
+        return max(0, (num_samples - self.length) // self.hop + 1)
 
-    def whole(self, signal: Samples) -> Samples:
-        """A view (B, T, length) of every whole frame in a signal (B, N)."""
-        return sliding_window_view(signal, self.length, axis=-1)[:, :: self.hop]
+    def filled(self, signal: Samples) -> Samples:
+        """A signal (B, N), followed by zeros where its last frame needs them."""
+        missing = (self.count(signal.shape[-1]) - 1) * self.hop + self.length - signal.shape[-1]
+        return np.pad(signal, ((0, 0), (0, missing))) if missing > 0 else signal
 
 
 def _as_batch(audio: ArrayLike) -> NDArray[np.int16]:
@@ -166,8 +159,8 @@ class LogFilterBank:
         self.corners = corner_frequencies(n_filt, freq_low, freq_high, f_spacing, sample_rate)
         self.triangles = triangles(np.floor((nfft + 1) * self.corners / sample_rate), nfft // 2 + 1)
         self.num_features = (39 if mfcc else n_filt) * (3 if gradient else 1)
-        self._window = np.hamming(self.framing.length) * (FULL_SCALE_32BIT / nfft)
-        self._blocks = dense_blocks(self.triangles)
+        window = np.hamming(self.framing.length) * (FULL_SCALE_32BIT / nfft)
+        self._band_levels = BandLevels(window, nfft, self.triangles)
 
     def __call__(self, audio: ArrayLike) -> FloatArray:
         samples = _as_batch(audio)
@@ -183,7 +176,7 @@ class LogFilterBank:
         return FrameStream(
             self.framing.length,
             self.framing.hop,
-            lambda samples: self._frame_levels(self.framing.whole(samples[None]))[0],
+            lambda samples: self._levels_of(samples[None], self.framing.whole(len(samples)))[0],
             self.finish,
             block=GAIN_CONTROL_BLOCK if self.gain_ctrl else 1,
             context=None if self.mfcc else _GRADIENT_CONTEXT if self.gradient else 0,
@@ -191,25 +184,15 @@ class LogFilterBank:
 
     def levels(self, samples: NDArray[np.int16]) -> FloatArray:
         """Log levels (B, T, n_filt) of audio (B, N), before cepstrum and gradient."""
-        return self._frame_levels(self.framing.view(samples))
+        count = self.framing.count(samples.shape[-1])
+        return self._levels_of(self.framing.filled(samples), count)
 
-    def _frame_levels(self, frames: Samples) -> FloatArray:
-        if self.gain_ctrl:
-            frames = _equalise_gain(frames)
-        batch, count, length = frames.shape
-        out = np.empty((batch, count, self.triangles.shape[1]))
-        rows = max(1, min(_CHUNK_ROWS, count))
-        padded = np.zeros((rows, self.nfft))
-        spectrum = np.empty((rows, self.nfft // 2 + 1), np.complex128)
-        magnitude = np.empty(spectrum.shape)
-        for clip in range(batch):
-            for start in range(0, count, rows):
-                n = min(rows, count - start)
-                np.multiply(frames[clip, start : start + n], self._window, out=padded[:n, :length])
-                np.fft.rfft(padded[:n], out=spectrum[:n])
-                np.abs(spectrum[:n], out=magnitude[:n])
-                for bins, filters, weights in self._blocks:
-                    np.matmul(magnitude[:n, bins], weights, out=out[clip, start : start + n, filters])
+    def _levels_of(self, signal: Samples, count: int) -> FloatArray:
+        hop, length = self.framing.hop, self.framing.length
+        if self.gain_ctrl and count:
+            frames = sliding_window_view(signal, length, axis=-1)[:, ::hop][:, :count]
+            signal, hop = _equalise_gain(frames).reshape(len(signal), -1), length
+        out = self._band_levels(signal, hop, count)
         if self.log:
             np.copyto(out, np.finfo(np.float64).eps, where=out == 0)
             np.log10(out, out=out)
@@ -285,14 +268,12 @@ class IIRFilterBank:
             band_pass(float(f), float(q), int(order), sample_rate)
             for f, q, order in zip(centres, qualities, orders, strict=True)
         ]
+        self._band_passes = BandPasses(self.sections)
 
     def __call__(self, audio: ArrayLike) -> FloatArray:
         samples = _as_batch(audio)
-        signal = self.microphone(samples)
-        out = np.empty((len(samples), self.num_frames(samples.shape[-1]), self.num_features))
-        for channel, sections in enumerate(self.sections):
-            rectified = np.abs(sosfilt(sections, signal, axis=-1))
-            out[..., channel] = self.framing.view(rectified).mean(axis=-1)
+        count = self.num_frames(samples.shape[-1])
+        out = self._band_passes(self.microphone(samples), self.framing.length, self.framing.hop, count)
         return out[0] if np.ndim(audio) == 1 else out
 
     def num_frames(self, num_samples: int) -> int:
@@ -312,7 +293,8 @@ class IIRFilterBank:
             return np.stack(outputs)
 
         def frame_means(rectified: Samples) -> FloatArray:
-            return cast(FloatArray, self.framing.whole(rectified).mean(axis=-1).T)
+            frames = sliding_window_view(rectified, self.framing.length, axis=-1)[:, :: self.framing.hop]
+            return cast(FloatArray, frames.mean(axis=-1).T)
 
         return FrameStream(self.framing.length, self.framing.hop, frame_means, transform=rectify)
 
