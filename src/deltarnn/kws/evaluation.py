@@ -2,10 +2,11 @@
 
 import argparse
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
-from deltarnn.fixed.qformat import Quantization
+from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.decision import DecisionRule
 from deltarnn.kws.features import load_features
 from deltarnn.kws.files import read_json
@@ -14,7 +15,7 @@ from deltarnn.kws.metrics import write_metrics
 from deltarnn.kws.model import KeywordModel, load_keyword_model
 from deltarnn.kws.outcome import model_metrics
 from deltarnn.kws.runs import METRICS
-from deltarnn.kws.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried
+from deltarnn.kws.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried, fits
 from deltarnn.nn.convert import quantize
 
 
@@ -23,6 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", type=Path, help="model file")
     parser.add_argument("--features", type=Path, help="folder of feature files (default: the one it was trained on)")
     parser.add_argument("--groups", default="validation,test", help="groups of clips (default: %(default)s)")
+    parser.add_argument("--activation", default="8.8", help="fixed point: bits of activations (default: %(default)s)")
+    parser.add_argument(
+        "--weight", default="auto", help="of weights (default: 8 bits, as many before the point as needed)"
+    )
+    parser.add_argument("--gate", default="2.6", help="of the outputs of σ and tanh (default: %(default)s)")
     parser.add_argument("--batch_size_eval", type=int, default=256, help="clips per step (default: %(default)s)")
 
 
@@ -33,7 +39,9 @@ def run(arguments: argparse.Namespace) -> int:
     rule = DecisionRule(**header["decision"])
     loss = LossOptions(target=rule.target)
     variants: dict[str, dict[str, dict[str, Evaluation]]] = {}
-    for precision, candidate in precisions(model).items():
+    for precision, candidate in precisions(
+        model, *(getattr(arguments, n) for n in ("activation", "weight", "gate"))
+    ).items():
         reset = {
             name: evaluate(candidate, clips, rule, loss, arguments.batch_size_eval) for name, clips in groups.items()
         }
@@ -67,7 +75,7 @@ def load_groups(header: dict[str, Any], folder: Path | None, groups: list[str]) 
     for group in groups:
         path = folder / f"{group}.safetensors"
         features = load_features(path)
-        if features.pipeline.to_dict() != header["features"] or features.class_names != header["labels"]:
+        if not fits(header, features):
             raise ValueError(
                 f"{path}: made with other feature options, statistics or classes than the model was trained on"
             )
@@ -75,15 +83,40 @@ def load_groups(header: dict[str, Any], folder: Path | None, groups: list[str]) 
     return loaded
 
 
-def precisions(model: KeywordModel) -> dict[str, KeywordModel]:
-    """The model in the arithmetics it is evaluated in: "float" unless it is fixed-point itself, and "fixed"."""
+def precisions(
+    model: KeywordModel, activation: str = "8.8", weight: str = "auto", gate: str = "2.6"
+) -> dict[str, KeywordModel]:
+    """The model in the arithmetics it is evaluated in: "float", unless it is a fixed-point model itself, and "fixed".
+
+    activation, weight, gate: formats such as "8.8"; weight "auto" for 8 bits that hold the largest weight.
+    """
     assert model.delta is not None
     if model.delta.quantization is not None:
         return {"fixed": model}
+    formats = Quantization(
+        activation=_format("activation", activation),
+        weight=_fitting(model) if weight == "auto" else _format("weight", weight),
+        gate=_format("gate", gate),
+    )
     fixed = copy.deepcopy(model)
-    for name, (thx, thh) in quantize(fixed, Quantization()).items():
+    print(f"fixed point: activations {formats.activation}, weights {formats.weight}, gates {formats.gate}")
+    for name, (thx, thh) in quantize(fixed, formats).items():
         print(f"fixed point: thresholds of {name} rounded to x {thx}, h {thh}")
     return {"float": model, "fixed": fixed}
+
+
+def _fitting(model: KeywordModel) -> QFormat:
+    """The 8-bit format with the fewest integer bits that hold every weight and bias of the recurrent layers."""
+    largest = max(float(p.detach().abs().max()) for p in model.rnn.parameters())
+    bits = next(bits for bits in range(1, 9) if largest < 2 ** (bits - 1) or bits == 8)
+    return QFormat(bits, 8 - bits)
+
+
+def _format(name: str, text: str) -> QFormat:
+    match = re.fullmatch(r"(\d+)\.(\d+)", text)
+    if match is None:
+        raise ValueError(f"--{name} {text}: must be integer and fraction bits, such as 8.8")
+    return QFormat(int(match[1]), int(match[2]))
 
 
 def table(variants: dict[str, dict[str, dict[str, Evaluation]]]) -> str:

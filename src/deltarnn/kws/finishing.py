@@ -81,7 +81,7 @@ class Finisher:
         if self.scores is None or self.calibration is None:
             return
         model.score_grid = None
-        peak = float(model.eval()(self.calibration).abs().max())
+        peak = float(model.eval()(self.calibration)[0].abs().max())
         limit = self.scores.format.max
         if peak > limit:
             last = model.head[-1]

@@ -36,7 +36,7 @@ class Architecture:
 
 
 class KeywordModel(nn.Module):
-    """Normalised features (T, B, I) to class scores (T, B, C).
+    """Normalised features (T, B, I) to class scores (T, B, C), a frame at a time or many.
 
     rnn: nn.GRU or nn.LSTM, or the delta layer that `to_delta` puts in its place; state_dict names are the same.
     head: Linear, or Linear, ReLU, Linear with fc_extra_size units in between.
@@ -91,12 +91,12 @@ class KeywordModel(nn.Module):
         assert self.delta is not None
         self.delta.thx, self.delta.thh = _scalar(thx), _scalar(thh)
 
-    def forward(self, features: Tensor, state: State = None) -> Tensor:
-        """Class scores (T, B, C) of features (T, B, I), from a zero state."""
-        return self.step(features, state)[0]
+    def forward(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Class scores (T, B, C) of features (T, B, I), and the state to give with the next chunk.
 
-    def step(self, features: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Class scores (T, B, C) of a chunk, and the state to give with the next one."""
+        state: None or as of nn.GRU, nn.LSTM, and then so is the one returned; or the full delta state of
+        `initial_state` or an earlier call, which continues that stream exactly.
+        """
         output, state = self.rnn(features, state)
         if self.fc_dropout:
             output = nn.functional.dropout(output, self.fc_dropout, self.training)

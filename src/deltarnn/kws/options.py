@@ -393,6 +393,13 @@ class TrainingConfig:
         maximum=0.99999,
         steps=TRAIN,
     )
+    carry_state: float = option(
+        0.0,
+        "share of the training clips that start from the state another clip left behind, as in a stream",
+        minimum=0,
+        maximum=1,
+        steps=TRAIN,
+    )
     threshold_warmup: float = option(
         0.0, "share of the epochs over which the thresholds rise from 0", minimum=0, maximum=1, steps=("retrain",)
     )

@@ -40,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rnn_dropout": 0.2,
         "fc_dropout": 0.2,
         "batch_size": 128,
-        "epochs_pretrain": 30,
-        "epochs_retrain": 15,
+        "epochs_pretrain": 15,
+        "epochs_retrain": 40,
     },
 }

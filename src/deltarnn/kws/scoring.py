@@ -1,5 +1,6 @@
 """How well a keyword network does on a set of clips: accuracy, confusion, sparsity; state reset, or carried on."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -80,7 +81,7 @@ def evaluate(
     with _recording(model) as activity:
         for start in range(0, len(clips), batch_size):
             part = slice(start, start + batch_size)
-            scores = model(clips.features[:, part].to(device))
+            scores, _ = model(clips.features[:, part].to(device))
             labels = clips.labels[part].to(device)
             total += float(loss_of(scores, labels, loss)) * len(labels)
             predicted.append(rule(scores).cpu())
@@ -103,7 +104,7 @@ def evaluate_carried(
     state = model.initial_state(streams)
     with _recording(model) as activity:
         for chosen in order.view(rounds, streams):
-            scores, state = model.step(clips.features[:, chosen].to(device), state)
+            scores, state = model(clips.features[:, chosen].to(device), state)
             total += float(loss_of(scores, clips.labels[chosen].to(device), loss))
             predicted.append(rule(scores).cpu())
     return _result(predicted, clips, clips.labels[order], total / rounds, activity)
@@ -113,6 +114,12 @@ def clips_of(features: FeatureSet) -> Clips:
     """A feature set as the network takes it."""
     frames = np.ascontiguousarray(features.normalised.transpose(1, 0, 2))
     return Clips(torch.from_numpy(frames), torch.from_numpy(features.labels), features.class_names)
+
+
+def fits(header: dict[str, Any], features: FeatureSet) -> bool:
+    """Whether the model of a file's header takes these features and knows these classes."""
+    described = json.loads(json.dumps(features.pipeline.to_dict()))
+    return bool(header.get("features") == described and header.get("labels") == features.class_names)
 
 
 def decision_rule(config: Config) -> DecisionRule:

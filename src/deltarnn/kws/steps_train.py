@@ -24,9 +24,10 @@ from deltarnn.kws.model import Architecture, KeywordModel, load_keyword_model
 from deltarnn.kws.outcome import model_metrics, summary
 from deltarnn.kws.runs import CONFIG, Run, newest_pretrained
 from deltarnn.kws.schedule import LearningRate
-from deltarnn.kws.scoring import Clips, Evaluation, clips_of, decision_rule, evaluate, loss_options
+from deltarnn.kws.scoring import Clips, Evaluation, clips_of, decision_rule, evaluate, fits, loss_options
 from deltarnn.kws.training import Plan, Progress, Trainer
 from deltarnn.kws.versions import training_clips
+from deltarnn.native import native_core
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "ADAMW": torch.optim.AdamW,
@@ -140,7 +141,7 @@ def _finish(
 
 def _fabric(config: Config) -> Fabric:
     """CPU or the chosen GPU; under torchrun one process per device."""
-    wants_cuda = config.run.use_cuda and torch.cuda.is_available()
+    wants_cuda = _wants_cuda(config)
     if config.run.use_cuda and not wants_cuda and "use_cuda" in config.given:
         rank_zero_info("--use_cuda 1: there is no GPU here; training on the CPU")
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -152,6 +153,10 @@ def _fabric(config: Config) -> Fabric:
         torch.set_num_threads(1)
     fabric.launch()
     return fabric
+
+
+def _wants_cuda(config: Config) -> bool:
+    return config.run.use_cuda and torch.cuda.is_available()
 
 
 def _nodes() -> int:
@@ -193,8 +198,9 @@ def _model(config: Config, step: str, features: FeatureSet, start: Path | None) 
     if step == "retrain":
         thx, thh = config.delta.per_layer(options.rnn_layers)
         model.to_delta(_on_grid("thx", thx, quantization), _on_grid("thh", thh, quantization), quantization)
-    elif quantization is not None:
-        # Only the delta layer, here with thresholds 0, computes in fixed point.
+    elif quantization is not None or (not _wants_cuda(config) and native_core() is not None):
+        # With thresholds 0 the delta layer equals the dense one. It alone computes in fixed point, and on the CPU its
+        # kernels train several times faster.
         model.to_delta(quantization=quantization)
     if options.zero_b_hn and options.rnn_type == "GRU":
         hold_hidden_bias(model)
@@ -238,6 +244,7 @@ def _plan(
         thx=thx,
         thh=thh,
         threshold_warmup=options.threshold_warmup,
+        carry_state=options.carry_state,
     )
 
 
@@ -246,7 +253,7 @@ def _teacher(path: Path, features: FeatureSet) -> KeywordModel:
     if not path.is_file():
         raise ValueError(f"--teacher {path}: no such file")
     model, header = load_keyword_model(path)
-    if header.get("labels") != features.class_names or header.get("features") != features.pipeline.to_dict():
+    if not fits(header, features):
         raise ValueError(f"--teacher {path}: trained on other features or classes than this run's")
     return model
 

@@ -56,6 +56,7 @@ class Plan:
     thx: tuple[float, ...] = (0.0,)
     thh: tuple[float, ...] = (0.0,)
     threshold_warmup: float = 0.0
+    carry_state: float = 0.0
 
 
 @dataclass
@@ -106,6 +107,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(self._usable / plan.batch_size)
         self.rate = plan.rate(self.steps_per_epoch * plan.epochs)
         self.progress = Progress()
+        self._left: tuple[Tensor, ...] = ()
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
         self.teacher = None if plan.teacher is None else plan.teacher.to(fabric.device).eval()
@@ -147,6 +149,7 @@ class Trainer:
         changes = cpu_generator(plan.seed, epoch, CHANGES, rank)
         torch.manual_seed(cpu_generator(plan.seed, epoch, DROPOUT, rank).initial_seed())
         self.wrapped.train()
+        self._left = ()
         losses, activity = 0.0, 0.0
         for index in range(self.steps_per_epoch):
             step = epoch * self.steps_per_epoch + index
@@ -181,15 +184,16 @@ class Trainer:
         teacher_scores = None
         if self.teacher is not None:
             with torch.no_grad():
-                teacher_scores = self.teacher(features)
+                teacher_scores, _ = self.teacher(features)
+        carried = self._carried(len(clips), generator)
         if delta is None:
-            scores, moved = self.wrapped(features), None
+            (scores, left), moved = self.wrapped(features, carried), None
         else:
             warmup = round(plan.threshold_warmup * plan.epochs * self.steps_per_epoch)
             grid = delta.quantization.activation if delta.quantization is not None else None
             self.model.set_thresholds(*(warmed_up(th, step, warmup, grid) for th in (plan.thx, plan.thh)))
             with record_activity(self.model) as activity:
-                scores = self.wrapped(features)
+                scores, left = self.wrapped(features, carried)
             moved = activity.l1_delta_h / (features.shape[0] * features.shape[1])
         loss = loss_of(scores, labels, plan.loss, self.class_weights, teacher_scores)
         total = loss if moved is None or not plan.beta else loss + plan.beta * moved
@@ -200,8 +204,18 @@ class Trainer:
                 self.wrapped, self.optimizer, max_norm=plan.gradient_limit, error_if_nonfinite=False
             )
         self.optimizer.step()
+        self._left = tuple(part.detach() for part in (left if isinstance(left, tuple) else (left,)))
         self.averaged.update(self.model, step + 1)
         return float(total.detach()), 0.0 if moved is None else float(moved.detach())
+
+    def _carried(self, batch: int, generator: torch.Generator) -> Any:
+        """Initial states: for a share `carry_state` of the batch those that clips of the last batch left behind."""
+        if not self.plan.carry_state or not self._left:
+            return None
+        chosen = torch.randint(self._left[0].shape[1], (batch,), generator=generator)
+        carries = torch.rand(batch, 1, generator=generator) < self.plan.carry_state
+        parts = tuple(part[:, chosen] * carries.to(part.device) for part in self._left)
+        return parts if len(parts) > 1 else parts[0]
 
     def _evaluated(self, epoch: int) -> KeywordModel:
         """The model to evaluate after an epoch: averaged, rounded, pruned, at full thresholds."""
