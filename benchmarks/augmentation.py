@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from deltarnn.kws.augment import Augmenter
-from deltarnn.kws.options import AugmentationConfig, FeatureConfig
+from deltarnn.kws.options import AugmentationConfig
+from deltarnn.kws.options_data import FeatureConfig
 from deltarnn.kws.pipeline import FeaturePipeline
 
 KINDS: dict[str, dict[str, Any]] = {

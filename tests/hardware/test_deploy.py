@@ -18,7 +18,7 @@ from deltarnn.kws.decision import DecisionRule
 from deltarnn.kws.features import FeatureSet, save_features
 from deltarnn.kws.finishing import hold_hidden_bias
 from deltarnn.kws.model import Architecture, KeywordModel
-from deltarnn.kws.options import FeatureConfig
+from deltarnn.kws.options_data import FeatureConfig
 from deltarnn.kws.pipeline import FeaturePipeline
 
 CLASSES = ["_silence_", "_unknown_", "yes"]

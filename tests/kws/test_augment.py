@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from deltarnn.kws.augment import CHUNK, Augmenter
-from deltarnn.kws.options import AugmentationConfig, FeatureConfig
+from deltarnn.kws.options import AugmentationConfig
+from deltarnn.kws.options_data import FeatureConfig
 from deltarnn.kws.pipeline import FeaturePipeline, FeatureStatistics
 
 PIPELINE = FeaturePipeline(FeatureConfig(), FeatureStatistics(mean=110.0, std=15.0))

@@ -11,7 +11,7 @@ import yaml
 from deltarnn.cli import main
 from deltarnn.kws import config as module
 from deltarnn.kws.config import Config, parse_arguments, resolve
-from deltarnn.kws.options import FeatureConfig
+from deltarnn.kws.options_data import FeatureConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from deltarnn.kws.audio import read_audio
 from deltarnn.kws.config import Config, resolve
 from deltarnn.kws.features import feature, feature_paths, load_audio, load_features
 from deltarnn.kws.frontend import IIRFilterBank, LogFilterBank
-from deltarnn.kws.options import FeatureConfig
+from deltarnn.kws.options_data import FeatureConfig
 from deltarnn.kws.pipeline import FeaturePipeline, FeatureStatistics
 from deltarnn.kws.prepare import prepare, read_description
 

@@ -4,8 +4,8 @@
     config.delta.thx, config.training.lr, config.features.n_filt
     config = config.replace(thx=(0.2,), rnn_size=128)
 
-Values come, each overriding the last, from the defaults (`deltarnn.kws.options`), --preset, the feature configuration
-that --cfg_feat names, --config FILE (YAML or JSON of flag names), and the command line.
+Values come, each overriding the last, from the defaults (`deltarnn.kws.options_data`, `deltarnn.kws.options`), --preset,
+the feature configuration that --cfg_feat names, --config FILE (YAML or JSON of flag names), and the command line.
 """
 
 import argparse
@@ -19,22 +19,18 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
 from deltarnn.kws.files import write_json
+from deltarnn.kws.option import STEPS, Option, Step
 from deltarnn.kws.options import (
-    STEPS,
     AugmentationConfig,
-    DataConfig,
     DeltaConfig,
     ExportConfig,
-    FeatureConfig,
     ModelConfig,
-    Option,
     PruningConfig,
     QuantizationConfig,
-    RunConfig,
     ScoringConfig,
-    Step,
     TrainingConfig,
 )
+from deltarnn.kws.options_data import DataConfig, FeatureConfig, RunConfig
 from deltarnn.kws.presets import PRESETS
 
 EXAMPLES = """

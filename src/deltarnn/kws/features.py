@@ -22,7 +22,7 @@ from deltarnn.kws.audio import Audio, fit, read_audio
 from deltarnn.kws.config import Config, digest
 from deltarnn.kws.corpus import GROUPS
 from deltarnn.kws.files import replacing, write_text
-from deltarnn.kws.options import FeatureConfig
+from deltarnn.kws.options_data import FeatureConfig
 from deltarnn.kws.pipeline import FeaturePipeline, Features
 from deltarnn.kws.prepare import Description, read_description
 

@@ -13,7 +13,7 @@ from deltarnn.kws.audio import Audio, resample
 from deltarnn.kws.filters import spaced_frequencies
 from deltarnn.kws.frontend import FrontEnd, IIRFilterBank, LogFilterBank
 from deltarnn.kws.frontend_stream import FrameStream
-from deltarnn.kws.options import FeatureConfig
+from deltarnn.kws.options_data import FeatureConfig
 
 Features = NDArray[np.float32]
 

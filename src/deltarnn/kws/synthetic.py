@@ -100,9 +100,7 @@ def make_corpus(folder: Path, keywords: tuple[str, ...], seed: int, scale: float
     print(f"synthesised {sum(len(s.words) for s in speakers)} clips of {len(speakers)} voices in {folder}")
 
 
-def make_words(
-    folder: Path, words: Iterable[str], count: int, seed: int, workers: int
-) -> list[tuple[str, Path]]:
+def make_words(folder: Path, words: Iterable[str], count: int, seed: int, workers: int) -> list[tuple[str, Path]]:
     """`count` clips of words in training voices, as folder/WORD/CODE_nohash_0.wav; (word, path) of each."""
     words = sorted(words)
     rng = rng_of(seed, "further unknown words")
