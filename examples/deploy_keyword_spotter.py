@@ -69,7 +69,7 @@ def measure(path: Path, stage: str, frames: np.ndarray, labels: np.ndarray) -> d
     row: dict = {}
     if model.quantization is None:
         with torch.no_grad():
-            scores = module(torch.from_numpy(frames).float())
+            scores, _ = module(torch.from_numpy(frames).float())
     else:
         network = IntegerNetwork.convert(model)
         run = network.run(frames)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
-from deltarnn.hardware.accelerator import Accelerator, check_frames
+from deltarnn.hardware.accelerator import Accelerator, Events, check_frames
 from deltarnn.hardware.files import write_text
 from deltarnn.hardware.spartus import Spartus
 from deltarnn.prune.column_balanced import column_balanced_dropout
@@ -81,16 +81,16 @@ def _points(
 ) -> Iterable[DesignPoint]:
     sequences = check_frames(list(frames), model.input_size)
     for gamma, (thx, thh) in product(grid.gammas, grid.thresholds):
-        known: dict[int, float] = {}
+        known: dict[int, tuple[NetworkParameters, Events, float]] = {}
         for accelerator in grid.accelerators:
             num_pe = accelerator.num_macs
             # Pruning is balanced over the PEs of one array; without it the weights do not depend on the design.
             balance = accelerator.num_pe if isinstance(accelerator, Spartus) and gamma else 0
-            changed = pruned(model.with_thresholds(thx, thh), gamma, balance)
-            accelerator.check(changed)
-            events = accelerator.events(changed, sequences)
             if balance not in known:
-                known[balance] = accuracy(changed)
+                changed = pruned(model.with_thresholds(thx, thh), gamma, balance)
+                known[balance] = changed, accelerator.events(changed, sequences), accuracy(changed)
+            changed, events, score = known[balance]
+            accelerator.check(changed)
             for clock in grid.clocks_hz:
                 report = replace(accelerator, clock_hz=clock).report(changed, events)
                 yield DesignPoint(
@@ -103,7 +103,7 @@ def _points(
                     report.latency.maximum_s,
                     report.energy_per_step_j,
                     report.effective_throughput_ops,
-                    known[balance],
+                    score,
                 )
 
 
