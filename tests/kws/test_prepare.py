@@ -177,6 +177,14 @@ def test_noisy_copies_have_the_asked_snr(tiny_corpus):
         assert snr == pytest.approx(float(Path(row["path"]).parent.name.removesuffix("dB")), abs=0.05)
 
 
+def test_synthetic_clips_join_training_only(tiny_corpus):
+    prepare(configure(tiny_corpus, synth_unknown=3, synth_keywords=4))
+    added = [r for r in table(tiny_corpus) if "/synthetic_" in r["path"]]
+    assert Counter((r["group"], r["label"]) for r in added) == {("train", "1"): 3, ("train", "2"): 2, ("train", "3"): 2}
+    assert {r["keyword"] for r in added if r["label"] != "1"} == {"yes", "no"}
+    assert all(r["keyword"] in FURTHER_WORDS for r in added if r["label"] == "1")
+
+
 def test_mix_scales_down_rather_than_clips():
     loud = np.full(1000, 32000, np.int16)
     mixed = mix(loud, np.tile(np.array([1, -1], np.int16), 500), 0.0)

@@ -4,7 +4,7 @@
     config.delta.thx, config.training.lr, config.features.n_filt
     config = config.replace(thx=(0.2,), rnn_size=128)
 
-Values come, each overriding the last, from the defaults (`deltarnn.kws.options_data`, `deltarnn.kws.options`), --preset,
+Values come, each overriding the last, from the defaults (`options_data`, `options`), --preset,
 the feature configuration that --cfg_feat names, --config FILE (YAML or JSON of flag names), and the command line.
 """
 

@@ -88,8 +88,7 @@ def prepare(config: Config) -> Description:
         left_out["also there as another file type"] = len(corpus.duplicates)
     rows = _spoken_rows(clips, config)
     rows += _silence_rows(corpus, clips, config, folder)
-    if config.data.synth_unknown:
-        rows += _synthetic_rows(config, folder)
+    rows += _synthetic_rows(config, folder)
     if config.data.augment_noise:
         rows += _noisy_rows(rows, corpus, config, folder)
     description = _write(folder, rows, corpus, settings, {"skipped": skipped, "left_out": dict(left_out)}, config)
@@ -204,8 +203,8 @@ def _noisy_rows(rows: list[Row], corpus: Corpus, config: Config, folder: Path) -
         row, level = job
         path = folder / "noisy" / f"{level:g}dB" / f"{row.keyword}_{Path(row.path).stem}.wav"
         clip = read_audio(row.path, rate)
-        start = int(rng_of(config.training.seed, *path.parts[-2:]).integers(len(noise) - len(clip)))
-        write_wav(path, mix(clip, noise[start : start + len(clip)], level), rate)
+        start = int(rng_of(config.training.seed, *path.parts[-2:]).integers(len(noise)))
+        write_wav(path, mix(clip, np.take(noise, np.arange(start, start + len(clip)), mode="wrap"), level), rate)
         return Row(row.group, row.keyword, row.label, str(path.resolve()))
 
     with ThreadPoolExecutor(config.run.workers) as pool:
@@ -223,7 +222,9 @@ def _synthetic_rows(config: Config, folder: Path) -> list[Row]:
     ):
         if not count:
             continue
-        clips = make_words(folder / f"synthetic_{name}", words, count, config.training.seed, config.run.workers)
+        # The count is in the path: what a voice says before a word colours it, so another number gives other samples.
+        own = folder / f"synthetic_{name}" / str(count)
+        clips = make_words(own, words, count, config.training.seed, config.run.workers)
         rows += [Row("train", word, label_of(word, data.keywords), str(path.resolve())) for word, path in clips]
     return rows
 
