@@ -99,7 +99,6 @@ class DataConfig:
         "synthetic clips of the keywords to add, so that a synthetic voice is no sign of an unknown word",
         minimum=0,
         steps=("prepare",),
-        needs=("--synth_unknown above 0", lambda c: c.data.synth_unknown > 0),
     )
     synth_scale: float = option(
         1.0,
