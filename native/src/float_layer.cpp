@@ -13,10 +13,9 @@ constexpr std::int64_t refresh_share = 64;
 constexpr int refresh_rows = 32;
 
 // Tile products read each weight once for 8 frames; the event form reads it for each frame in which its column fires, but
-// multiplies only then. Cost of a multiplication in the event form over one in the tile form, measured (docs/engine.md):
-// where the weights stay in the core's own caches, and where they come from beyond.
-constexpr double near_cost = 1.2, far_cost = 3.2;
-constexpr std::size_t near_bytes = std::size_t{1} << 19;
+// multiplies only then. Cost of a multiplication in the event form over one in the tile form, measured (docs/engine.md)
+// by where the weights stay: the first-level cache, the core's own caches, or beyond.
+double event_cost(std::size_t bytes) { return bytes <= 16 << 10 ? 0.9 : bytes <= 512 << 10 ? 2.0 : 2.6; }
 
 }  // namespace
 
@@ -133,15 +132,14 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
 bool FloatLayerState::gather_tile(int frames) {
     const LayerShape& shape = layer_.shape;
     const int per_frame = shape.padded_input() + row_padding;
-    const bool near = layer_.input_columns.size() * sizeof(float) <= near_bytes;
-    const double event_cost = near ? near_cost : far_cost;
+    const double cost = event_cost(layer_.input_columns.size() * sizeof(float));
     double events = 0;
     int most = 0;
     for (int t = 0; t < frames; ++t) {
         events += count_[t];
         most = std::max(most, count_[t]);
     }
-    if (events * event_cost <= static_cast<double>(most) * tile_frames) return false;
+    if (events * cost <= static_cast<double>(most) * tile_frames) return false;
     tile_count_ = 0;
     for (int t = 0; t < frames; ++t) {
         for (int k = 0; k < count_[t]; ++k) {
@@ -155,7 +153,7 @@ bool FloatLayerState::gather_tile(int frames) {
         }
     }
     for (int k = 0; k < tile_count_; ++k) slot_[tile_index_[k]] = -1;
-    return events * event_cost > static_cast<double>(tile_count_) * tile_frames;
+    return events * cost > static_cast<double>(tile_count_) * tile_frames;
 }
 
 // h = W_hr (o ∘ tanh(c)): dense, every step.
