@@ -219,10 +219,11 @@ DELTARNN_INLINE void load_optional(float* to, const float* from, Index row, Inde
     }
 }
 
-template <Cell cell, bool hard>
+template <Cell cell>
 void run(const Sequence& job, const BackwardArguments& args, Index first, Index count, Index chunk, float* workspace_base,
          float* grad_ih, float* grad_hh) {
     constexpr int gates = Parts<cell>::gates;
+    const auto gates_of = job.hard ? gates_backward<cell, true> : gates_backward<cell, false>;
     Workspace workspace{workspace_base};
     Group group = allocate(job, first, count, chunk, workspace);
     const Index n = job.hidden, p = job.padded, capacity = chunk * count;
@@ -267,7 +268,7 @@ void run(const Sequence& job, const BackwardArguments& args, Index first, Index 
                 // The rows of one sample lie B rows apart, too far for the hardware to foresee.
                 if (t > 0) prefetch_row(grad_y - job.batch * n, n);
                 if (t > 1) prefetch_row(h_before(job, t - 1, sample), n);
-                gates_backward<cell, hard>(job, group, sample, s, t, row);
+                gates_of(job, group, sample, s, t, row);
             }
             hidden_deltas_backward<gates>(job, args, group, first, count, t, first_step, capacity);
         }
@@ -304,13 +305,8 @@ std::int64_t backward_workspace(const Sequence& job, std::int64_t first, std::in
 
 void backward(const Sequence& job, const BackwardArguments& args, std::int64_t first, std::int64_t count, std::int64_t chunk,
               float* workspace, float* grad_ih, float* grad_hh) {
-    if (job.cell == Cell::gru) {
-        job.hard ? run<Cell::gru, true>(job, args, first, count, chunk, workspace, grad_ih, grad_hh)
-                 : run<Cell::gru, false>(job, args, first, count, chunk, workspace, grad_ih, grad_hh);
-    } else {
-        job.hard ? run<Cell::lstm, true>(job, args, first, count, chunk, workspace, grad_ih, grad_hh)
-                 : run<Cell::lstm, false>(job, args, first, count, chunk, workspace, grad_ih, grad_hh);
-    }
+    const auto run_cell = job.cell == Cell::gru ? run<Cell::gru> : run<Cell::lstm>;
+    run_cell(job, args, first, count, chunk, workspace, grad_ih, grad_hh);
 }
 
 }  // namespace deltarnn::DELTARNN_ISA

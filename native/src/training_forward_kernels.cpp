@@ -163,7 +163,7 @@ DELTARNN_INLINE void lstm_gates(const vf (&m)[4][V], float* h, float* c, float* 
 }
 
 // One step of the running samples: M, gates, h.
-template <Cell cell, bool hard>
+template <Cell cell>
 void advance(const Sequence& job, Group& group, Index first, Index count, Index t, Index chunk_row) {
     constexpr int gates = Parts<cell>::gates, offset = Parts<cell>::hidden_offset;
     const Index p = job.padded, n = job.hidden;
@@ -217,19 +217,21 @@ void advance(const Sequence& job, Group& group, Index first, Index count, Index 
             float* tape = job.tape;
             if (tape != nullptr) tape += ((first + s) * job.steps + t) * tape_parts * p + unit;
             if constexpr (cell == Cell::gru) {
-                gru_gates<hard, V>(m, group.h + s * p + unit, tape, p);
+                float* h = group.h + s * p + unit;
+                job.hard ? gru_gates<true, V>(m, h, tape, p) : gru_gates<false, V>(m, h, tape, p);
             } else {
-                lstm_gates<hard, V>(m, group.h + s * p + unit, group.c + s * p + unit, tape, p);
+                float *h = group.h + s * p + unit, *c = group.c + s * p + unit;
+                job.hard ? lstm_gates<true, V>(m, h, c, tape, p) : lstm_gates<false, V>(m, h, c, tape, p);
             }
         }
     });
 }
 
-template <Cell cell, bool hard>
+template <Cell cell>
 void run(const Sequence& job, const ForwardResult& result, Index first, Index count, Index chunk, float* workspace_base) {
     Workspace workspace{workspace_base};
     Group group = allocate<cell>(job, count, chunk, workspace);
-    const Index n = job.hidden, p = job.padded, i = job.padded_inputs;
+    const Index n = job.hidden, p = job.padded, i = job.padded_inputs, tape_row = Parts<cell>::tape * p;
     for (Index s = 0; s < count; ++s) {
         const Index sample = first + s;
         load_row(group.x_hat + s * i, job.x_hat0 + sample * job.inputs, job.inputs, i);
@@ -252,13 +254,14 @@ void run(const Sequence& job, const ForwardResult& result, Index first, Index co
         input_products<cell>(job, group, first, count, first_step, last_step);
         for (Index t = first_step; t < last_step; ++t) {
             encode_hidden<cell>(job, group, first, count, t);
-            advance<cell, hard>(job, group, first, count, t, (t - first_step) * count);
+            advance<cell>(job, group, first, count, t, (t - first_step) * count);
             for (Index s = 0; s < count; ++s) {
                 float* y = job.y + (t * job.batch + first + s) * n;
                 if (t < length_of(job, first + s)) {
                     store_row(y, group.h + s * p, n);
                 } else {
                     clear(y, n);
+                    if (job.tape != nullptr) clear(job.tape + ((first + s) * job.steps + t) * tape_row, tape_row);
                 }
             }
         }
@@ -294,13 +297,8 @@ std::int64_t forward_workspace(const Sequence& job, std::int64_t count, std::int
 
 void forward(const Sequence& job, const ForwardResult& result, std::int64_t first, std::int64_t count, std::int64_t chunk,
              float* workspace) {
-    if (job.cell == Cell::gru) {
-        job.hard ? run<Cell::gru, true>(job, result, first, count, chunk, workspace)
-                 : run<Cell::gru, false>(job, result, first, count, chunk, workspace);
-    } else {
-        job.hard ? run<Cell::lstm, true>(job, result, first, count, chunk, workspace)
-                 : run<Cell::lstm, false>(job, result, first, count, chunk, workspace);
-    }
+    const auto run_cell = job.cell == Cell::gru ? run<Cell::gru> : run<Cell::lstm>;
+    run_cell(job, result, first, count, chunk, workspace);
 }
 
 }  // namespace deltarnn::DELTARNN_ISA

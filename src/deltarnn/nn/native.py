@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from deltarnn.native import native_core
 from deltarnn.nn.state import (
@@ -295,8 +294,9 @@ class _Differentiable(torch.autograd.Function):
         return results
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError("the native kernels have no second derivatives (create_graph=True): use backend='eager'")
         x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, output, *record = ctx.saved_tensors
         lstm, thx, thh, hard = ctx.options
         grad_output = torch.zeros_like(output) if grads[0] is None else grads[0]

@@ -1,0 +1,338 @@
+"""The native kernels against the eager backend in float64, against finite differences, and against themselves."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization, record_activity
+from deltarnn.nn import eager, native
+from deltarnn.nn.state import DeltaGRUState, DeltaLSTMState, LayerOptions, LayerParameters
+
+_native = pytest.importorskip("deltarnn._native", reason="the native extension is not built")
+
+CELLS = {"GRU": (DeltaGRU, DeltaGRUState, 3), "LSTM": (DeltaLSTM, DeltaLSTMState, 4)}
+TOLERANCE = 1e-4
+GUARD = 2e-5
+
+
+def random(generator: torch.Generator, *shape: int, scale: float = 1.0) -> Tensor:
+    return torch.randn(shape, generator=generator, dtype=torch.float64) * scale
+
+
+def close(actual: Tensor, expected: Tensor) -> bool:
+    """Within TOLERANCE of the largest magnitude expected, or of 0.1 where all are smaller."""
+    return bool((actual.double() - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp(min=0.1))
+
+
+def margin(signal: Tensor, start: Tensor, fired: Tensor, threshold: float) -> float:
+    """How far the closest decision on signal (T, B, N) was from going the other way: min ||v − v̂| − θ|."""
+    memory, closest = start, float("inf")
+    for value, now in zip(signal, fired, strict=True):
+        closest = min(closest, float(((value - memory).abs() - threshold).abs().min()))
+        memory = torch.where(now, value, memory)
+    return closest
+
+
+def evaluate(backend, cell, tensors, grads, options, lengths, dtype):
+    """Everything one backend makes of a case: results and gradients by name, counts, events."""
+    leaves = {name: tensor.to(dtype, copy=True).requires_grad_() for name, tensor in tensors.items()}
+    state = CELLS[cell][1](**{name: leaves[name] for name in CELLS[cell][1]._fields})
+    parameters = LayerParameters(leaves["weight_ih"], leaves["weight_hh"], None)
+    run = getattr(backend, f"{cell.lower()}_sequence")
+    output, final, activity = run(leaves["x"], state, parameters, options, lengths, True)
+    results = {"output": output, "l1": activity.l1_delta_h} | {f"final {k}": v for k, v in final._asdict().items()}
+    sum((value * grads[name].to(dtype)).sum() for name, value in results.items()).backward()
+    results = {name: value.detach() for name, value in results.items()}
+    results |= {f"gradient of {name}": leaf.grad for name, leaf in leaves.items()}
+    counts = [int(getattr(activity, name)) for name in ("zeros_x", "zeros_h", "numel_x", "numel_h")]
+    return results, counts, (activity.fired_x, activity.fired_h)
+
+
+@st.composite
+def cases(draw):
+    cell = draw(st.sampled_from(sorted(CELLS)))
+    steps, batch = draw(st.integers(1, 24)), draw(st.integers(1, 20))
+    inputs, hidden = draw(st.integers(1, 70)), draw(st.integers(1, 80))
+    thresholds = st.sampled_from([0.0, 0.05, 0.3, 5.0])
+    options = LayerOptions(draw(thresholds), draw(thresholds), draw(st.booleans()), None)
+    lengths = torch.tensor(draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch)))
+    lengths = lengths if draw(st.booleans()) else None
+    return cell, (steps, batch, inputs, hidden), options, lengths, draw(st.integers(1, 3)), draw(st.integers(0, 2**30))
+
+
+@pytest.mark.parametrize("isa", _native.available_isas())
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(case=cases())
+def test_equals_eager(isa, case):
+    cell, (steps, batch, inputs, hidden), options, lengths, threads, seed = case
+    generator = torch.Generator().manual_seed(seed)
+    rows = CELLS[cell][2] * hidden
+    tensors = {
+        "x": random(generator, steps, batch, inputs, scale=0.3).cumsum(0),
+        "weight_ih": random(generator, rows, inputs, scale=inputs**-0.5),
+        "weight_hh": random(generator, rows, hidden, scale=hidden**-0.5),
+        "x_hat": random(generator, batch, inputs, scale=0.3),
+        **{name: random(generator, batch, hidden, scale=0.3) for name in ("h", "h_hat", "c")},
+        "m": random(generator, batch, 4 * hidden, scale=0.3),
+    }
+    if cell == "GRU":
+        del tensors["c"]
+    tensors = {name: tensor.float().double() for name, tensor in tensors.items()}
+    shapes = {"output": (steps, batch, hidden), "l1": ()} | {f"final {k}": v.shape for k, v in tensors.items()}
+    grads = {name: random(generator, *shape) for name, shape in shapes.items()}
+
+    expected, counts, fired = evaluate(eager, cell, tensors, grads, options, lengths, torch.float64)
+    before = torch.cat([tensors["h"][None], expected["output"][:-1]])
+    for signal, start, events, threshold in (
+        (tensors["x"], tensors["x_hat"], fired[0], options.thx),
+        (before, tensors["h_hat"], fired[1], options.thh),
+    ):
+        # At threshold 0 nothing is decided but the counts, by whether a difference is exactly 0.
+        assume(threshold == 0 or margin(signal, start, events, threshold) > GUARD)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DELTARNN_ISA", isa)
+        patch.setattr(torch, "get_num_threads", lambda: threads)
+        actual, actual_counts, actual_fired = evaluate(native, cell, tensors, grads, options, lengths, torch.float32)
+    for name, value in expected.items():
+        assert close(actual[name], value), name
+    assert actual_counts[2:] == counts[2:]
+    for index, threshold in enumerate((options.thx, options.thh)):
+        if threshold > 0:
+            assert actual_counts[index] == counts[index]
+            assert torch.equal(actual_fired[index], fired[index])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_whole_networks_equal_eager(cell: str, bidirectional: bool):
+    layer_type = CELLS[cell][0]
+    options = {"num_layers": 3, "bidirectional": bidirectional, "thx": 0.06, "thh": 0.11}
+    torch.manual_seed(5)
+    fast = layer_type(7, 12, **options)
+    slow = layer_type(7, 12, **options, backend="eager").double()
+    slow.load_state_dict(fast.state_dict())
+    x = (torch.randn(18, 4, 7) * 0.3).cumsum(0)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor([18, 9, 13, 1]), enforce_sorted=False)
+    runs = {}
+    for layer in (fast, slow):
+        with record_activity(layer) as activity:
+            output, _ = layer(packed.to(layer.weight_ih_l0.dtype))
+        (output.data.square().sum() + 0.01 * activity.l1_delta_h).backward()
+        runs[layer] = activity.sparsity_x, activity.sparsity_h
+        assert 0.1 < activity.sparsity_h < 0.98
+    assert fast.backend_used == "native (events)"
+    assert runs[fast] == runs[slow]
+    for name, parameter in slow.named_parameters():
+        assert close(fast.get_parameter(name).grad, parameter.grad), name
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.2, 0.1)])
+def test_gradients_are_finite_differences(cell: str, thresholds: tuple[float, float]):
+    """Along random directions, of a loss that has every output in it. Steps that change an event are left out."""
+    torch.manual_seed(3)
+    layer = CELLS[cell][0](5, 9, thx=thresholds[0], thh=thresholds[1])
+    x = (torch.randn(8, 2, 5) * 0.4).cumsum(0).requires_grad_()
+    weights = torch.randn(8, 2, 9)
+
+    def loss(x: Tensor) -> tuple[Tensor, Tensor]:
+        with record_activity(layer, events=True) as activity:
+            output, state = layer(x, layer.initial_state(2))
+        finals = sum(part.sum() for part in state[0])
+        total = (output * weights).sum() + 0.1 * activity.l1_delta_h + 0.1 * finals
+        return total, torch.cat(activity.events[0], dim=-1)
+
+    loss(x)[0].backward()
+    values = [x, *layer.parameters()]
+    grads = [value.grad.clone() for value in values]
+    checked = 0
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+        for value, grad in zip(values, grads, strict=True):
+            direction, step = torch.randn(value.shape, generator=generator), 3e-4
+            with torch.no_grad():
+                value += step * direction
+                after, fired_after = loss(x)
+                value -= 2 * step * direction
+                before, fired_before = loss(x)
+                value += step * direction
+            if torch.equal(fired_after, fired_before):
+                slope = float((after.double() - before.double()) / (2 * step))
+                assert slope == pytest.approx(float((grad * direction).sum()), rel=0.02, abs=0.05)
+                checked += 1
+    assert checked >= 8
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.2, 0.05)])
+def test_chunks_equal_the_whole(cell: str, thresholds: tuple[float, float]):
+    torch.manual_seed(0)
+    layer = CELLS[cell][0](16, 33, thx=thresholds[0], thh=thresholds[1])
+    x = (torch.randn(40, 5, 16) * 0.3).cumsum(0)
+
+    def run(*cuts: int) -> tuple[Tensor, list[Tensor]]:
+        layer.zero_grad()
+        state, outputs = layer.initial_state(5), []
+        for chunk in x.tensor_split(cuts):
+            output, state = layer(chunk, state)
+            outputs.append(output)
+        output = torch.cat(outputs)
+        (output.square().sum() + state[0].m.sum()).backward()
+        return output, [parameter.grad.clone() for parameter in layer.parameters()]
+
+    whole, whole_grads = run()
+    parts, part_grads = run(1, 17, 30)
+    assert torch.allclose(parts, whole, atol=1e-5)
+    for part, expected in zip(part_grads, whole_grads, strict=True):
+        assert close(part, expected.double())
+
+
+def run_with_threads(layer: torch.nn.Module, x: Tensor, threads: int) -> list[Tensor]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        layer.zero_grad()
+        x = x.clone().requires_grad_()
+        output, _ = layer(x)
+        output.square().sum().backward()
+        return [output.detach(), x.grad, *(parameter.grad.clone() for parameter in layer.parameters())]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_threads(cell: str, threshold: float):
+    torch.manual_seed(0)
+    layer = CELLS[cell][0](16, 40, num_layers=2, thx=threshold, thh=threshold)
+    x = (torch.randn(30, 11, 16) * 0.3).cumsum(0)
+    one, three = run_with_threads(layer, x, 1), run_with_threads(layer, x, 3)
+    for first, second in zip(three, run_with_threads(layer, x, 3), strict=True):
+        assert torch.equal(first, second)  # deterministic for one number of threads
+    assert torch.equal(one[0], three[0])
+    assert torch.equal(one[1], three[1])
+    for first, second in zip(one[2:], three[2:], strict=True):
+        assert close(first, second.double())
+
+
+def test_works_in_a_forked_process():
+    """A child has none of its parent's threads; waiting for them would never end."""
+    code = (
+        "import os, torch; from deltarnn import DeltaGRU; torch.set_num_threads(2)\n"
+        "layer, x = DeltaGRU(4, 8, thx=0.1, thh=0.1), torch.randn(6, 4, 4)\n"
+        "with torch.no_grad():\n"
+        "    y = layer(x)[0]; child = os.fork()\n"
+        "    if child == 0: os._exit(0 if torch.equal(layer(x)[0], y) else 1)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_operators_are_well_formed(cell: str):
+    """Schemas, fake kernels (also with symbolic shapes), autograd."""
+    torch.manual_seed(0)
+    lstm, rows = cell == "LSTM", CELLS[cell][2] * 6
+    state = [torch.randn(3, 4), torch.randn(3, 6), torch.randn(3, 6), torch.randn(3, 6) if lstm else torch.empty(0)]
+    tensors = [torch.randn(5, 3, 4), *state, torch.randn(3, 24), torch.randn(rows, 4), torch.randn(rows, 6)]
+    for training in (False, True):
+        inputs = [tensor.clone().requires_grad_(training) for tensor in tensors]
+        arguments = (lstm, *inputs, torch.tensor([5, 2, 1]), 0.3, 0.1, False, training)
+        torch.library.opcheck(torch.ops.deltarnn.sequence.default, arguments)
+
+
+def test_compiles_without_a_break():
+    layer = DeltaGRU(4, 8, thx=0.1, thh=0.1)
+    x = torch.randn(6, 3, 4)
+    compiled = torch.compile(lambda x: layer(x)[0], fullgraph=True, backend="aot_eager")
+    output = compiled(x)
+    output.sum().backward()
+    grads = [parameter.grad.clone() for parameter in layer.parameters()]
+    layer.zero_grad()
+    expected = layer(x)[0]
+    expected.sum().backward()
+    assert torch.equal(output, expected)
+    for grad, parameter in zip(grads, layer.parameters(), strict=True):
+        assert torch.allclose(grad, parameter.grad)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_nan_shows(cell: str, threshold: float):
+    layer = CELLS[cell][0](4, 20, thx=threshold, thh=threshold)
+    x = torch.zeros(6, 2, 4)
+    x[2, 1, 3] = float("nan")
+    output = layer(x)[0]
+    assert output[2:, 1].isnan().all()
+    assert not output[:2].isnan().any()
+    assert not output[:, 0].isnan().any()
+
+
+def test_layouts_of_memory():
+    """Batch-first input arrives transposed, and a column of a larger tensor with gaps between its elements."""
+    torch.manual_seed(0)
+    layer = DeltaGRU(3, 8, thx=0.1, thh=0.1)
+    x = torch.randn(5, 2, 3)
+    expected = layer(x)[0]
+    assert torch.equal(layer(x.transpose(0, 1).contiguous().transpose(0, 1))[0], expected)
+    assert torch.equal(layer(torch.stack([x, x], dim=-1)[..., 0])[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "convert", "reason"),
+    [
+        (lambda: DeltaGRU(3, 4), lambda layer: layer.double(), "float64"),
+        (lambda: DeltaLSTM(3, 4, proj_size=2), lambda layer: layer, "projection"),
+        (
+            lambda: DeltaGRU(3, 4, quantization=Quantization(QFormat(3, 5), QFormat(1, 7), QFormat(2, 6))),
+            lambda layer: layer.eval(),
+            "quantised",
+        ),
+    ],
+)
+def test_says_what_it_cannot_do(make, convert, reason: str):
+    layer = convert(make())
+    x = torch.zeros(2, 1, 3, dtype=layer.weight_ih_l0.dtype)
+    layer(x)
+    assert layer.backend_used.startswith("eager (")
+    assert reason in layer.backend_used
+    layer.backend = "native"
+    with pytest.raises(ValueError, match=reason):
+        layer(x)
+
+
+def test_says_what_it_used():
+    layer, x = DeltaGRU(3, 4, thx=0.1, thh=0.0), torch.zeros(2, 1, 3)
+    layer(x)
+    assert layer.backend_used == "native (events for inputs, held-state products for hidden states)"
+    layer.thh = 0.1
+    layer(x)
+    assert layer.backend_used == "native (events)"
+    layer.thx = layer.thh = 0
+    layer(x)
+    assert layer.backend_used == "native (held-state products)"
+
+
+def test_the_operator_refuses_what_does_not_fit():
+    zeros = torch.zeros
+    arguments = [False, zeros(2, 1, 3), zeros(1, 3), zeros(1, 4), zeros(1, 4), zeros(0), zeros(1, 16), zeros(12, 3)]
+    rest = [zeros(12, 4), None, 0.1, 0.1, False, False]
+    torch.ops.deltarnn.sequence(*arguments, *rest)
+    for index, wrong in ((3, zeros(1, 5)), (6, zeros(1, 12)), (7, zeros(12, 2)), (2, zeros(1, 3).double())):
+        with pytest.raises(ValueError, match="must be"):
+            torch.ops.deltarnn.sequence(*arguments[:index], wrong, *arguments[index + 1 :], *rest)
+    with pytest.raises(ValueError, match="lengths"):
+        torch.ops.deltarnn.sequence(*arguments, rest[0], torch.tensor([3]), *rest[2:])
+
+
+def test_second_derivatives_are_refused():
+    layer, x = DeltaGRU(3, 4), torch.randn(2, 1, 3, requires_grad=True)
+    with pytest.raises(RuntimeError, match="second derivatives"):
+        torch.autograd.grad(layer(x)[0].sum(), x, create_graph=True)
