@@ -59,7 +59,7 @@ int encode(const float* value, float* memory, float threshold, int n, std::int32
 
 void add_columns_of(float* acc, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                     const float* delta, int count, int rows) {
-    constexpr int pass = 8;
+    constexpr int pass = pass_columns;
     const float* columns[2 * pass];
     for (int k = 0; k < count; k += pass) {
         const int here = count - k < pass ? count - k : pass;

@@ -78,9 +78,10 @@ def test_instruction_sets_agree_over_long_streams(name: str) -> None:
 def test_dense_tiles_and_events_give_the_same(name: str) -> None:
     """A wide input layer, so that `run` takes products of whole tiles where most columns fire."""
     torch.manual_seed(0)
-    layer = DeltaLSTM(600, 70, thx=0.25, thh=0.0, backend="eager").eval()
-    frames = signal(43, 600, 3, 2.0)
-    frames[20:30] = frames[20]  # nothing fires in part of the tiles
+    layer = DeltaLSTM(600, 70, thx=0.01, thh=0.0, backend="eager").eval()
+    frames = np.random.default_rng(0).normal(scale=0.3, size=(43, 600)).astype(np.float32)  # nearly all fire
+    frames[12:14] = frames[11]  # but not in all frames of a tile
+    frames[20:30] = frames[19]
     engine = compiled(layer, name)
     by_run = engine.run(frames)
     np.testing.assert_allclose(by_run, eager(layer, frames), rtol=0, atol=1e-5)

@@ -26,7 +26,7 @@ DELTARNN_INLINE void add_some_columns(float* acc, const float* const* columns, c
     }
     for (int row = 0; row < rows; row += lanes) {
         vf even = load(acc + row), odd = {};
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int k = 0; k < count; ++k) {
             vf& sum = k % 2 == 0 ? even : odd;
             sum = fma(load(column[k] + row), delta[k], sum);
@@ -38,11 +38,19 @@ DELTARNN_INLINE void add_some_columns(float* acc, const float* const* columns, c
 
 }  // namespace detail
 
+// Columns of one pass: each more saves traffic with acc, until pointers and sums no longer fit into registers.
+constexpr int pass_columns = 12;
+
 // acc[0:rows] += Σ_k columns[k][0:rows]·deltas[k], k < count. rows is a multiple of 16.
 DELTARNN_INLINE void add_columns(float* acc, const float* const* columns, const float* deltas, int count, int rows) {
     int k = 0;
-    for (; k + 8 <= count; k += 8) {
-        detail::add_some_columns<8>(acc, columns + k, deltas + k, rows, k + 16 <= count ? columns + k + 8 : nullptr);
+    for (; k + pass_columns <= count; k += pass_columns) {
+        const bool more = k + 2 * pass_columns <= count;
+        detail::add_some_columns<pass_columns>(acc, columns + k, deltas + k, rows, more ? columns + k + pass_columns : nullptr);
+    }
+    if (k + 8 <= count) {
+        detail::add_some_columns<8>(acc, columns + k, deltas + k, rows, nullptr);
+        k += 8;
     }
     if (k + 4 <= count) {
         detail::add_some_columns<4>(acc, columns + k, deltas + k, rows, nullptr);

@@ -64,12 +64,12 @@ def run(output: Path, quick: bool) -> None:
     results = []
     for cell in CELLS:
         for sizes in SIZES:
-            results.append(measure(cell, sizes, repetitions=10 if quick else 100))
+            results.append(measure(cell, sizes, repetitions=5 if quick else 60))
             print(table(results[-1]), flush=True)
     (output / "engine.md").write_text("\n".join(map(table, results)))
     record = {
         "machine": machine(),
-        "repetitions": 10 if quick else 100,
+        "repetitions": 5 if quick else 60,
         "results": [asdict(result) for result in results],
     }
     (output / "engine.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
@@ -80,7 +80,7 @@ def measure(cell: str, sizes: Sizes, repetitions: int) -> Result:
     """Time every peer and every case of the engine in turn, in this process; then the peers that use two threads."""
     inputs, hidden, _ = sizes
     dense = lively_layer(cell, sizes)
-    steps = 51200 // hidden if hidden < 512 else 16  # of one call: about a millisecond, shorter than a time slice
+    steps = 200 if hidden < 512 else 50  # of one call
     peers = _dense_peers(dense, random_changes(SEQUENCE, inputs, 0.0), threads=1)
     engines: dict[tuple[str, float], tuple[Engine, Engine]] = {}
     for target in SPARSITIES:

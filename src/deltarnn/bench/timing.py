@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+REPETITION_SECONDS = 4e-3
+
 
 @dataclass(frozen=True)
 class Times:
@@ -30,29 +32,41 @@ class Times:
 def interleaved(peers: Mapping[str, tuple[Callable[[], Any], int]], repetitions: int) -> dict[str, Times]:
     """Time peers in turn, so that whatever else the machine does meets all of them alike.
 
+    A repetition of a peer is as many calls as take a few milliseconds: it brings its own weights back into the caches,
+    which the peer before it has filled with others.
+
     Parameters
     ----------
-    peers: name -> (function, units of work in one call). Each is called twice untimed first.
-    repetitions: timed calls of each.
+    peers: name -> (function, units of work in one call).
+    repetitions: timed repetitions of each.
     """
+    calls = {name: _calls_of_a_repetition(function) for name, (function, _) in peers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in peers}
-    for function, _ in peers.values():
-        function()
-        function()
     gc.collect()
     gc.disable()
     try:
         for _ in range(repetitions):
             for name, (function, units) in peers.items():
                 start = time.perf_counter()
-                function()
-                seconds[name].append((time.perf_counter() - start) / units)
+                for _ in range(calls[name]):
+                    function()
+                seconds[name].append((time.perf_counter() - start) / (units * calls[name]))
     finally:
         gc.enable()
     return {
         name: Times(*(float(np.percentile(values, part)) for part in (0, 25, 50, 90)))
         for name, values in seconds.items()
     }
+
+
+def _calls_of_a_repetition(function: Callable[[], Any]) -> int:
+    function()
+    shortest = float("inf")
+    for _ in range(3):
+        start = time.perf_counter()
+        function()
+        shortest = min(shortest, time.perf_counter() - start)
+    return max(1, round(REPETITION_SECONDS / shortest))
 
 
 def machine() -> dict[str, Any]:
