@@ -163,6 +163,7 @@ def test_feature_files_are_checked(tmp_path):
     file.write_text(json.dumps({"n_filt": 20, "channel_scale": 2, "remove_offset": 1}))
     config = resolve({"cfg_feat": str(file)})
     assert config.features.n_filt == 20
+    assert resolve({"cfg_feat": str(file), "n_filt": "24"}).features.n_filt == 24
     assert [note.split(": ")[1] for note in config.notes] == [
         "channel_scale does nothing",
         "remove_offset does nothing",

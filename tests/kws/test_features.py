@@ -74,6 +74,23 @@ def test_again_makes_only_what_is_missing_or_old(tiny_corpus, capsys):
         feature_paths(config)
     feature(config)
     feature_paths(config)
+    description = read_description(config)
+    for row, clip in zip(description.group("train"), load_audio(config, description, "train"), strict=True):
+        np.testing.assert_array_equal(clip[-11000:], read_audio(row.path)[-11000:])  # the cache follows the description
+
+
+def test_an_edited_feature_file_makes_features_old(tiny_corpus):
+    file = tiny_corpus / "mine.json"
+    file.write_text(json.dumps({"n_filt": 12}))
+    config = configure(tiny_corpus, cfg_feat=str(file))
+    prepare(config)
+    feature(config)
+    file.write_text(json.dumps({"n_filt": 14}))
+    config = configure(tiny_corpus, cfg_feat=str(file))
+    with pytest.raises(ValueError, match="older than"):
+        feature_paths(config)
+    feature(config)
+    assert load_features(feature_paths(config)["train"]).features.shape[2] == 14
 
 
 def test_other_options_get_a_folder_of_their_own(tiny_corpus):

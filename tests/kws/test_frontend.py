@@ -125,7 +125,9 @@ def test_tone_level_and_channel():
 
 
 def test_digital_silence_gives_the_floor():
-    np.testing.assert_allclose(LogFilterBank()(np.zeros(16000, np.int16)), 20 * np.log10(np.finfo(float).eps))
+    for bank in (LogFilterBank(), LogFilterBank(gain_ctrl=True)):
+        np.testing.assert_allclose(bank(np.zeros(16000, np.int16)), 20 * np.log10(np.finfo(float).eps))
+    assert (LogFilterBank(floor=80)(np.zeros(16000, np.int16)) == 80).all()
 
 
 def test_iir_channel_passes_its_own_tone():

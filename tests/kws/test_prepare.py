@@ -60,6 +60,15 @@ def test_validation_and_test_speakers_never_train(tiny_corpus, capsys):
     assert "left out 1 clips: of validation speakers in train" in out
 
 
+def test_the_testing_list_takes_clips_out_of_training(tiny_corpus):
+    (tiny_corpus / TRAIN / "testing_list.txt").write_text("yes/a0000003_nohash_0.wav\nno/a0000007_nohash_1.wav\n")
+    prepare(configure(tiny_corpus))
+    counts = Counter((r["group"], r["keyword"]) for r in table(tiny_corpus))
+    assert (counts["train", "yes"], counts["train", "no"]) == (11, 12)
+    assert counts["validation", "no"] == 3
+    assert not any("yes/a0000003_nohash_0" in r["path"] for r in table(tiny_corpus))
+
+
 def test_silence_is_noise_at_three_levels_apart_for_validation(tiny_corpus):
     prepare(configure(tiny_corpus))
     for row in table(tiny_corpus):
