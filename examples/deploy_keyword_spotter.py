@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from deltarnn import record_activity
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.qformat import Quantization
@@ -51,7 +52,7 @@ def main() -> None:
             path = arguments.models / f"{cell}_{stage.split(',')[0]}.safetensors"
             results[f"{cell} {stage}"] = measure(path, stage, frames, features.labels)
     print_table(results)
-    (arguments.out).mkdir(parents=True, exist_ok=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n")
 
     deploy(arguments.models, frames, arguments.out)
@@ -66,18 +67,19 @@ def measure(path: Path, stage: str, frames: np.ndarray, labels: np.ndarray) -> d
         # The float model's weights may be wider than Q1.7: a model as stored in its formats is clipped to them.
         model = replace(model, quantization=Quantization())
         model = replace(model, layers=tuple(replace(layer, **rounded(layer)) for layer in model.layers))
-    row: dict = {}
     if model.quantization is None:
-        with torch.no_grad():
+        with torch.no_grad(), record_activity(module) as activity:
             scores, _ = module(torch.from_numpy(frames).float())
+        row = {"zero deltas x": activity.sparsity_x, "zero deltas h": activity.sparsity_h}
+        weights = [model.layers[0].weight_ih, model.layers[0].weight_hh]
     else:
         network = IntegerNetwork.convert(model)
         run = network.run(frames)
         scores = torch.from_numpy(network.to_float(run.output))
         layer = run.layers[0]
-        row["zero deltas x"], row["zero deltas h"] = 1 - layer.fired_x.mean(), 1 - layer.fired_h.mean()
-        stored = [network.layers[0].weight_ih, network.layers[0].weight_hh]
-        row["zero weights"] = sum((w == 0).sum() for w in stored) / sum(w.size for w in stored)
+        row = {"zero deltas x": 1 - layer.fired_x.mean(), "zero deltas h": 1 - layer.fired_h.mean()}
+        weights = [network.layers[0].weight_ih, network.layers[0].weight_hh]
+    row["zero weights"] = sum((w == 0).sum() for w in weights) / sum(w.size for w in weights)
     row["accuracy"] = float((rule(scores).numpy() == labels).mean())
     return {name: float(value) for name, value in row.items()}
 
@@ -88,10 +90,11 @@ def rounded(layer) -> dict[str, float]:
 
 def print_table(results: dict[str, dict]) -> None:
     columns = ("accuracy", "zero deltas x", "zero deltas h", "zero weights")
-    print("| model | " + " | ".join(columns) + " |\n|---" * 1 + "|---" * len(columns) + "|")
+    print("| model | " + " | ".join(columns) + " |")
+    print("|---" * (1 + len(columns)) + "|")
     for name, row in results.items():
         cell, stage = name.split(" ", 1)
-        values = " | ".join(f"{row[c]:.1%}" if c in row else "–" for c in columns)
+        values = " | ".join(f"{row[c]:.1%}" for c in columns)
         print(f"| {cell.upper()}, {STAGES[stage]} | {values} |")
 
 
