@@ -20,7 +20,7 @@ void dot_rows(const Sequence& job, const Group& group, const Side& side, const f
             for (Index s = 0; s < count; ++s) {
                 const std::int32_t* begin = side.begin + t * count + s;
                 if (begin[0] == begin[1]) continue;
-                const float* from = group.rows_s + (((t - chunk_start) * count + s) * 4 + side.offset) * p + unit;
+                const float* from = group.rows_s + ((t - chunk_start) * count + s) * group.row_stride + side.offset * p + unit;
                 vf row[gates][V];
 #pragma GCC unroll 4
                 for (int g = 0; g < gates; ++g) {
@@ -35,28 +35,27 @@ void dot_rows(const Sequence& job, const Group& group, const Side& side, const f
 
 // gᵀ W of `count` rows of g, into `to`.
 template <int gates>
-void row_products(const Side& side, const float* g, Index p, Index count, const float* weights, float* to) {
-    const Strides rows{4 * p, 1}, right{side.padded, lanes}, result{side.padded, lanes};
+void row_products(const Side& side, const float* g, Index g_stride, Index p, Index count, const float* weights, float* to) {
+    const Strides rows{g_stride, 1}, right{side.padded, lanes}, result{side.padded, lanes};
     const Index vectors = side.padded / lanes;
+    const float* from = g + side.offset * p;
     Index v = 0;
     for (; v + 3 <= vectors; v += 3) {
-        product<3>(count, g + side.offset * p, rows, weights + v * lanes, right, to + v * lanes, result, gates * p, false);
+        product<3>(count, from, rows, weights + v * lanes, right, to + v * lanes, result, gates * p, false);
     }
     for (; v < vectors; ++v) {
-        product<1>(count, g + side.offset * p, rows, weights + v * lanes, right, to + v * lanes, result, gates * p, false);
+        product<1>(count, from, rows, weights + v * lanes, right, to + v * lanes, result, gates * p, false);
     }
 }
 
 // Takes note of an event for the gradient of its weight column.
-DELTARNN_INLINE void file_by_column(const Side& side, Index column, Index row, float value, Index capacity) {
-    const Index place = column * capacity + side.column_count[column]++;
-    side.column_row[place] = static_cast<std::int32_t>(row);
-    side.column_value[place] = value;
+DELTARNN_INLINE void file_by_column(const Side& side, Index column, Index row, float value) {
+    side.columns[column * side.column_stride + side.column_count[column]++] = {static_cast<std::int32_t>(row), value};
 }
 
 // ∂loss/∂W of the chunk's rows, added to the packed gradient.
 template <int gates>
-void weight_gradient(const Sequence& job, const Group& group, const Side& side, Index rows, Index capacity, float* grad) {
+void weight_gradient(const Sequence& job, const Group& group, const Side& side, Index rows, float* grad) {
     const Index p = job.padded;
     for_each_block(p, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
@@ -65,7 +64,7 @@ void weight_gradient(const Sequence& job, const Group& group, const Side& side, 
         if (side.held) {
             for (int v = 0; v < V; ++v) {
                 product<gates>(side.n, side.difference, {1, side.padded}, group.rows_g + side.offset * p + unit + v * lanes,
-                               {4 * p, p}, block + v * lanes, {stride, V * lanes}, rows, true);
+                               {group.row_stride, p}, block + v * lanes, {stride, V * lanes}, rows, true);
             }
             return;
         }
@@ -83,9 +82,10 @@ void weight_gradient(const Sequence& job, const Group& group, const Side& side, 
 #pragma GCC unroll 4
                     for (int v = 0; v < W; ++v) sums[g][v] = load(column + (g * V + v) * lanes);
                 }
-                for (Index k = j * capacity; k < j * capacity + events; ++k) {
-                    const float* row = from + side.column_row[k] * 4 * p;
-                    const vf value = splat(side.column_value[k]);
+                const ColumnEvent* list = side.columns + j * side.column_stride;
+                for (Index k = 0; k < events; ++k) {
+                    const float* row = from + list[k].row;
+                    const vf value = splat(list[k].value);
 #pragma GCC unroll 4
                     for (int g = 0; g < gates; ++g) {
 #pragma GCC unroll 4
@@ -105,12 +105,10 @@ void weight_gradient(const Sequence& job, const Group& group, const Side& side, 
     }
 }
 
-DELTARNN_INLINE float sign(float value) { return value > 0.0f ? 1.0f : value < 0.0f ? -1.0f : 0.0f; }
-
 // Through the deltas of h_{t−1}: dh gains what they pass on.
 template <int gates>
 void hidden_deltas_backward(const Sequence& job, const BackwardArguments& args, Group& group, Index first, Index count,
-                            Index t, Index chunk_start, Index capacity) {
+                            Index t, Index chunk_start) {
     Side& side = group.h;
     const Index p = job.padded, chunk_row = (t - chunk_start) * count;
     if (!side.held) {
@@ -122,16 +120,16 @@ void hidden_deltas_backward(const Sequence& job, const BackwardArguments& args, 
             for (Index k = begin[0]; k < begin[1]; ++k) {
                 const Index j = side.events.index[k];
                 const float value = side.events.value[k];
-                const float d = side.dots[k] + args.grad_l1 * sign(value);
+                const float d = side.dots[k] + args.grad_l1 * __builtin_copysignf(1.0f, value);  // no event is 0
                 dh[j] += d + q[j];
                 q[j] = -d;
-                file_by_column(side, j, chunk_row + s, value, capacity);
+                file_by_column(side, j, (chunk_row + s) * group.row_stride, value);
             }
         }
         return;
     }
     float* products = side.product + chunk_row * p;
-    row_products<gates>(side, group.rows_g + chunk_row * 4 * p, p, count, args.rows_hh, products);
+    row_products<gates>(side, group.rows_g + chunk_row * group.row_stride, group.row_stride, p, count, args.rows_hh, products);
     for (Index s = 0; s < count; ++s) {
         const Index sample = first + s;
         float* difference = side.difference + (chunk_row + s) * p;
@@ -157,13 +155,14 @@ void hidden_deltas_backward(const Sequence& job, const BackwardArguments& args, 
 // Through the deltas of the chunk's inputs.
 template <int gates>
 void input_deltas_backward(const Sequence& job, const BackwardArguments& args, Group& group, Index first, Index count,
-                           Index first_step, Index last_step, Index capacity) {
+                           Index first_step, Index last_step) {
     Side& side = group.x;
     const Index p = job.padded, n = side.n;
     const bool wanted = args.grad_x != nullptr || args.grad_x_hat0 != nullptr;
     if (wanted && !side.held) dot_rows<gates>(job, group, side, job.packed_ih, count, first_step, first_step, last_step);
     if (wanted && side.held) {
-        row_products<gates>(side, group.rows_g, p, (last_step - first_step) * count, args.rows_ih, side.product);
+        row_products<gates>(side, group.rows_g, group.row_stride, p, (last_step - first_step) * count, args.rows_ih,
+                            side.product);
     }
     for (Index t = last_step - 1; t >= first_step; --t) {
         for (Index s = 0; s < count; ++s) {
@@ -176,7 +175,7 @@ void input_deltas_backward(const Sequence& job, const BackwardArguments& args, G
                 const std::int32_t* begin = side.begin + t * count + s;
                 for (Index k = begin[0]; k < begin[1]; ++k) {
                     const Index j = side.events.index[k];
-                    file_by_column(side, j, row, side.events.value[k], capacity);
+                    file_by_column(side, j, row * group.row_stride, side.events.value[k]);
                     if (!wanted) continue;
                     if (grad != nullptr) grad[j] = side.dots[k] + q[j];
                     q[j] = -side.dots[k];
@@ -203,7 +202,7 @@ void input_deltas_backward(const Sequence& job, const BackwardArguments& args, G
 template <int gates>
 void subtract_start(const Sequence& job, const Group& group, const Side& side, Index first, Index count, const float* weights) {
     if (!side.held) return;
-    row_products<gates>(side, group.sums, job.padded, count, weights, side.product);
+    row_products<gates>(side, group.sums, 4 * job.padded, job.padded, count, weights, side.product);
     for (Index s = 0; s < count; ++s) {
         if (length_of(job, first + s) == 0) continue;
         float* q = side.q + s * side.padded;
@@ -226,7 +225,7 @@ void run(const Sequence& job, const BackwardArguments& args, Index first, Index 
     const auto gates_of = job.hard ? gates_backward<cell, true> : gates_backward<cell, false>;
     Workspace workspace{workspace_base};
     Group group = allocate(job, first, count, chunk, workspace);
-    const Index n = job.hidden, p = job.padded, capacity = chunk * count;
+    const Index n = job.hidden, p = job.padded;
 
     for (Index s = 0; s < count; ++s) {
         const Index sample = first + s;
@@ -259,7 +258,7 @@ void run(const Sequence& job, const BackwardArguments& args, Index first, Index 
             for (Index s = 0; s < count; ++s) {
                 const Index sample = first + s, row = (t - first_step) * count + s;
                 if (t >= length_of(job, sample)) {
-                    if (group.x.held || group.h.held) clear(group.rows_g + row * 4 * p, 4 * p);
+                    if (group.x.held || group.h.held) clear(group.rows_g + row * group.row_stride, 4 * p);
                     continue;
                 }
                 const float* grad_y = args.grad_y + (t * job.batch + sample) * n;
@@ -270,12 +269,12 @@ void run(const Sequence& job, const BackwardArguments& args, Index first, Index 
                 if (t > 1) prefetch_row(h_before(job, t - 1, sample), n);
                 gates_of(job, group, sample, s, t, row);
             }
-            hidden_deltas_backward<gates>(job, args, group, first, count, t, first_step, capacity);
+            hidden_deltas_backward<gates>(job, args, group, first, count, t, first_step);
         }
         const Index rows = (last_step - first_step) * count;
-        input_deltas_backward<gates>(job, args, group, first, count, first_step, last_step, capacity);
-        weight_gradient<gates>(job, group, group.x, rows, capacity, grad_ih);
-        weight_gradient<gates>(job, group, group.h, rows, capacity, grad_hh);
+        input_deltas_backward<gates>(job, args, group, first, count, first_step, last_step);
+        weight_gradient<gates>(job, group, group.x, rows, grad_ih);
+        weight_gradient<gates>(job, group, group.h, rows, grad_hh);
         last_step = first_step;
     }
 

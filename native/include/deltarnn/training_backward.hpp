@@ -7,6 +7,18 @@
 namespace deltarnn::DELTARNN_ISA {
 namespace {
 
+// An event as its weight column sees it: where its row of S begins, and Δ.
+struct ColumnEvent {
+    std::int32_t row;
+    float value;
+};
+
+// A row length of an odd number of cache lines, so that the same place of many rows does not compete for the same sets of a cache.
+DELTARNN_INLINE Index spread(Index floats) {
+    const Index lines = (floats + 15) / 16;
+    return (lines % 2 == 0 ? lines + 1 : lines) * 16;
+}
+
 // The events of one side (inputs, or hidden states), of a group of samples.
 struct Side {
     Index n, padded, words;  // elements, padded to 16, words of a mask
@@ -18,8 +30,8 @@ struct Side {
     Events events;
     std::int32_t* begin;         // (T, count), and the end
     std::int32_t* column_count;  // (n,)
-    std::int32_t* column_row;    // (n, chunk rows)
-    float* column_value;         // (n, chunk rows)
+    ColumnEvent* columns;        // (n, column_stride)
+    Index column_stride;
     float* dots;                 // W[:, j]·S of each event
     // Held-state products.
     float* difference;  // (chunk rows, padded): v̂_t − v̂_0
@@ -30,7 +42,8 @@ struct Group {
     Side x, h;
     float *dh, *dc;            // (count, P)
     float* sums;               // S: (count, 4, P)
-    float *rows_s, *rows_g;    // of the chunk: (rows, 4, P)
+    float *rows_s, *rows_g;    // of the chunk: rows of (4, P), row_stride apart
+    Index row_stride;
 };
 
 Side allocate_side(Index n, Index words, bool held, int offset, Index events, Index steps, Index count, Index chunk,
@@ -47,8 +60,8 @@ Side allocate_side(Index n, Index words, bool held, int offset, Index events, In
     side.events = workspace.events(held ? 0 : events);
     side.begin = workspace.integers(held ? 0 : count * steps + 1);
     side.column_count = workspace.integers(held ? 0 : n);
-    side.column_row = workspace.integers(held ? 0 : n * rows);
-    side.column_value = workspace.floats(held ? 0 : n * rows);
+    side.column_stride = spread(2 * rows) / 2;
+    side.columns = reinterpret_cast<ColumnEvent*>(workspace.floats(held ? 0 : 2 * n * side.column_stride));
     side.dots = workspace.floats(held ? 0 : events + lanes);
     side.difference = workspace.floats(held ? rows * padded : 0);
     side.product = workspace.floats(held ? rows * padded : 0);
@@ -70,8 +83,9 @@ Group allocate(const Sequence& job, Index first, Index count, Index chunk, Works
     group.dh = workspace.floats(count * p);
     group.dc = workspace.floats(job.cell == Cell::lstm ? count * p : 0);
     group.sums = workspace.floats(count * 4 * p);
-    group.rows_s = workspace.floats(held_x && held_h ? 0 : rows * 4 * p);
-    group.rows_g = workspace.floats(held_x || held_h ? rows * 4 * p : 0);
+    group.row_stride = spread(4 * p);
+    group.rows_s = workspace.floats(held_x && held_h ? 0 : rows * group.row_stride);
+    group.rows_g = workspace.floats(held_x || held_h ? rows * group.row_stride : 0);
     return group;
 }
 
@@ -128,8 +142,8 @@ void gates_backward(const Sequence& job, Group& group, Index sample, Index s, In
     float* dh_row = group.dh + s * p;
     float* dc_row = group.dc + s * p;
     float* sums = group.sums + s * 4 * p;
-    float* to_s = group.rows_s + row * 4 * p;
-    float* to_g = group.rows_g + row * 4 * p;
+    float* to_s = group.rows_s + row * group.row_stride;
+    float* to_g = group.rows_g + row * group.row_stride;
     const bool keep_s = !(group.x.held && group.h.held), keep_g = group.x.held || group.h.held;
     for (Index u = 0; u < p; u += lanes) {
         const vf dh = load(dh_row + u);
