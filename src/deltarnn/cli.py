@@ -21,6 +21,8 @@ COMMANDS = {
     "bench": ("deltarnn.bench", "measure this machine: engine, training"),
 }
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
+EXPECTED = (ValueError, OSError, ModuleNotFoundError)
+"""Errors whose message says all that a user needs, beside this package's own classes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
-    except (ValueError, OSError, ModuleNotFoundError) as error:
+    except Exception as error:
+        if not isinstance(error, EXPECTED) and not type(error).__module__.startswith("deltarnn."):
+            raise  # a defect of ours: its traceback is wanted
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -212,6 +212,22 @@ def test_keyboard_interrupt_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "interrupted; the same command goes on where it stopped\n"
 
 
+@pytest.mark.parametrize(("module_name", "shown"), [("deltarnn.kws.training", True), ("elsewhere", False)])
+def test_own_errors_are_one_line_and_defects_keep_their_traceback(module_name, shown, monkeypatch, capsys):
+    kind = type("SomeError", (RuntimeError,), {"__module__": module_name})
+
+    def failing(arguments):
+        raise kind("no more epochs")
+
+    monkeypatch.setattr(module, "parse_arguments", failing)
+    if shown:
+        assert main(["--step", "prepare"]) == 1
+        assert capsys.readouterr().err == "error: no more epochs\n"
+    else:
+        with pytest.raises(kind):
+            main(["--step", "prepare"])
+
+
 def test_help_teaches_without_importing_torch():
     code = "import sys, deltarnn.cli as c\ntry: c.main(['prepare', '-h'])\nfinally: assert 'torch' not in sys.modules"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
