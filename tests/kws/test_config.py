@@ -102,6 +102,7 @@ def test_lists_and_steps():
         ("--lr 1e-4", "--lr_end 0.0003: must not exceed --lr 0.0001"),
         ("--logf lut", "--logf lut: logfbank features are logarithmic already"),
         ("--use_hardtanh 1", "give both, or neither"),
+        ("--dataset ../x", "--dataset ../x: must be a plain name"),
         ("--config none.yaml", "none.yaml: cannot be read"),
     ],
 )

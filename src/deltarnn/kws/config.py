@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -105,6 +106,8 @@ class Config:
 
     def check(self) -> None:
         """ValueError where options contradict each other."""
+        if not re.fullmatch(r"\w[\w.-]*", self.data.dataset):
+            raise ValueError(f"--dataset {self.data.dataset}: must be a plain name; it names folders under --work_dir")
         if len(set(self.data.keywords)) != len(self.data.keywords) or not self.data.keywords:
             raise ValueError(f"--keywords {','.join(self.data.keywords)}: needs one or more words, each once")
         for low, high in (("aug_snr_low", "aug_snr_high"), ("lr_end", "lr"), ("freq_low", "freq_high")):
