@@ -254,3 +254,8 @@ def test_bad_frames_are_refused():
         EdgeDRNN().cycles(10, [64], [[3, 2]])
     with pytest.raises(ValueError, match="at most 74"):
         EdgeDRNN().cycles(10, [64], [[75]])
+
+
+def test_parameters_in_order():
+    assert EdgeDRNN(16, 1e8) == EdgeDRNN(num_pe=16, clock_hz=1e8)
+    assert Spartus(4, 32).num_macs == 128

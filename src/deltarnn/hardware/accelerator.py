@@ -54,8 +54,15 @@ class Accelerator:
     name: ClassVar[str]
     cell: ClassVar[Cell]
 
-    clock_hz: float
-    power_w: float
+    @property
+    def clock_hz(self) -> float:
+        """Clock frequency, a field of every subclass."""
+        raise NotImplementedError
+
+    @property
+    def power_w(self) -> float:
+        """Stated power, a field of every subclass."""
+        raise NotImplementedError
 
     @property
     def num_macs(self) -> int:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +15,9 @@ from deltarnn.hardware.files import write_text
 from deltarnn.hardware.spartus import Spartus
 from deltarnn.prune.column_balanced import column_balanced_dropout
 
-Target = TypeVar("Target", bound=Accelerator)
-
 
 @dataclass(frozen=True)
-class DesignGrid(Generic[Target]):
+class DesignGrid:
     """What to sweep: every combination is one point.
 
     accelerators: the designs, such as EdgeDRNN with 4, 8, 16 processing elements. clocks_hz: clock frequencies.
@@ -28,7 +25,7 @@ class DesignGrid(Generic[Target]):
     0 leaves them. Only Spartus skips pruned weights, so for other targets anything but (0,) is refused.
     """
 
-    accelerators: Sequence[Target]
+    accelerators: Sequence[Accelerator]
     clocks_hz: Sequence[float]
     thresholds: Sequence[tuple[float, float]]
     gammas: Sequence[float] = (0.0,)
@@ -53,7 +50,7 @@ class DesignPoint:
 def explore(
     model: NetworkParameters,
     frames: Sequence[NDArray[np.float64]],
-    grid: DesignGrid[Target],
+    grid: DesignGrid,
     accuracy: Callable[[NetworkParameters], float],
     progress: Callable[[Iterable[DesignPoint], int], Iterable[DesignPoint]] = lambda points, count: points,
 ) -> list[DesignPoint]:
@@ -76,7 +73,7 @@ def explore(
 def _points(
     model: NetworkParameters,
     frames: Sequence[NDArray[np.float64]],
-    grid: DesignGrid[Target],
+    grid: DesignGrid,
     accuracy: Callable[[NetworkParameters], float],
 ) -> Iterable[DesignPoint]:
     sequences = check_frames(list(frames), model.input_size)
@@ -92,7 +89,7 @@ def _points(
             changed, events, score = known[balance]
             accelerator.check(changed)
             for clock in grid.clocks_hz:
-                report = replace(accelerator, clock_hz=clock).report(changed, events)
+                report = replace(accelerator, **{"clock_hz": clock}).report(changed, events)
                 yield DesignPoint(
                     num_pe,
                     clock,
