@@ -72,12 +72,13 @@ class DeltaGRU(DeltaRNNBase):
 
     def _fresh_memory(self, name: str) -> Tensor:
         bias_ih, bias_hh = self._biases(name)
-        gates, new = 2 * self.hidden_size, slice(2 * self.hidden_size, None)
+        sizes = 2 * self.hidden_size, self.hidden_size
+        (gates_ih, new_ih), (gates_hh, new_hh) = bias_ih.split(sizes), bias_hh.split(sizes)  # slices: slower backwards
         return torch.cat(
             [
-                self._rounded_weight(bias_ih[:gates] + bias_hh[:gates]),
-                self._rounded_weight(bias_ih[new]),
-                self._rounded(self._rounded_weight(bias_hh[new])),
+                self._rounded_weight(gates_ih + gates_hh),
+                self._rounded_weight(new_ih),
+                self._rounded(self._rounded_weight(new_hh)),
             ]
         )
 
