@@ -1,23 +1,69 @@
-"""A delta network at work: how thresholds trade exactness for skipped updates, on a slowly changing signal."""
+"""All four steps on speech synthesised on this machine, then a sweep of thresholds, a table and a report.
 
-import torch
+    python examples/demo.py [--work_dir build/demo]
 
-from deltarnn import DeltaGRU, record_activity
+Interrupt it whenever you like: the same command goes on where it stopped.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from deltarnn.cli import main as deltarnn
+from deltarnn.kws.files import read_json
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    torch.manual_seed(0)
-    signal = torch.randn(500, 1, 16).cumsum(0) * 0.05
-    dense = torch.nn.GRU(16, 64)
-    expected, _ = dense(signal)
-    print("threshold   updates skipped   difference from nn.GRU (RMS)")
-    for threshold in (0.0, 0.05, 0.1, 0.2, 0.4):
-        layer = DeltaGRU(16, 64, thx=threshold, thh=threshold)
-        layer.load_state_dict(dense.state_dict())
-        with torch.no_grad(), record_activity(layer) as activity:
-            output, _ = layer(signal)
-        difference = (output - expected).square().mean().sqrt().item()
-        print(f"{threshold:9.2f} {activity.sparsity:17.1%} {difference:30.4f}")
+    """Prepare, feature, pretrain, retrain, sweep, evaluate; then say what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work_dir", type=Path, default=ROOT / "build" / "demo", help="(default: build/demo)")
+    work_dir = parser.parse_args().work_dir
+    started = time.perf_counter()
+    flags = ["--dataset", "synth", "--preset", "demo", "--work_dir", str(work_dir)]
+    for step in ("prepare", "feature", "pretrain", "retrain"):
+        run(step, *flags)
+    models = {step: newest(work_dir, step) for step in ("pretrain", "retrain")}
+    run("sweep", str(models["retrain"]), "--thx", "0,0.2,0.3,0.4,0.5", "--thh", "0.1,0.2,0.3", "--workers", "0")
+    run("evaluate", str(models["retrain"]))
+    minutes = (time.perf_counter() - started) / 60
+    print(table({step: read_json(path.with_name("metrics.json")) for step, path in models.items()}))
+    print(f"\n{minutes:.1f} minutes. The report: {models['retrain'].with_name('report.html')}")
+
+
+def run(*arguments: str) -> None:
+    """One command, shown as one would type it."""
+    print(f"\n$ deltarnn {' '.join(arguments)}", flush=True)
+    status = deltarnn(arguments)
+    if status:
+        sys.exit(status)
+
+
+def newest(work_dir: Path, step: str) -> Path:
+    """The model file of the newest run of a step."""
+    runs = (work_dir / "save" / "synth").glob(f"{step}-*/model.safetensors")
+    return max(runs, key=lambda path: path.stat().st_mtime)
+
+
+def table(metrics: dict[str, dict[str, Any]]) -> str:
+    """Dense and delta network side by side, on test voices that were never heard in training."""
+    dense, delta = metrics["pretrain"], metrics["retrain"]
+    rows = [
+        ("accuracy, unseen voices", f"{dense['test_accuracy']:.1%}", f"{delta['test_accuracy']:.1%}"),
+        ("temporal sparsity", "–", f"{delta['sparsity']:.1%}"),
+        ("parameters", f"{dense['parameters']:,}", f"{delta['parameters']:,}"),
+        ("size at 8 bits", *(f"{m['model_bytes_int8'] / 1024:.1f} KiB" for m in (dense, delta))),
+        (
+            "operations per second of audio",
+            f"{delta['operations_per_second_dense']:,.0f}",
+            f"{delta['operations_per_second']:,.0f}",
+        ),
+    ]
+    lines = [f"\n{'':32}{'dense':>14}{'delta':>14}"]
+    return "\n".join([*lines, *(f"{name:32}{left:>14}{right:>14}" for name, left, right in rows)])
 
 
 if __name__ == "__main__":

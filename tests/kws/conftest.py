@@ -16,10 +16,9 @@ def tone(word: str, speaker: str, take: int, samples: int = 16000) -> np.ndarray
     return (6000 * np.sin(2 * np.pi * frequency / 16000 * np.arange(samples))).astype(np.int16)
 
 
-@pytest.fixture
-def tiny_corpus(tmp_path) -> Path:
+def write_tiny_corpus(destination: Path) -> Path:
     """Folder with speech_commands_v0.02 and the test set: words yes, no, bed, cat; 6 + 2 + 2 speakers."""
-    root, test = tmp_path / "speech_commands_v0.02", tmp_path / "speech_commands_test_set_v0.02"
+    root, test = destination / "speech_commands_v0.02", destination / "speech_commands_test_set_v0.02"
     listed = []
     for word in WORDS:
         for number in range(8):
@@ -39,4 +38,16 @@ def tiny_corpus(tmp_path) -> Path:
     write_wav(test / "_silence_" / "0.wav", (100 * rng.standard_normal(16000)).astype(np.int16))
     (root / "validation_list.txt").write_text("\n".join(listed) + "\n")
     (root / "testing_list.txt").write_text("")
-    return tmp_path
+    return destination
+
+
+@pytest.fixture
+def tiny_corpus(tmp_path) -> Path:
+    """The tiny corpus in a folder of the test's own."""
+    return write_tiny_corpus(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def tiny_corpus_of():
+    """Writes the tiny corpus to a folder."""
+    return write_tiny_corpus

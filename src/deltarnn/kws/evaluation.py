@@ -14,6 +14,7 @@ from deltarnn.kws.losses import LossOptions
 from deltarnn.kws.metrics import write_metrics
 from deltarnn.kws.model import KeywordModel, load_keyword_model
 from deltarnn.kws.outcome import model_metrics
+from deltarnn.kws.report import ReportData, write_report
 from deltarnn.kws.runs import METRICS
 from deltarnn.kws.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried, fits
 from deltarnn.nn.convert import quantize
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate, print, and write metrics.json beside the model."""
+    """Evaluate, print, and write report.html and metrics.json beside the model."""
     model, header = load_keyword_model(arguments.model)
     groups = load_groups(header, arguments.features, arguments.groups.split(","))
     rule = DecisionRule(**header["decision"])
@@ -64,6 +65,8 @@ def run(arguments: argparse.Namespace) -> int:
             for precision, states in variants.items()
         },
     }
+    data = ReportData.gather(arguments.model, model, metrics, groups[last], rule, stride)
+    print(f"report: {write_report(path.with_name('report.html'), data)}")
     print(write_metrics(path, metrics))
     return 0
 

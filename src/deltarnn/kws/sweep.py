@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget", type=float, default=0.01, help="validation accuracy that may be lost (default: 0.01)"
     )
-    parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=2, help="processes; 0: in this one (default: %(default)s)")
     parser.add_argument("--point", help=argparse.SUPPRESS)
     parser.add_argument("--point_file", type=Path, help=argparse.SUPPRESS)
 
@@ -199,12 +199,15 @@ def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[f
     ]
 
     def measure_apart(pair: tuple[float, float]) -> None:
+        if arguments.workers == 0:
+            write_json(files[pair], measure(arguments, *pair))
+            return
         extra = ["--point", f"{pair[0]!r},{pair[1]!r}", "--point_file", str(files[pair])]
         done = subprocess.run([*command, *extra], capture_output=True, text=True, check=False)
         if done.returncode:
             raise ValueError(f"thx {pair[0]:g}, thh {pair[1]:g}: {done.stderr.strip().splitlines()[-1]}")
 
-    with ThreadPoolExecutor(arguments.workers) as pool:
+    with ThreadPoolExecutor(max(1, arguments.workers)) as pool:
         for _ in tqdm(pool.map(measure_apart, missing), total=len(missing), desc="points", unit="point"):
             pass
     for (thx, thh), file in files.items():

@@ -156,7 +156,7 @@ def speak(espeak: Espeak, speaker: Speaker, word: str, take: int, seed: int) -> 
         clip = in_room(clip, rng)
     level = np.sqrt((clip**2).sum() / len(speech))
     kind = NOISE_KINDS[rng.integers(len(NOISE_KINDS))] if rng.random() < 0.5 else "pink"
-    clip += level * 10 ** (-rng.uniform(5, 40) / 20) * background(kind, length, rng)
+    clip += level * 10 ** (-rng.uniform(15, 45) / 20) * background(kind, length, rng)
     return to_int16(clip * 32767 * 10 ** (-rng.uniform(0.5, 20) / 20) / np.abs(clip).max())
 
 

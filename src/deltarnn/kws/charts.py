@@ -1,0 +1,231 @@
+"""Charts as SVG text, in the colours of the page they stand in (CSS variables)."""
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating] | NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line or a cloud of points: x and y values, a CSS colour, a name for the legend."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    name: str = ""
+    line: bool = True
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The plotting area inside an SVG of width × height, and the ranges of its axes."""
+
+    width: float
+    height: float
+    x: tuple[float, float]
+    y: tuple[float, float]
+    left: float = 52
+    right: float = 16
+    top: float = 12
+    bottom: float = 40
+
+    def px(self, value: float) -> float:
+        """Horizontal position of an x value."""
+        low, high = self.x
+        return self.left + (value - low) / ((high - low) or 1) * (self.width - self.left - self.right)
+
+    def py(self, value: float) -> float:
+        """Vertical position of a y value."""
+        low, high = self.y
+        return self.height - self.bottom - (value - low) / ((high - low) or 1) * (self.height - self.top - self.bottom)
+
+
+def line_chart(
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    *,
+    x_text: Callable[[float], str] = "{:g}".format,
+    mark: tuple[float, float, str] | None = None,
+    width: float = 520,
+    height: float = 300,
+) -> str:
+    """Lines over a light grid, a legend above; `mark` rings and names one point."""
+    xs = [value for s in series for value in s.x]
+    ys = [value for s in series for value in s.y]
+    x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
+    frame = Frame(width, height, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]), top=34)
+    y_text = "{:.1%}".format if y_ticks[1] - y_ticks[0] < 0.01 else "{:.0%}".format
+    parts = [_axes(frame, x_ticks, y_ticks, x_text, y_text, x_label, y_label)]
+    position = frame.left
+    for s in series:
+        points = " ".join(f"{frame.px(a):.1f},{frame.py(b):.1f}" for a, b in zip(s.x, s.y, strict=True))
+        if s.line:
+            parts.append(f'<polyline points="{points}" fill="none" stroke="{s.colour}" stroke-width="2"/>')
+        if s.dots:
+            parts += [
+                f'<circle cx="{frame.px(a):.1f}" cy="{frame.py(b):.1f}" r="3.4" fill="{s.colour}"/>'
+                for a, b in zip(s.x, s.y, strict=True)
+            ]
+        if s.name:
+            parts.append(f'<circle cx="{position + 5:.1f}" cy="14" r="4" fill="{s.colour}"/>')
+            parts.append(f'<text x="{position + 14:.1f}" y="18">{html.escape(s.name)}</text>')
+            position += 34 + 6.1 * len(s.name)
+    if mark is not None:
+        x, y = frame.px(mark[0]), frame.py(mark[1])
+        anchor = "end" if x > frame.width * 0.6 else "start"
+        offset = -12 if anchor == "end" else 12
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="none" stroke="var(--red)" stroke-width="2"/>')
+        parts.append(
+            f'<text class="strong" x="{x + offset:.1f}" y="{y + 18:.1f}" text-anchor="{anchor}">'
+            f"{html.escape(mark[2])}</text>"
+        )
+    return _svg(width, height, parts)
+
+
+def spectrogram(levels: Array, seconds: float, width: float = 1000, height: float = 150) -> str:
+    """Levels (T, F) as tinted cells, low frequencies at the bottom, time below."""
+    frame = Frame(width, height, (0, seconds), (0, levels.shape[1]), bottom=8)
+    low, high = np.percentile(levels, 2), np.percentile(levels, 99.5)
+    shade = np.clip((levels - low) / ((high - low) or 1), 0, 1)
+    cells = _cells(frame, shade.T, "var(--blue)", rows_up=True)
+    return _svg(width, height, [cells, _side_label(frame, "features")])
+
+
+def raster(fired: Array, colour: str, label: str, seconds: float, width: float = 1000, height: float = 110,
+           time_axis: bool = False) -> str:  # fmt: skip
+    """Events (T, N) as marks, one row per unit."""
+    frame = Frame(width, height, (0, seconds), (0, fired.shape[1]), bottom=34 if time_axis else 8)
+    parts = [
+        f'<rect x="{frame.left}" y="{frame.top}" width="{width - frame.left - frame.right:.1f}" '
+        f'height="{height - frame.top - frame.bottom:.1f}" fill="none" class="axis"/>',
+        _cells(frame, fired.T.astype(np.float64), colour, rows_up=True),
+        _side_label(frame, label),
+    ]
+    if time_axis:
+        parts += [
+            f'<text x="{frame.px(t):.1f}" y="{height - 16:.1f}" text-anchor="middle">{t:g} s</text>'
+            for t in ticks(0, seconds)
+            if t <= seconds
+        ]
+    return _svg(width, height, parts)
+
+
+def confusion(labels: Sequence[str], counts: Sequence[Sequence[int]], width: float = 520) -> str:
+    """Rows are classes, columns decisions; each row shaded by its own shares."""
+    left, top = 84.0, 66.0
+    cell = (width - left - 8) / len(labels)
+    parts = []
+    for i, row in enumerate(counts):
+        total = sum(row) or 1
+        y = top + i * cell * 0.82
+        parts.append(f'<text x="{left - 8}" y="{y + cell * 0.5:.1f}" text-anchor="end">{html.escape(labels[i])}</text>')
+        for j, count in enumerate(row):
+            share = count / total
+            x = left + j * cell
+            colour = "var(--blue)" if i == j else "var(--red)"
+            opacity = 0.08 + 0.85 * share if count else 0.0
+            parts.append(
+                f'<rect x="{x + 1:.1f}" y="{y + 1:.1f}" width="{cell - 2:.1f}" height="{cell * 0.82 - 2:.1f}" rx="3" '
+                f'fill="{colour}" opacity="{min(1, opacity * (1 if i == j else 2.5)):.2f}"/>'
+            )
+            if count:
+                fill = ' style="fill:#fff"' if i == j and share > 0.5 else ' class="strong"'
+                parts.append(
+                    f'<text x="{x + cell / 2:.1f}" y="{y + cell * 0.5:.1f}" text-anchor="middle"{fill}>{count}</text>'
+                )
+    for j, label in enumerate(labels):
+        x = left + (j + 0.5) * cell
+        parts.append(
+            f'<text x="{x:.1f}" y="{top - 8}" text-anchor="start" transform="rotate(-40 {x:.1f} {top - 8})">'
+            f"{html.escape(label)}</text>"
+        )
+    return _svg(width, top + len(labels) * cell * 0.82 + 6, parts)
+
+
+def bars(shares: dict[str, float], colour: str, width: float = 520) -> str:
+    """A horizontal bar for each name, 0 to 100 %."""
+    left, row = 84.0, 25.0
+    parts = []
+    for index, (name, share) in enumerate(shares.items()):
+        y = 6 + index * row
+        length = (width - left - 60) * share
+        parts.append(
+            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{html.escape(name)}</text>'
+            f'<rect x="{left}" y="{y + 2}" width="{width - left - 60:.1f}" height="16" rx="3" fill="{colour}" '
+            f'opacity="0.12"/><rect x="{left}" y="{y + 2}" width="{length:.1f}" height="16" rx="3" fill="{colour}"/>'
+            f'<text class="strong" x="{width - 52}" y="{y + 14}">{share:.1%}</text>'
+        )
+    return _svg(width, 12 + row * len(shares), parts)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers from at most `low` to at least `high`, about `count` of them."""
+    if high <= low:
+        high = low + 1
+    rough = (high - low) / count
+    magnitude = 10.0 ** np.floor(np.log10(rough))
+    step = min((m * magnitude for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - rough))
+    first, last = np.floor(low / step + 1e-9), np.ceil(high / step - 1e-9)
+    return [float(round(i * step, 10)) for i in np.arange(first, last + 1)]
+
+
+def _axes(
+    frame: Frame, x_ticks: list[float], y_ticks: list[float], x_text: Callable[[float], str],
+    y_text: Callable[[float], str], x_label: str, y_label: str,
+) -> str:  # fmt: skip
+    parts = []
+    for tick in y_ticks:
+        y = frame.py(tick)
+        parts.append(
+            f'<line class="axis" x1="{frame.left}" x2="{frame.width - frame.right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{frame.left - 8}" y="{y + 4:.1f}" text-anchor="end">{y_text(tick)}</text>'
+        )
+    base = frame.height - frame.bottom
+    parts += [
+        f'<text x="{frame.px(tick):.1f}" y="{base + 16:.1f}" text-anchor="middle">{x_text(tick)}</text>'
+        for tick in x_ticks
+    ]
+    middle = (frame.left + frame.width - frame.right) / 2
+    parts.append(f'<text x="{middle:.1f}" y="{frame.height - 6}" text-anchor="middle">{html.escape(x_label)}</text>')
+    centre = (frame.top + base) / 2
+    parts.append(
+        f'<text x="12" y="{centre:.1f}" text-anchor="middle" transform="rotate(-90 12 {centre:.1f})">'
+        f"{html.escape(y_label)}</text>"
+    )
+    return "".join(parts)
+
+
+def _cells(frame: Frame, shade: NDArray[np.floating], colour: str, rows_up: bool) -> str:
+    """Cells (rows, columns) with opacity `shade`; empty ones are left out."""
+    rows, columns = shade.shape
+    width = (frame.width - frame.left - frame.right) / columns
+    height = (frame.height - frame.top - frame.bottom) / rows
+    parts = []
+    for row in range(rows):
+        y = frame.top + ((rows - 1 - row) if rows_up else row) * height
+        for column in np.flatnonzero(shade[row] > 0.02):
+            x = frame.left + column * width
+            parts.append(
+                f'<rect x="{x:.1f}" y="{y:.2f}" width="{width * 0.96:.2f}" height="{max(height * 0.92, 0.6):.2f}" '
+                f'opacity="{shade[row, column]:.2f}"/>'
+            )
+    return f'<g fill="{colour}">{"".join(parts)}</g>'
+
+
+def _side_label(frame: Frame, text: str) -> str:
+    centre = (frame.top + frame.height - frame.bottom) / 2
+    return (
+        f'<text x="30" y="{centre:.1f}" text-anchor="middle" transform="rotate(-90 30 {centre:.1f})">'
+        f"{html.escape(text)}</text>"
+    )
+
+
+def _svg(width: float, height: float, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {width:g} {height:g}" role="img">{"".join(parts)}</svg>'

@@ -1,0 +1,177 @@
+"""The training steps on a tiny corpus, through the command line, and a run that is killed and goes on."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from deltarnn.cli import main
+from deltarnn.kws.checkpoint import Checkpoint, CheckpointError
+from deltarnn.kws.config import parse_arguments
+from deltarnn.kws.model import load_keyword_model
+from deltarnn.kws.runs import Run
+
+DATA = ["--dataset", "gscdv2", "--keywords", "yes,no", "--workers", "1"]
+QUICK = [*DATA, "--rnn_size", "12", "--batch_size", "8", "--lr", "0.01", "--average", "0.9", "--rnn_layers", "2"]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory, tiny_corpus_of) -> Path:
+    """A work_dir with features, and a pretrained network of 6 epochs."""
+    folder = tmp_path_factory.mktemp("kws")
+    corpus = tiny_corpus_of(folder / "corpus")
+    work = folder / "work"
+    where = ["--work_dir", str(work)]
+    assert main(["prepare", *DATA, *where, "--data_dir", str(corpus)]) == 0
+    assert main(["feature", *DATA, *where]) == 0
+    assert main(["pretrain", *QUICK, *where, "--epochs_pretrain", "6"]) == 0
+    return work
+
+
+def run(capsys, work: Path, *arguments: str) -> dict:
+    """metrics.json of a step, found as its last line says."""
+    assert main([arguments[0], *QUICK, "--work_dir", str(work), *arguments[1:]]) == 0
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    assert path.name == "metrics.json"
+    return {**json.loads(path.read_text()), "model_file": path.parent / "model.safetensors"}
+
+
+def test_pretrain_learns_tones(prepared):
+    (path,) = prepared.glob("save/gscdv2/pretrain-*/metrics.json")
+    metrics = json.loads(path.read_text())
+    assert metrics["validation_accuracy"] >= 0.7
+    assert metrics["parameters"] == sum(
+        p.numel() for p in load_keyword_model(path.parent / "model.safetensors")[0].parameters()
+    )
+    history = next(prepared.glob("log/gscdv2/pretrain-*/history.csv")).read_text().splitlines()
+    assert len(history) == 7
+    best = next(prepared.glob("log/gscdv2/pretrain-*/best.csv")).read_text().splitlines()[1]
+    assert best in history
+
+
+def test_retrain_reaches_sparsity_and_evaluate_agrees(prepared, capsys):
+    metrics = run(capsys, prepared, "retrain", "--epochs_retrain", "2", "--thx", "0.2", "--thh", "0.1")
+    assert metrics["sparsity_h"] > 0.3
+    assert metrics["sparsity_x"] > 0.1
+    assert main(["evaluate", str(metrics["model_file"])]) == 0
+    out = capsys.readouterr().out.strip().splitlines()
+    again = json.loads(Path(out[-1]).read_text())
+    assert again["test_accuracy"] == metrics["test_accuracy"]
+    assert again["sparsity"] == pytest.approx(metrics["sparsity"])
+    assert set(again["evaluation"]) == {"float", "fixed"}
+    assert "<svg" in metrics["model_file"].with_name("report.html").read_text()
+
+
+def test_thresholds_that_do_nothing_are_an_error(prepared, capsys):
+    arguments = ["retrain", *QUICK, "--work_dir", str(prepared), "--epochs_retrain", "1", "--thx", "1e-12"]
+    assert main(arguments) == 1
+    assert "--thx 1e-12" in capsys.readouterr().err
+
+
+def test_activity_cost_lowers_activity(prepared, capsys):
+    free = run(capsys, prepared, "retrain", "--epochs_retrain", "3", "--thx", "0.1", "--thh", "0.1")
+    held = run(capsys, prepared, "retrain", "--epochs_retrain", "3", "--thx", "0.1", "--thh", "0.1", "--beta", "1")
+    assert held["sparsity_h"] > free["sparsity_h"] + 0.02
+
+
+def test_rounding_and_pruning_are_in_force(prepared, capsys):
+    flags = ["--qw", "1", "--wqi", "2", "--wqf", "6", "--cbtd", "1", "--gamma_rnn", "0.5", "--gamma_fc", "0"]
+    metrics = run(
+        capsys, prepared, "retrain", "--epochs_retrain", "1", "--thx", "0.1", "--thh", "0.1", *flags,
+        "--num_array_pe", "2",
+    )  # fmt: skip
+    model, _ = load_keyword_model(metrics["model_file"])
+    for name, parameter in model.rnn.named_parameters():
+        grid = parameter.detach() * 64
+        assert torch.equal(grid, grid.round()), name
+    # Sub-columns of 18 rows lose 9 of them.
+    assert (model.rnn.weight_hh_l0 == 0).float().mean(0).min() >= 0.5
+
+
+def test_quantised_training_evaluates_in_fixed_point(prepared, capsys):
+    metrics = run(
+        capsys, prepared, "retrain", "--epochs_retrain", "1", "--thx", "0.1", "--thh", "0.1", "--qa", "1", "--qw", "1",
+        "--qc", "1", "--qcw", "1",
+    )  # fmt: skip
+    model, header = load_keyword_model(metrics["model_file"])
+    assert header["quantization"]["activation"] == [3, 5]
+    assert header["thx"] == [0.09375, 0.09375]
+    scores, _ = model(torch.randn(5, 2, 16))
+    assert torch.equal(scores * 32, (scores * 32).round())
+
+
+def test_nan_stops_at_once(prepared, capsys):
+    wild = ["--lr", "1e30", "--seed", "3", "--lr_schedule", "0", "--grad_clip_val", "0"]
+    assert main(["pretrain", *QUICK, "--work_dir", str(prepared), "--epochs_pretrain", "2", *wild]) == 1
+    assert "of epoch 1: lower --lr (now 1e+30)" in capsys.readouterr().err
+
+
+def test_retrain_names_what_is_missing(prepared, capsys):
+    assert main(["retrain", *DATA, "--work_dir", str(prepared), "--rnn_size", "99"]) == 1
+    assert "--rnn_size 99" in capsys.readouterr().err
+
+
+def test_a_killed_run_goes_on_to_the_same_result(prepared, tmp_path):
+    thresholds = ["--thx", "0.1", "--thh", "0.1", "--threshold_warmup", "0.5", "--rnn_dropout", "0.2"]
+    changes = ["--aug_shift", "0.05", "--aug_versions", "2", "--aug_time_mask", "5", "--carry_state", "0.5"]
+    flags = [*QUICK, *thresholds, *changes, "--epochs_retrain", "5"]
+    results = []
+    for name in ("whole", "killed"):
+        work = tmp_path / name
+        shutil.copytree(prepared, work)
+        code = "import sys; from deltarnn.cli import main; sys.exit(main())"
+        command = [sys.executable, "-u", "-c", code, "retrain", *flags, "--work_dir", str(work)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        if name == "killed":
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("epoch 2/"):
+                    process.send_signal(signal.SIGKILL)
+                    break
+            assert process.wait() == -signal.SIGKILL
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        if name == "killed":
+            assert "epoch 1/5" not in done.stdout
+        path = Path(done.stdout.strip().splitlines()[-1])
+        rows = (path.parents[3] / "log" / "gscdv2" / path.parent.name / "history.csv").read_text().splitlines()
+        results.append((load_keyword_model(path.with_name("model.safetensors"))[0].state_dict(), rows))
+    (whole, rows), (killed, other_rows) = results
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    # All columns but the last, the seconds.
+    assert [r.rsplit(",", 1)[0] for r in rows] == [r.rsplit(",", 1)[0] for r in other_rows]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
+    path = tmp_path / "checkpoint.safetensors"
+    Checkpoint(
+        3, {"model": {"w": torch.ones(2)}}, {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": []}
+    ).save(path, "a")
+    assert Checkpoint.load(path, "a").optimizer["state"][0]["step"] == 3
+    with pytest.raises(CheckpointError, match="other settings"):
+        Checkpoint.load(path, "b")
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(CheckpointError, match="damaged"):
+        Checkpoint.load(path, "a")
+
+
+@pytest.mark.parametrize(
+    ("flags", "same"),
+    [
+        (["--eval_test", "0"], True),
+        (["--thx", "0.1"], True),  # of retrain alone
+        (["--epochs_retrain", "3"], True),
+        (["--lr", "0.002"], False),
+        (["--seed", "1"], False),
+        (["--aug_shift", "0.1"], False),
+    ],
+)
+def test_a_run_is_named_by_what_changes_its_result(flags, same):
+    names = [Run.of(parse_arguments(["--step", "pretrain", *f]), "pretrain", {}).log for f in ([], flags)]
+    assert (names[0] == names[1]) is same
