@@ -109,7 +109,7 @@ class ModelOf final : public Model {
                 states_.emplace_back(*layer);
                 widest = std::max({widest, layer->shape.padded_input(), layer->shape.padded_outputs()});
             }
-            for (AlignedArray<Value>& tile : tiles_) tile = AlignedArray<Value>(static_cast<std::size_t>(tile_frames) * widest);
+            for (AlignedArray<Value>& part : chunk_) part = AlignedArray<Value>(static_cast<std::size_t>(chunk_frames) * widest);
             for (const DenseLayer& dense : model_->head_) widest = std::max(widest, round_up(dense.outputs, row_padding));
             for (AlignedArray<float>& scores : scores_) scores = AlignedArray<float>(widest);
         }
@@ -120,10 +120,10 @@ class ModelOf final : public Model {
 
         std::int64_t run(const float* frames, std::int64_t count, float* out) override {
             const int inputs = model_->input_size_, outputs = model_->output_size_;
-            for (std::int64_t start = 0; start < count; start += tile_frames) {
-                const int wanted = static_cast<int>(std::min<std::int64_t>(tile_frames, count - start));
+            for (std::int64_t start = 0; start < count; start += chunk_frames) {
+                const int wanted = static_cast<int>(std::min<std::int64_t>(chunk_frames, count - start));
                 const int here = load(frames + start * inputs, wanted);
-                if (here > 0) run_tile(here, out + start * outputs);
+                if (here > 0) run_chunk(here, out + start * outputs);
                 if (here < wanted) return start + here;
             }
             return count;
@@ -133,12 +133,12 @@ class ModelOf final : public Model {
         Activity activity(int layer) const override { return states_.at(layer).activity(); }
 
       private:
-        // Frames into the first tile, as many as can be represented.
+        // Frames into the first chunk, as many as can be represented.
         int load(const float* frames, int count) {
             const Layer& first = *model_->layers_.front();
             const int inputs = model_->input_size_, ip = first.shape.padded_input();
             for (int t = 0; t < count; ++t) {
-                Value* to = tiles_[0].data() + t * ip;
+                Value* to = chunk_[0].data() + t * ip;
                 static_assert(sizeof(Value) == sizeof(float));
                 std::memcpy(to, frames + static_cast<std::int64_t>(t) * inputs, inputs * sizeof(float));
                 std::fill(to + inputs, to + ip, Value{});
@@ -147,16 +147,16 @@ class ModelOf final : public Model {
             return count;
         }
 
-        void run_tile(int count, float* out) {
+        void run_chunk(int count, float* out) {
             int now = 0;
             for (State& state : states_) {
-                state.run(tiles_[now].data(), count, tiles_[1 - now].data());
+                state.run(chunk_[now].data(), count, chunk_[1 - now].data());
                 now = 1 - now;
             }
             const Layer& last = *model_->layers_.back();
             const int op = last.shape.padded_outputs(), outputs = model_->output_size_;
             for (int t = 0; t < count; ++t) {
-                const Value* h = tiles_[now].data() + t * op;
+                const Value* h = chunk_[now].data() + t * op;
                 if (model_->head_.empty()) {
                     leave(last, h, out + static_cast<std::int64_t>(t) * outputs, outputs);
                     continue;
@@ -173,7 +173,7 @@ class ModelOf final : public Model {
 
         std::shared_ptr<const ModelOf> model_;
         std::vector<State> states_;
-        AlignedArray<Value> tiles_[2];
+        AlignedArray<Value> chunk_[2];
         AlignedArray<float> scores_[2];
     };
 

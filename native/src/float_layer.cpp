@@ -25,29 +25,29 @@ FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_ta
       hard(spec.hard),
       thx(spec.thx),
       thh(spec.thh),
-      input_columns(static_cast<std::size_t>(shape.rows()) * shape.input),
-      hidden_columns(static_cast<std::size_t>(shape.rows()) * shape.outputs()),
-      projection_columns(shape.projection > 0 ? static_cast<std::size_t>(shape.padded_outputs()) * shape.hidden : 0),
+      stride(column_stride(shape.rows(), row_padding)),
+      projection_stride(column_stride(shape.padded_outputs(), row_padding)),
+      input_columns(static_cast<std::size_t>(stride) * shape.input),
+      hidden_columns(static_cast<std::size_t>(stride) * shape.outputs()),
+      projection_columns(shape.projection > 0 ? static_cast<std::size_t>(projection_stride) * shape.hidden : 0),
       memory(shape.accumulator_rows()) {
     const int hidden = shape.hidden, hp = shape.padded_hidden(), inputs = shape.input, outputs = shape.outputs();
-    const std::size_t rows = shape.rows();
     for (int gate = 0; gate < shape.gates(); ++gate) {
         for (int i = 0; i < hidden; ++i) {
             const std::size_t from = static_cast<std::size_t>(gate) * hidden + i;
             const int to_x = shape.input_block(gate) * hp + i;
             const int to_h = shape.hidden_block(gate) * hp + i - shape.hidden_offset();
-            for (int j = 0; j < inputs; ++j) input_columns[j * rows + to_x] = spec.weight_ih[from * inputs + j];
-            for (int j = 0; j < outputs; ++j) hidden_columns[j * rows + to_h] = spec.weight_hh[from * outputs + j];
+            for (int j = 0; j < inputs; ++j) input_columns[static_cast<std::size_t>(j) * stride + to_x] = spec.weight_ih[from * inputs + j];
+            for (int j = 0; j < outputs; ++j) hidden_columns[static_cast<std::size_t>(j) * stride + to_h] = spec.weight_hh[from * outputs + j];
         }
     }
     for (int part = 0; part < 4; ++part) {
         std::copy_n(spec.memory + part * hidden, hidden, memory.data() + shape.memory_block(part) * hp);
     }
     if (shape.projection > 0) {
-        const std::size_t stride = shape.padded_outputs();
         for (int p = 0; p < outputs; ++p) {
             for (int i = 0; i < hidden; ++i) {
-                projection_columns[i * stride + p] = spec.weight_hr[static_cast<std::size_t>(p) * hidden + i];
+                projection_columns[static_cast<std::size_t>(i) * projection_stride + p] = spec.weight_hr[static_cast<std::size_t>(p) * hidden + i];
             }
         }
     }
@@ -61,13 +61,13 @@ FloatLayerState::FloatLayerState(const FloatLayer& layer)
       c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
       full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0),
       acc_(layer.shape.accumulator_rows()),
-      index_(static_cast<std::size_t>(tile_frames) * (layer.shape.padded_input() + row_padding) +
+      index_(static_cast<std::size_t>(chunk_frames) * (layer.shape.padded_input() + row_padding) +
              layer.shape.padded_outputs() + row_padding),
       delta_(index_.size()),
       slot_(layer.shape.padded_input()),
       tile_index_(layer.shape.padded_input()),
       tile_delta_(static_cast<std::size_t>(tile_frames) * layer.shape.padded_input()),
-      products_(static_cast<std::size_t>(tile_frames) * layer.shape.rows()) {
+      products_(static_cast<std::size_t>(chunk_frames) * layer.shape.rows()) {
     std::fill_n(slot_.data(), slot_.size(), -1);
     reset();
 }
@@ -83,34 +83,26 @@ void FloatLayerState::reset() {
 void FloatLayerState::run(const float* x, int frames, float* y) {
     const LayerShape& shape = layer_.shape;
     const FloatKernels& kernels = layer_.kernels;
-    const int ip = shape.padded_input(), op = shape.padded_outputs(), hp = shape.padded_hidden(), rows = shape.rows();
-    const int per_frame = ip + row_padding;
-    std::int32_t* const index_h = index_.data() + tile_frames * per_frame;
-    float* const delta_h = delta_.data() + tile_frames * per_frame;
+    const int op = shape.padded_outputs(), hp = shape.padded_hidden(), rows = shape.rows();
+    const int per_frame = shape.padded_input() + row_padding;
+    std::int32_t* const index_h = index_.data() + chunk_frames * per_frame;
+    float* const delta_h = delta_.data() + chunk_frames * per_frame;
 
+    encode_inputs(x, frames);
     std::int64_t fired_x = 0, fired_h = 0;
     for (int t = 0; t < frames; ++t) {
-        count_[t] = kernels.encode(x + t * ip, x_hat_.data(), layer_.thx, ip, index_.data() + t * per_frame,
-                                   delta_.data() + t * per_frame);
-        fired_x += count_[t];
-    }
-    const bool tiled = frames > 1 && gather_tile(frames);
-    if (tiled) {
-        kernels.tile_products(products_.data(), layer_.input_columns.data(), rows, tile_index_.data(),
-                              tile_delta_.data(), tile_count_, rows);
-    }
-    for (int t = 0; t < frames; ++t) {
         const int count_h = kernels.encode(h_.data(), h_hat_.data(), layer_.thh, op, index_h, delta_h);
-        fired_h += count_h;
-        kernels.add_columns(acc_.data() + shape.hidden_offset(), layer_.hidden_columns.data(), rows, index_h, delta_h,
-                            count_h, rows);
-        if (tiled) {
+        kernels.add_columns(acc_.data() + shape.hidden_offset(), layer_.hidden_columns.data(), layer_.stride, index_h,
+                            delta_h, count_h, rows);
+        if (tiled_[t / tile_frames]) {
             const float* product = products_.data() + t * rows;
             for (int row = 0; row < rows; ++row) acc_[row] += product[row];
         } else {
-            kernels.add_columns(acc_.data(), layer_.input_columns.data(), rows, index_.data() + t * per_frame,
+            kernels.add_columns(acc_.data(), layer_.input_columns.data(), layer_.stride, index_.data() + t * per_frame,
                                 delta_.data() + t * per_frame, count_[t], rows);
         }
+        fired_x += count_[t];
+        fired_h += count_h;
         if (shape.cell == Cell::gru) {
             kernels.gru_gates(layer_.hard, acc_.data(), h_.data(), hp);
         } else if (shape.projection == 0) {
@@ -128,28 +120,46 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
     refresh();
 }
 
+// The events of all frames, which do not wait for h, and where it is cheaper their products, tile by tile.
+void FloatLayerState::encode_inputs(const float* x, int frames) {
+    const int ip = layer_.shape.padded_input(), rows = layer_.shape.rows(), per_frame = ip + row_padding;
+    for (int t = 0; t < frames; ++t) {
+        count_[t] = layer_.kernels.encode(x + t * ip, x_hat_.data(), layer_.thx, ip, index_.data() + t * per_frame,
+                                          delta_.data() + t * per_frame);
+    }
+    for (int first = 0; first < frames; first += tile_frames) {
+        const bool tiled = frames - first > 1 && gather_tile(first, std::min(tile_frames, frames - first));
+        tiled_[first / tile_frames] = tiled;
+        if (tiled) {
+            layer_.kernels.tile_products(products_.data() + first * rows, layer_.input_columns.data(), layer_.stride,
+                                         tile_index_.data(), tile_delta_.data(), tile_count_, rows);
+        }
+    }
+}
+
 // The columns that fire in any of the tile's frames, with their deltas in all of them. False where the event form is cheaper.
-bool FloatLayerState::gather_tile(int frames) {
-    const LayerShape& shape = layer_.shape;
-    const int per_frame = shape.padded_input() + row_padding;
+bool FloatLayerState::gather_tile(int first, int frames) {
+    const int per_frame = layer_.shape.padded_input() + row_padding;
     const double cost = event_cost(layer_.input_columns.size() * sizeof(float));
     double events = 0;
     int most = 0;
-    for (int t = 0; t < frames; ++t) {
+    for (int t = first; t < first + frames; ++t) {
         events += count_[t];
         most = std::max(most, count_[t]);
     }
     if (events * cost <= static_cast<double>(most) * tile_frames) return false;
     tile_count_ = 0;
     for (int t = 0; t < frames; ++t) {
-        for (int k = 0; k < count_[t]; ++k) {
-            std::int32_t& slot = slot_[index_[t * per_frame + k]];
+        const std::int32_t* const index = index_.data() + (first + t) * per_frame;
+        const float* const delta = delta_.data() + (first + t) * per_frame;
+        for (int k = 0; k < count_[first + t]; ++k) {
+            std::int32_t& slot = slot_[index[k]];
             if (slot < 0) {
                 slot = tile_count_++;
-                tile_index_[slot] = index_[t * per_frame + k];
+                tile_index_[slot] = index[k];
                 std::fill_n(tile_delta_.data() + slot * tile_frames, tile_frames, 0.0f);
             }
-            tile_delta_[slot * tile_frames + t] = delta_[t * per_frame + k];
+            tile_delta_[slot * tile_frames + t] = delta[k];
         }
     }
     for (int k = 0; k < tile_count_; ++k) slot_[tile_index_[k]] = -1;
@@ -162,7 +172,8 @@ void FloatLayerState::project() {
     std::fill_n(h_.data(), op, 0.0f);
     for (int row = 0; row < op;) {
         const int here = op - row >= refresh_rows ? refresh_rows : row_padding;
-        layer_.kernels.add_block(h_.data() + row, layer_.projection_columns.data() + row, op, full_h_.data(),
+        layer_.kernels.add_block(h_.data() + row, layer_.projection_columns.data() + row,
+                                 layer_.projection_stride, full_h_.data(),
                                  layer_.shape.hidden, here);
         row += here;
     }
@@ -185,11 +196,12 @@ void FloatLayerState::refresh_block() {
     const int here = row % hp + refresh_rows <= hp ? refresh_rows : row_padding;
     std::copy_n(layer_.memory.data() + row, here, acc_.data() + row);
     if (row < rows) {
-        layer_.kernels.add_block(acc_.data() + row, layer_.input_columns.data() + row, rows, x_hat_.data(), shape.input, here);
+        layer_.kernels.add_block(acc_.data() + row, layer_.input_columns.data() + row, layer_.stride, x_hat_.data(), shape.input,
+                                 here);
     }
     if (row >= shape.hidden_offset()) {
-        layer_.kernels.add_block(acc_.data() + row, layer_.hidden_columns.data() + row - shape.hidden_offset(), rows,
-                                 h_hat_.data(), shape.outputs(), here);
+        layer_.kernels.add_block(acc_.data() + row, layer_.hidden_columns.data() + row - shape.hidden_offset(),
+                                 layer_.stride, h_hat_.data(), shape.outputs(), here);
     }
     refresh_row_ = (row + here) % shape.accumulator_rows();
 }

@@ -27,8 +27,9 @@ class FloatLayer {
     const LayerShape shape;
     const bool hard;
     const float thx, thh;
-    AlignedArray<float> input_columns, hidden_columns;  // `rows()` floats each
-    AlignedArray<float> projection_columns;             // of weight_hr: hidden columns of padded_outputs()
+    const int stride, projection_stride;                // floats from column to column
+    AlignedArray<float> input_columns, hidden_columns;  // rows() each
+    AlignedArray<float> projection_columns;             // padded_outputs() each
     AlignedArray<float> memory;                         // the accumulator before the first step
 };
 
@@ -38,25 +39,28 @@ class FloatLayerState {
 
     void reset();
 
-    // `frames` ≤ tile_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
+    // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
     void run(const float* x, int frames, float* y);
 
     std::vector<double> read(StateField field) const;
     const Activity& activity() const { return activity_; }
 
   private:
-    bool gather_tile(int frames);
+    void encode_inputs(const float* x, int frames);
+    bool gather_tile(int first, int frames);
     void project();
     void refresh();
     void refresh_block();
 
     const FloatLayer& layer_;
     AlignedArray<float> x_hat_, h_, h_hat_, c_, full_h_, acc_;
-    AlignedArray<std::int32_t> index_;  // events of each frame of a tile, then those of h
+    AlignedArray<std::int32_t> index_;  // events of each frame of a chunk, then those of h
     AlignedArray<float> delta_;
-    int count_[tile_frames] = {};
+    int count_[chunk_frames] = {};
+    bool tiled_[chunk_frames / tile_frames] = {};  // whether products_ has the input products of a tile
     AlignedArray<std::int32_t> slot_, tile_index_;  // columns that fire anywhere in the tile
-    AlignedArray<float> tile_delta_, products_;
+    AlignedArray<float> tile_delta_;
+    AlignedArray<float> products_;  // (chunk_frames, rows())
     int tile_count_ = 0;
     std::int64_t work_since_refresh_ = 0;
     int refresh_row_ = 0;

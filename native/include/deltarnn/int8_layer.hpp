@@ -51,7 +51,7 @@ class Int8LayerState {
 
     void reset();
 
-    // `frames` ≤ tile_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
+    // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
     void run(const std::int32_t* x, int frames, std::int32_t* y);
 
     std::vector<double> read(StateField field) const;
