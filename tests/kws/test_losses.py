@@ -109,6 +109,14 @@ def test_decision_takes_the_surest_moment_of_the_window():
     assert late(scores).tolist() == [0]
 
 
+def test_sure_silence_before_a_word_does_not_outvote_it():
+    scores = torch.zeros(6, 1, 3, dtype=torch.float64)
+    scores[:3, 0, 0] = 4.0  # alone, these frames are silence with more certainty than the whole clip is a word
+    scores[4, 0, 2] = 6.0
+    assert smoothed_posteriors(scores, 60)[0, 0, 0] > smoothed_posteriors(scores, 60)[-1, 0, 2]
+    assert DecisionRule()(scores).tolist() == [2]
+
+
 def test_below_the_fire_threshold_is_silence(scores):
     sure = DecisionRule(fire_threshold=0.999999)(scores)
     assert sure.tolist() == [0, 0, 0]
