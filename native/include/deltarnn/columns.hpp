@@ -6,7 +6,7 @@ namespace deltarnn::DELTARNN_ISA {
 
 namespace detail {
 
-constexpr int ahead = 128;  // floats: how far in front of its loads a column is prefetched
+constexpr int ahead = 64;  // floats: how far in front of its loads a column is prefetched
 
 // acc[0:rows] += Σ_k columns[k]·deltas[k], k < count, in one pass over acc: acc is loaded and stored once for `count` columns.
 // next: the columns of the following pass, whose heads are fetched while this one ends; or nullptr.
@@ -21,7 +21,7 @@ DELTARNN_INLINE void add_some_columns(float* acc, const float* const* columns, c
     }
     if (next != nullptr) {
         for (int k = 0; k < count; ++k) {
-            for (int row = 0; row < 64; row += 16) prefetch(next[k] + row);
+            for (int row = 0; row < ahead; row += 16) prefetch(next[k] + row);
         }
     }
     for (int row = 0; row < rows; row += lanes) {
