@@ -79,23 +79,82 @@ std::int64_t first_unit(const Sequence& job, const TrainingKernels& kernels, int
     return std::min(job.padded, blocks * thread / threads * kernels.block_width);
 }
 
-// Packs both weight matrices, on as many threads as it pays for.
-struct PackedWeights {
-    Buffer ih, hh;
+// Below so many values, waking threads costs more than they save.
+constexpr std::int64_t worth_sharing = 1 << 16;
 
-    PackedWeights(Sequence& job, const TrainingKernels& kernels, const float* weight_ih, const float* weight_hh, int threads)
-        : ih(gates_of(job.cell) * job.padded * job.inputs), hh(gates_of(job.cell) * job.padded * job.hidden) {
+// Weight matrices as the kernels read them; only those that are asked for.
+struct Weights {
+    Buffer packed_ih, packed_hh, rows_ih, rows_hh;
+
+    struct Wanted {
+        bool packed_ih, packed_hh, rows_ih, rows_hh;
+    };
+
+    Weights(const Sequence& job, const TrainingKernels& kernels, const float* ih, const float* hh, Wanted wanted, int threads)
+        : packed_ih(wanted.packed_ih ? gates_of(job.cell) * job.padded * job.inputs : 0),
+          packed_hh(wanted.packed_hh ? gates_of(job.cell) * job.padded * job.hidden : 0),
+          rows_ih(wanted.rows_ih ? gates_of(job.cell) * job.padded * job.padded_inputs : 0),
+          rows_hh(wanted.rows_hh ? gates_of(job.cell) * job.padded * job.padded : 0) {
         const int gates = gates_of(job.cell);
-        const int share = job.padded * (job.inputs + job.hidden) > 65536 ? threads : 1;
+        const int *order_ih = input_order(job.cell), *order_hh = hidden_order(job.cell);
+        const int share = job.padded * (job.inputs + job.hidden) > worth_sharing ? threads : 1;
         parallel(share, [&](int thread) {
             const std::int64_t from = first_unit(job, kernels, thread, share), to = first_unit(job, kernels, thread + 1, share);
-            kernels.pack(weight_ih, ih.get(), input_order(job.cell), gates, job.hidden, job.padded, job.inputs, from, to);
-            kernels.pack(weight_hh, hh.get(), hidden_order(job.cell), gates, job.hidden, job.padded, job.hidden, from, to);
+            if (wanted.packed_ih) {
+                kernels.pack(ih, packed_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs, from, to);
+            }
+            if (wanted.packed_hh) {
+                kernels.pack(hh, packed_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden, from, to);
+            }
+            if (wanted.rows_ih && thread == 0) {
+                kernels.pack_rows(ih, rows_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs);
+            }
+            if (wanted.rows_hh && thread == share - 1) {
+                kernels.pack_rows(hh, rows_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden);
+            }
         });
-        job.packed_ih = ih.get();
-        job.packed_hh = hh.get();
     }
 };
+
+// The threads' weight gradients, packed, one behind the other.
+Buffer thread_gradients(Sequence& job, const TrainingKernels& kernels, const Plan& plan, const float* weight_ih,
+                        const float* weight_hh, BackwardArguments& arguments, std::int64_t size_ih, std::int64_t size) {
+    const bool through_inputs = arguments.grad_x != nullptr || arguments.grad_x_hat0 != nullptr;
+    const bool held_x = job.thx == 0.0f, held_h = job.thh == 0.0f;
+    const Weights::Wanted wanted{through_inputs && !held_x, !held_h, through_inputs && held_x, held_h};
+    const Weights weights(job, kernels, weight_ih, weight_hh, wanted, plan.threads);
+    job.packed_ih = weights.packed_ih.get();
+    job.packed_hh = weights.packed_hh.get();
+    arguments.rows_ih = weights.rows_ih.get();
+    arguments.rows_hh = weights.rows_hh.get();
+
+    const auto groups_of = [&](int thread, auto&& visit) {
+        const std::int64_t end = plan.begin(thread + 1);
+        for (std::int64_t first = plan.begin(thread); first < end; first += plan.group) {
+            visit(first, std::min(plan.group, end - first));
+        }
+    };
+    // A group's workspace holds its events, so that it differs from group to group.
+    std::vector<std::int64_t> offsets{0};
+    for (int thread = 0; thread < plan.threads; ++thread) {
+        std::int64_t largest = 0;
+        groups_of(thread, [&](std::int64_t first, std::int64_t count) {
+            largest = std::max(largest, kernels.backward_workspace(job, first, count, plan.chunk));
+        });
+        offsets.push_back(offsets.back() + largest);
+    }
+    const Buffer workspaces(offsets.back());
+    Buffer grads(size * plan.threads);
+    parallel(plan.threads, [&](int thread) {
+        float* grad = grads.get() + size * thread;
+        float* workspace = workspaces.get() + offsets[static_cast<std::size_t>(thread)];
+        std::fill(grad, grad + size, 0.0f);
+        groups_of(thread, [&](std::int64_t first, std::int64_t count) {
+            kernels.backward(job, arguments, first, count, plan.chunk, workspace, grad, grad + size_ih);
+        });
+    });
+    return grads;
+}
 
 }  // namespace
 
@@ -103,13 +162,16 @@ void train_forward(Sequence job, const float* weight_ih, const float* weight_hh,
     fill_sizes(job);
     const TrainingKernels& kernels = training_kernels(active_isa());
     const Plan plan = plan_for(job, threads);
-    const PackedWeights weights(job, kernels, weight_ih, weight_hh, plan.threads);
+    const Weights weights(job, kernels, weight_ih, weight_hh, {true, true, false, false}, plan.threads);
+    job.packed_ih = weights.packed_ih.get();
+    job.packed_hh = weights.packed_hh.get();
     const std::int64_t size = kernels.forward_workspace(job, plan.group, plan.chunk);
     const Buffer workspaces(size * plan.threads);
     parallel(plan.threads, [&](int thread) {
         const std::int64_t end = plan.begin(thread + 1);
         for (std::int64_t first = plan.begin(thread); first < end; first += plan.group) {
-            kernels.forward(job, result, first, std::min(plan.group, end - first), plan.chunk, workspaces.get() + size * thread);
+            const std::int64_t count = std::min(plan.group, end - first);
+            kernels.forward(job, result, first, count, plan.chunk, workspaces.get() + size * thread);
         }
     });
 }
@@ -120,56 +182,19 @@ void train_backward(Sequence job, const float* weight_ih, const float* weight_hh
     const TrainingKernels& kernels = training_kernels(active_isa());
     const Plan plan = plan_for(job, threads);
     const int gates = gates_of(job.cell);
-    const PackedWeights weights(job, kernels, weight_ih, weight_hh, plan.threads);
-    const bool rows_x = job.thx == 0.0f && (arguments.grad_x != nullptr || arguments.grad_x_hat0 != nullptr);
-    const Buffer rows_ih(rows_x ? gates * job.padded * job.padded_inputs : 0);
-    const Buffer rows_hh(job.thh == 0.0f ? gates * job.padded * job.padded : 0);
-    if (rows_x) {
-        kernels.pack_rows(weight_ih, rows_ih.get(), input_order(job.cell), gates, job.hidden, job.padded, job.inputs);
-        arguments.rows_ih = rows_ih.get();
-    }
-    if (job.thh == 0.0f) {
-        kernels.pack_rows(weight_hh, rows_hh.get(), hidden_order(job.cell), gates, job.hidden, job.padded, job.hidden);
-        arguments.rows_hh = rows_hh.get();
-    }
-
-    // A group's workspace holds its events, so that it differs from group to group.
-    const auto groups_of = [&](int thread, auto&& visit) {
-        const std::int64_t end = plan.begin(thread + 1);
-        for (std::int64_t first = plan.begin(thread); first < end; first += plan.group) {
-            visit(first, std::min(plan.group, end - first));
-        }
-    };
-    std::vector<std::int64_t> offsets(static_cast<std::size_t>(plan.threads) + 1, 0);
-    for (int thread = 0; thread < plan.threads; ++thread) {
-        std::int64_t size = 0;
-        groups_of(thread, [&](std::int64_t first, std::int64_t count) {
-            size = std::max(size, kernels.backward_workspace(job, first, count, plan.chunk));
-        });
-        offsets[static_cast<std::size_t>(thread) + 1] = offsets[static_cast<std::size_t>(thread)] + size;
-    }
-    const Buffer workspaces(offsets.back());
     const std::int64_t size_ih = gates * job.padded * job.inputs, size = size_ih + gates * job.padded * job.hidden;
-    const Buffer grads(size * plan.threads);
-    parallel(plan.threads, [&](int thread) {
-        float* grad = grads.get() + size * thread;
-        std::fill(grad, grad + size, 0.0f);
-        groups_of(thread, [&](std::int64_t first, std::int64_t count) {
-            kernels.backward(job, arguments, first, count, plan.chunk,
-                             workspaces.get() + offsets[static_cast<std::size_t>(thread)], grad, grad + size_ih);
-        });
-    });
+    const Buffer grads = thread_gradients(job, kernels, plan, weight_ih, weight_hh, arguments, size_ih, size);
 
-    parallel(size > 65536 ? plan.threads : 1, [&](int thread) {
-        const int share = size > 65536 ? plan.threads : 1;
+    const int share = size > worth_sharing ? plan.threads : 1;
+    parallel(share, [&](int thread) {
         const std::int64_t from = first_unit(job, kernels, thread, share), to = first_unit(job, kernels, thread + 1, share);
+        const auto add_up = [&](float* first, std::int64_t columns) {
+            const std::int64_t begin = gates * columns * from, count = gates * columns * (to - from);
+            for (int other = 1; other < plan.threads; ++other) kernels.add(first + begin, first + size * other + begin, count);
+        };
         float *ih = grads.get(), *hh = grads.get() + size_ih;
-        for (int other = 1; other < plan.threads; ++other) {
-            kernels.add(ih + gates * job.inputs * from, ih + size * other + gates * job.inputs * from,
-                        gates * job.inputs * (to - from));
-            kernels.add(hh + gates * job.hidden * from, hh + size * other + gates * job.hidden * from,
-                        gates * job.hidden * (to - from));
-        }
+        add_up(ih, job.inputs);
+        add_up(hh, job.hidden);
         kernels.unpack(ih, grad_weight_ih, input_order(job.cell), gates, job.hidden, job.padded, job.inputs, from, to);
         kernels.unpack(hh, grad_weight_hh, hidden_order(job.cell), gates, job.hidden, job.padded, job.hidden, from, to);
     });
