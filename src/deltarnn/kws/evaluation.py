@@ -17,7 +17,7 @@ from deltarnn.kws.outcome import model_metrics
 from deltarnn.kws.report import ReportData, write_report
 from deltarnn.kws.runs import METRICS
 from deltarnn.kws.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried, fits
-from deltarnn.nn.convert import quantize
+from deltarnn.nn.conversion import quantize
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

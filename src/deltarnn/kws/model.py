@@ -14,7 +14,7 @@ from deltarnn.engine.model_file import ModelFileError, load_model, save_model
 from deltarnn.fixed.qformat import QFormat, Quantization, Rounding
 from deltarnn.kws.grid import grid_of
 from deltarnn.nn import DeltaGRU, DeltaLSTM
-from deltarnn.nn.convert import convert
+from deltarnn.nn.conversion import convert
 from deltarnn.nn.initialization import initialize
 
 Cell = Literal["GRU", "LSTM"]

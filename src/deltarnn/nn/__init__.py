@@ -1,7 +1,7 @@
 """Delta layers for PyTorch."""
 
 from deltarnn.nn.activity import Activity, record_activity
-from deltarnn.nn.convert import convert, quantize
+from deltarnn.nn.conversion import convert, quantize
 from deltarnn.nn.delta_rnn import DeltaGRU, DeltaLSTM
 from deltarnn.nn.state import DeltaGRUState, DeltaLSTMState
 

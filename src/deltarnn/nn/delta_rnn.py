@@ -72,8 +72,8 @@ class DeltaGRU(DeltaRNNBase):
 
     def _fresh_memory(self, name: str) -> Tensor:
         bias_ih, bias_hh = self._biases(name)
-        sizes = 2 * self.hidden_size, self.hidden_size
-        (gates_ih, new_ih), (gates_hh, new_hh) = bias_ih.split(sizes), bias_hh.split(sizes)  # slices: slower backwards
+        # Split, not sliced: one operation backwards.
+        (gates_ih, new_ih), (gates_hh, new_hh) = (b.tensor_split([2 * self.hidden_size]) for b in (bias_ih, bias_hh))
         return torch.cat(
             [
                 self._rounded_weight(gates_ih + gates_hh),
