@@ -105,38 +105,34 @@ void add_block(float* acc, const float* matrix, std::ptrdiff_t stride, const flo
                : add_block_of<16 / lanes>(acc, matrix, stride, value, n);
 }
 
-// One block of vectors·lanes rows of tile_products, all sums in registers.
-template <int vectors>
-void tile_block(float* out, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index, const float* delta,
-                int count, int rows) {
-    constexpr int fetch = 12;  // columns
-    vf sum[tile_frames][vectors] = {};
-    for (int k = 0; k < count; ++k) {
-        const float* column = matrix + index[k] * stride;
-        if (k + fetch < count) {
-            for (int i = 0; i < vectors * lanes; i += 16) prefetch(matrix + index[k + fetch] * stride + i);
-        }
-        vf weight[vectors];
-        for (int i = 0; i < vectors; ++i) weight[i] = load(column + i * lanes);
-#pragma GCC unroll 8
-        for (int t = 0; t < tile_frames; ++t) {
-            const vf d = splat(delta[k * tile_frames + t]);
-            for (int i = 0; i < vectors; ++i) sum[t][i] = fma(weight[i], d, sum[t][i]);
-        }
-    }
-    for (int t = 0; t < tile_frames; ++t) {
-        for (int i = 0; i < vectors; ++i) store(out + t * rows + i * lanes, sum[t][i]);
-    }
-}
-
+// Eight columns over all rows, for each vector of rows all frames: columns are read in sequence, as memory likes it, and meet
+// sums that stay in the second-level cache.
 void tile_products(float* out, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                    const float* delta, int count, int rows) {
-    constexpr int vectors = lanes == 16 ? 2 : 1;  // as many sums as there are registers for
-    int row = 0;
-    for (; row + vectors * lanes <= rows; row += vectors * lanes) {
-        tile_block<vectors>(out + row, matrix + row, stride, index, delta, count, rows);
+    constexpr int pass = 8;
+    for (int i = 0; i < tile_frames * rows; i += lanes) store(out + i, vf{});
+    for (int k = 0; k < count; k += pass) {
+        const float* columns[pass];
+        float deltas[tile_frames][pass];
+        for (int i = 0; i < pass; ++i) {  // the last pass is filled up with a column once more, times 0
+            const bool here = k + i < count;
+            columns[i] = matrix + index[here ? k + i : count - 1] * stride;
+            for (int t = 0; t < tile_frames; ++t) deltas[t][i] = here ? delta[(k + i) * tile_frames + t] : 0.0f;
+        }
+        for (int row = 0; row < rows; row += lanes) {
+            vf weight[pass];
+            for (int i = 0; i < pass; ++i) weight[i] = load(columns[i] + row);
+            for (int t = 0; t < tile_frames; ++t) {
+                vf even = load(out + t * rows + row), odd = {};
+#pragma GCC unroll 8
+                for (int i = 0; i < pass; i += 2) {
+                    even = fma(weight[i], splat(deltas[t][i]), even);
+                    odd = fma(weight[i + 1], splat(deltas[t][i + 1]), odd);
+                }
+                store(out + t * rows + row, even + odd);
+            }
+        }
     }
-    for (; row < rows; row += lanes) tile_block<1>(out + row, matrix + row, stride, index, delta, count, rows);
 }
 
 template <bool hard>

@@ -12,7 +12,7 @@ enum class Cell { gru, lstm };
 
 // Frames that pass through one layer before the next layer's turn, their inputs' products before the recurrence: while they
 // do, only one matrix at a time needs the caches. A multiple of tile_frames.
-constexpr int chunk_frames = 32;
+constexpr int chunk_frames = 128;
 
 inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
