@@ -116,9 +116,10 @@ struct Weights {
     }
 };
 
-// The threads' weight gradients, packed, one behind the other.
-Buffer thread_gradients(Sequence& job, const TrainingKernels& kernels, const Plan& plan, const float* weight_ih,
-                        const float* weight_hh, BackwardArguments& arguments, std::int64_t size_ih, std::int64_t size) {
+// `copies` weight gradients, packed, one behind the other, whose sum it is: one of each thread, or one in all.
+Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Plan& plan, const float* weight_ih,
+                        const float* weight_hh, BackwardArguments& arguments, std::int64_t size_ih, std::int64_t size,
+                        int copies) {
     const bool through_inputs = arguments.grad_x != nullptr || arguments.grad_x_hat0 != nullptr;
     const bool held_x = job.thx == 0.0f, held_h = job.thh == 0.0f;
     const Weights::Wanted wanted{through_inputs && !held_x, !held_h, through_inputs && held_x, held_h};
@@ -128,31 +129,73 @@ Buffer thread_gradients(Sequence& job, const TrainingKernels& kernels, const Pla
     arguments.rows_ih = weights.rows_ih.get();
     arguments.rows_hh = weights.rows_hh.get();
 
-    const auto groups_of = [&](int thread, auto&& visit) {
-        const std::int64_t end = plan.begin(thread + 1);
-        for (std::int64_t first = plan.begin(thread); first < end; first += plan.group) {
-            visit(first, std::min(plan.group, end - first));
-        }
-    };
-    // A group's workspace holds its events, so that it differs from group to group.
+    // A group's workspace holds its events, so that it differs from group to group; a thread's groups share the largest.
+    std::vector<std::vector<SampleGroup>> groups(static_cast<std::size_t>(plan.threads));
     std::vector<std::int64_t> offsets{0};
     for (int thread = 0; thread < plan.threads; ++thread) {
         std::int64_t largest = 0;
-        groups_of(thread, [&](std::int64_t first, std::int64_t count) {
-            largest = std::max(largest, kernels.backward_workspace(job, first, count, plan.chunk));
-        });
+        const std::int64_t end = plan.begin(thread + 1);
+        for (std::int64_t first = plan.begin(thread); first < end; first += plan.group) {
+            const SampleGroup group{first, std::min(plan.group, end - first), nullptr};
+            largest = std::max(largest, kernels.backward_workspace(job, group, plan.chunk));
+            groups[static_cast<std::size_t>(thread)].push_back(group);
+        }
         offsets.push_back(offsets.back() + largest);
     }
     const Buffer workspaces(offsets.back());
-    Buffer grads(size * plan.threads);
-    parallel(plan.threads, [&](int thread) {
-        float* grad = grads.get() + size * thread;
-        float* workspace = workspaces.get() + offsets[static_cast<std::size_t>(thread)];
-        std::fill(grad, grad + size, 0.0f);
-        groups_of(thread, [&](std::int64_t first, std::int64_t count) {
-            kernels.backward(job, arguments, first, count, plan.chunk, workspace, grad, grad + size_ih);
+    for (std::size_t thread = 0; thread < groups.size(); ++thread) {
+        for (SampleGroup& group : groups[thread]) group.workspace = workspaces.get() + offsets[thread];
+    }
+
+    Buffer grads(size * copies);
+    const auto chunks = [&](auto&& visit) {
+        for (std::int64_t last = job.steps; last > 0;) {
+            const std::int64_t first = (last - 1) / plan.chunk * plan.chunk;
+            visit(first, last);
+            last = first;
+        }
+    };
+    if (copies == plan.threads) {
+        parallel(plan.threads, [&](int thread) {
+            float* grad = grads.get() + size * thread;
+            std::fill(grad, grad + size, 0.0f);
+            for (const SampleGroup& group : groups[static_cast<std::size_t>(thread)]) {
+                kernels.backward_begin(job, arguments, group, plan.chunk);
+                chunks([&](std::int64_t first, std::int64_t last) {
+                    kernels.backward_chunk(job, arguments, group, plan.chunk, first, last);
+                    kernels.add_weight_gradients(job, group, plan.chunk, last - first, 0, job.padded, grad, grad + size_ih);
+                });
+                kernels.backward_end(job, arguments, group, plan.chunk);
+            }
         });
-    });
+        return grads;
+    }
+    // One gradient for all: the threads take turns between their samples' steps and their units' weights.
+    std::fill(grads.get(), grads.get() + size, 0.0f);
+    for (std::size_t round = 0; round < groups.back().size(); ++round) {  // the last thread has the largest share
+        const auto with_group = [&](auto&& work) {
+            parallel(plan.threads, [&](int thread) {
+                const std::vector<SampleGroup>& own = groups[static_cast<std::size_t>(thread)];
+                if (round < own.size()) work(own[round]);
+            });
+        };
+        with_group([&](const SampleGroup& group) { kernels.backward_begin(job, arguments, group, plan.chunk); });
+        chunks([&](std::int64_t first, std::int64_t last) {
+            with_group([&](const SampleGroup& group) {
+                kernels.backward_chunk(job, arguments, group, plan.chunk, first, last);
+            });
+            parallel(plan.threads, [&](int thread) {
+                const std::int64_t from = first_unit(job, kernels, thread, plan.threads);
+                const std::int64_t to = first_unit(job, kernels, thread + 1, plan.threads);
+                for (const std::vector<SampleGroup>& own : groups) {
+                    if (round >= own.size()) continue;
+                    kernels.add_weight_gradients(job, own[round], plan.chunk, last - first, from, to, grads.get(),
+                                                 grads.get() + size_ih);
+                }
+            });
+        });
+        with_group([&](const SampleGroup& group) { kernels.backward_end(job, arguments, group, plan.chunk); });
+    }
     return grads;
 }
 
@@ -183,14 +226,16 @@ void train_backward(Sequence job, const float* weight_ih, const float* weight_hh
     const Plan plan = plan_for(job, threads);
     const int gates = gates_of(job.cell);
     const std::int64_t size_ih = gates * job.padded * job.inputs, size = size_ih + gates * job.padded * job.hidden;
-    const Buffer grads = thread_gradients(job, kernels, plan, weight_ih, weight_hh, arguments, size_ih, size);
+    // A copy for each thread costs least time, until the copies are what memory is spent on.
+    const int copies = size > (std::int64_t{1} << 20) ? 1 : plan.threads;
+    const Buffer grads = packed_gradients(job, kernels, plan, weight_ih, weight_hh, arguments, size_ih, size, copies);
 
     const int share = size > worth_sharing ? plan.threads : 1;
     parallel(share, [&](int thread) {
         const std::int64_t from = first_unit(job, kernels, thread, share), to = first_unit(job, kernels, thread + 1, share);
         const auto add_up = [&](float* first, std::int64_t columns) {
             const std::int64_t begin = gates * columns * from, count = gates * columns * (to - from);
-            for (int other = 1; other < plan.threads; ++other) kernels.add(first + begin, first + size * other + begin, count);
+            for (int other = 1; other < copies; ++other) kernels.add(first + begin, first + size * other + begin, count);
         };
         float *ih = grads.get(), *hh = grads.get() + size_ih;
         add_up(ih, job.inputs);

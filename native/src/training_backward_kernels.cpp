@@ -13,7 +13,7 @@ template <int gates>
 void dot_rows(const Sequence& job, const Group& group, const Side& side, const float* packed, Index count, Index chunk_start,
               Index first_step, Index last_step) {
     const Index p = job.padded;
-    for_each_block(p, [&](auto vectors, Index unit) {
+    for_each_block(0, p, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
         const float* block = packed + gates * side.n * unit;
         for (Index t = first_step; t < last_step; ++t) {
@@ -55,9 +55,10 @@ DELTARNN_INLINE void file_by_column(const Side& side, Index column, Index row, f
 
 // ∂loss/∂W of the chunk's rows, added to the packed gradient.
 template <int gates>
-void weight_gradient(const Sequence& job, const Group& group, const Side& side, Index rows, float* grad) {
+void weight_gradient(const Sequence& job, const Group& group, const Side& side, Index rows, Index first_unit, Index last_unit,
+                     float* grad) {
     const Index p = job.padded;
-    for_each_block(p, [&](auto vectors, Index unit) {
+    for_each_block(first_unit, last_unit, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
         constexpr Index stride = gates * V * lanes;
         float* block = grad + gates * side.n * unit;
@@ -100,9 +101,6 @@ void weight_gradient(const Sequence& job, const Group& group, const Side& side, 
             }
         }
     });
-    if (!side.held) {
-        for (Index j = 0; j < side.n; ++j) side.column_count[j] = 0;
-    }
 }
 
 // Through the deltas of h_{t−1}: dh gains what they pass on.
@@ -219,14 +217,8 @@ DELTARNN_INLINE void load_optional(float* to, const float* from, Index row, Inde
 }
 
 template <Cell cell>
-void run(const Sequence& job, const BackwardArguments& args, Index first, Index count, Index chunk, float* workspace_base,
-         float* grad_ih, float* grad_hh) {
-    constexpr int gates = Parts<cell>::gates;
-    const auto gates_of = job.hard ? gates_backward<cell, true> : gates_backward<cell, false>;
-    Workspace workspace{workspace_base};
-    Group group = allocate(job, first, count, chunk, workspace);
+void begin(const Sequence& job, const BackwardArguments& args, const Group& group, Index first, Index count) {
     const Index n = job.hidden, p = job.padded;
-
     for (Index s = 0; s < count; ++s) {
         const Index sample = first + s;
         load_row(group.x.memory + s * group.x.padded, job.x_hat0 + sample * job.inputs, job.inputs, group.x.padded);
@@ -243,41 +235,47 @@ void run(const Sequence& job, const BackwardArguments& args, Index first, Index 
         rebuild_events(group.x, job, job.fired_x, first, count, [&](Index t, Index sample) __attribute__((always_inline)) {
             return job.x + t * job.x_step + sample * job.x_sample;
         });
-        for (Index j = 0; j < group.x.n; ++j) group.x.column_count[j] = 0;
     }
     if (!group.h.held) {
         rebuild_events(group.h, job, job.fired_h, first, count, [&](Index t, Index sample) __attribute__((always_inline)) {
             return h_before(job, t, sample);
         });
-        for (Index j = 0; j < group.h.n; ++j) group.h.column_count[j] = 0;
     }
+}
 
-    for (Index last_step = job.steps; last_step > 0;) {
-        const Index first_step = (last_step - 1) / chunk * chunk;
-        for (Index t = last_step - 1; t >= first_step; --t) {
-            for (Index s = 0; s < count; ++s) {
-                const Index sample = first + s, row = (t - first_step) * count + s;
-                if (t >= length_of(job, sample)) {
-                    if (group.x.held || group.h.held) clear(group.rows_g + row * group.row_stride, 4 * p);
-                    continue;
-                }
-                const float* grad_y = args.grad_y + (t * job.batch + sample) * n;
-                float* dh = group.dh + s * p;
-                for (Index u = 0; u < p; u += lanes) store(dh + u, load(dh + u) + load_within(grad_y, u, n));
-                // The rows of one sample lie B rows apart, too far for the hardware to foresee.
-                if (t > 0) prefetch_row(grad_y - job.batch * n, n);
-                if (t > 1) prefetch_row(h_before(job, t - 1, sample), n);
-                gates_of(job, group, sample, s, t, row);
+template <Cell cell>
+void run_chunk(const Sequence& job, const BackwardArguments& args, Group& group, Index first, Index count, Index first_step,
+               Index last_step) {
+    constexpr int gates = Parts<cell>::gates;
+    const auto gates_of = job.hard ? gates_backward<cell, true> : gates_backward<cell, false>;
+    const Index n = job.hidden, p = job.padded;
+    for (const Side* side : {&group.x, &group.h}) {
+        for (Index j = 0; j < side->n && !side->held; ++j) side->column_count[j] = 0;
+    }
+    for (Index t = last_step - 1; t >= first_step; --t) {
+        for (Index s = 0; s < count; ++s) {
+            const Index sample = first + s, row = (t - first_step) * count + s;
+            if (t >= length_of(job, sample)) {
+                if (group.x.held || group.h.held) clear(group.rows_g + row * group.row_stride, 4 * p);
+                continue;
             }
-            hidden_deltas_backward<gates>(job, args, group, first, count, t, first_step);
+            const float* grad_y = args.grad_y + (t * job.batch + sample) * n;
+            float* dh = group.dh + s * p;
+            for (Index u = 0; u < p; u += lanes) store(dh + u, load(dh + u) + load_within(grad_y, u, n));
+            // The rows of one sample lie B rows apart, too far for the hardware to foresee.
+            if (t > 0) prefetch_row(grad_y - job.batch * n, n);
+            if (t > 1) prefetch_row(h_before(job, t - 1, sample), n);
+            gates_of(job, group, sample, s, t, row);
         }
-        const Index rows = (last_step - first_step) * count;
-        input_deltas_backward<gates>(job, args, group, first, count, first_step, last_step);
-        weight_gradient<gates>(job, group, group.x, rows, grad_ih);
-        weight_gradient<gates>(job, group, group.h, rows, grad_hh);
-        last_step = first_step;
+        hidden_deltas_backward<gates>(job, args, group, first, count, t, first_step);
     }
+    input_deltas_backward<gates>(job, args, group, first, count, first_step, last_step);
+}
 
+template <Cell cell>
+void finish(const Sequence& job, const BackwardArguments& args, const Group& group, Index first, Index count) {
+    constexpr int gates = Parts<cell>::gates;
+    const Index n = job.hidden, p = job.padded;
     if (args.grad_x_hat0 != nullptr) subtract_start<gates>(job, group, group.x, first, count, args.rows_ih);
     subtract_start<gates>(job, group, group.h, first, count, args.rows_hh);
     for (Index s = 0; s < count; ++s) {
@@ -294,18 +292,43 @@ void run(const Sequence& job, const BackwardArguments& args, Index first, Index 
     }
 }
 
+// Where a group's data lie in its workspace follows from the group alone.
+Group group_of(const Sequence& job, const SampleGroup& samples, Index chunk) {
+    Workspace workspace{samples.workspace};
+    return allocate(job, samples.first, samples.count, chunk, workspace);
+}
+
 }  // namespace
 
-std::int64_t backward_workspace(const Sequence& job, std::int64_t first, std::int64_t count, std::int64_t chunk) {
+std::int64_t backward_workspace(const Sequence& job, const SampleGroup& samples, std::int64_t chunk) {
     Workspace workspace{nullptr};
-    allocate(job, first, count, chunk, workspace);
+    allocate(job, samples.first, samples.count, chunk, workspace);
     return workspace.used;
 }
 
-void backward(const Sequence& job, const BackwardArguments& args, std::int64_t first, std::int64_t count, std::int64_t chunk,
-              float* workspace, float* grad_ih, float* grad_hh) {
-    const auto run_cell = job.cell == Cell::gru ? run<Cell::gru> : run<Cell::lstm>;
-    run_cell(job, args, first, count, chunk, workspace, grad_ih, grad_hh);
+void backward_begin(const Sequence& job, const BackwardArguments& args, const SampleGroup& samples, std::int64_t chunk) {
+    const Group group = group_of(job, samples, chunk);
+    (job.cell == Cell::gru ? begin<Cell::gru> : begin<Cell::lstm>)(job, args, group, samples.first, samples.count);
+}
+
+void backward_chunk(const Sequence& job, const BackwardArguments& args, const SampleGroup& samples, std::int64_t chunk,
+                    std::int64_t first_step, std::int64_t last_step) {
+    Group group = group_of(job, samples, chunk);
+    const auto run = job.cell == Cell::gru ? run_chunk<Cell::gru> : run_chunk<Cell::lstm>;
+    run(job, args, group, samples.first, samples.count, first_step, last_step);
+}
+
+void add_weight_gradients(const Sequence& job, const SampleGroup& samples, std::int64_t chunk, std::int64_t steps,
+                          std::int64_t first_unit, std::int64_t last_unit, float* grad_ih, float* grad_hh) {
+    const Group group = group_of(job, samples, chunk);
+    const auto of_side = job.cell == Cell::gru ? weight_gradient<3> : weight_gradient<4>;
+    of_side(job, group, group.x, steps * samples.count, first_unit, last_unit, grad_ih);
+    of_side(job, group, group.h, steps * samples.count, first_unit, last_unit, grad_hh);
+}
+
+void backward_end(const Sequence& job, const BackwardArguments& args, const SampleGroup& samples, std::int64_t chunk) {
+    const Group group = group_of(job, samples, chunk);
+    (job.cell == Cell::gru ? finish<Cell::gru> : finish<Cell::lstm>)(job, args, group, samples.first, samples.count);
 }
 
 }  // namespace deltarnn::DELTARNN_ISA

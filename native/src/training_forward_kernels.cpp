@@ -76,7 +76,7 @@ void input_products(const Sequence& job, Group& group, Index first, Index count,
     const Index rows = (last_step - first_step) * count;
     group.begin_x[rows] = static_cast<std::int32_t>(events);
 
-    for_each_block(p, [&](auto vectors, Index unit) {
+    for_each_block(0, p, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
         const float* block = job.packed_ih + gates * n * unit;
         if (held) {
@@ -168,7 +168,7 @@ void advance(const Sequence& job, Group& group, Index first, Index count, Index 
     constexpr int gates = Parts<cell>::gates, offset = Parts<cell>::hidden_offset;
     const Index p = job.padded, n = job.hidden;
     const bool held_x = job.thx == 0.0f, held_h = job.thh == 0.0f;
-    for_each_block(p, [&](auto vectors, Index unit) {
+    for_each_block(0, p, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
         const float* block = job.packed_hh + gates * n * unit;
         if (held_h) {

@@ -64,7 +64,8 @@ void add(float* to, const float* from, Index n) {
 }  // namespace
 
 extern const TrainingKernels training_kernels = {
-    pack, unpack, pack_rows, forward_workspace, forward, backward_workspace, backward, add, block_units,
+    pack,           unpack,         pack_rows,            forward_workspace, forward, backward_workspace,
+    backward_begin, backward_chunk, add_weight_gradients, backward_end,      add,     block_units,
 };
 
 }  // namespace deltarnn::DELTARNN_ISA

@@ -222,6 +222,19 @@ def test_threads(cell: str, threshold: float):
         assert close(first, second.double())
 
 
+def test_threads_that_share_one_gradient():
+    """Above 2²⁰ weights the threads do not each have a copy."""
+    torch.manual_seed(0)
+    layer, slow = DeltaGRU(500, 400, thx=0.3, thh=0.02), DeltaGRU(500, 400, thx=0.3, thh=0.02, backend="eager")
+    slow.load_state_dict(layer.state_dict())
+    x = torch.randn(4, 40, 500).cumsum(0)
+    three, expected = run_with_threads(layer, x, 3), run_with_threads(slow, x, 1)
+    for first, second in zip(three, expected, strict=True):
+        assert (first - second).norm() < 1e-3 * second.norm()
+    for first, second in zip(three, run_with_threads(layer, x, 3), strict=True):
+        assert torch.equal(first, second)
+
+
 def test_works_in_a_forked_process():
     """A child has none of its parent's threads; waiting for them would never end."""
     code = (

@@ -96,7 +96,7 @@ DELTARNN_INLINE const float* h_before(const Sequence& job, Index t, Index sample
 
 // Reads a sequence's events back from its masks: Δ = v − v̂ where the bit is set.
 template <class Row>
-void rebuild_events(Side& side, const Sequence& job, const std::uint64_t* masks, Index first, Index count, Row row) {
+void rebuild_events(const Side& side, const Sequence& job, const std::uint64_t* masks, Index first, Index count, Row row) {
     Index k = 0;
     for (Index t = 0; t < job.steps; ++t) {
         for (Index s = 0; s < count; ++s) {

@@ -48,6 +48,12 @@ struct BackwardArguments {
     float *grad_x_hat0, *grad_h0, *grad_h_hat0, *grad_c0, *grad_m0;   // of the initial state; x_hat0 may be null
 };
 
+// Samples that go through a sequence together, and the memory for it.
+struct SampleGroup {
+    std::int64_t first, count;
+    float* workspace;
+};
+
 struct TrainingKernels {
     // Weights (G·H, columns) to blocks of units: element (column, gate, unit) of the block at unit u₀ of width w is at
     // G·columns·u₀ + (column·G + gate)·w + unit − u₀. `order`: the gate of the matrix that is gate g of the result.
@@ -63,10 +69,15 @@ struct TrainingKernels {
     std::int64_t (*forward_workspace)(const Sequence&, std::int64_t count, std::int64_t chunk);
     void (*forward)(const Sequence&, const ForwardResult&, std::int64_t first, std::int64_t count, std::int64_t chunk,
                     float* workspace);
-    // The same, backwards; adds to grad_ih and grad_hh, which are packed.
-    std::int64_t (*backward_workspace)(const Sequence&, std::int64_t first, std::int64_t count, std::int64_t chunk);
-    void (*backward)(const Sequence&, const BackwardArguments&, std::int64_t first, std::int64_t count, std::int64_t chunk,
-                     float* workspace, float* grad_ih, float* grad_hh);
+    // The same, backwards. In this order: begin; for every chunk from the last, its steps and then its weight gradients, of all
+    // units at once or shared out; end. Gradients are packed, and added to.
+    std::int64_t (*backward_workspace)(const Sequence&, const SampleGroup&, std::int64_t chunk);
+    void (*backward_begin)(const Sequence&, const BackwardArguments&, const SampleGroup&, std::int64_t chunk);
+    void (*backward_chunk)(const Sequence&, const BackwardArguments&, const SampleGroup&, std::int64_t chunk,
+                           std::int64_t first_step, std::int64_t last_step);
+    void (*add_weight_gradients)(const Sequence&, const SampleGroup&, std::int64_t chunk, std::int64_t steps,
+                                 std::int64_t first_unit, std::int64_t last_unit, float* grad_ih, float* grad_hh);
+    void (*backward_end)(const Sequence&, const BackwardArguments&, const SampleGroup&, std::int64_t chunk);
     // to[0:n] += from[0:n], n a multiple of 16.
     void (*add)(float* to, const float* from, std::int64_t n);
     std::int64_t block_width;  // of packed weights

@@ -14,18 +14,18 @@ constexpr int block_vectors = 2;
 #endif
 constexpr Index block_units = block_vectors * lanes;
 
-// Calls body(std::integral_constant-like N) for every block of units: first unit and, at compile time, its vectors.
+// Calls body(Vectors<N>, unit) for every block of the units first … last − 1: its first unit and, at compile time, its vectors.
 template <int N>
 struct Vectors {
     static constexpr int count = N;
 };
 
 template <class Body>
-DELTARNN_INLINE void for_each_block(Index padded, Body body) {
-    Index unit = 0;
-    for (; unit + block_units <= padded; unit += block_units) body(Vectors<block_vectors>{}, unit);
+DELTARNN_INLINE void for_each_block(Index first, Index last, Body body) {
+    Index unit = first;
+    for (; unit + block_units <= last; unit += block_units) body(Vectors<block_vectors>{}, unit);
     if constexpr (block_vectors > 1) {
-        const Index rest = (padded - unit) / lanes;
+        const Index rest = (last - unit) / lanes;
         if (rest == 1) body(Vectors<1>{}, unit);
         if constexpr (block_vectors > 2) {
             if (rest == 2) body(Vectors<2>{}, unit);

@@ -22,8 +22,12 @@ DELTARNN_INLINE std::int64_t length_of(const Sequence& job, std::int64_t sample)
 std::int64_t forward_workspace(const Sequence&, std::int64_t count, std::int64_t chunk);
 void forward(const Sequence&, const ForwardResult&, std::int64_t first, std::int64_t count, std::int64_t chunk, float* workspace);
 
-std::int64_t backward_workspace(const Sequence&, std::int64_t first, std::int64_t count, std::int64_t chunk);
-void backward(const Sequence&, const BackwardArguments&, std::int64_t first, std::int64_t count, std::int64_t chunk,
-              float* workspace, float* grad_ih, float* grad_hh);
+std::int64_t backward_workspace(const Sequence&, const SampleGroup&, std::int64_t chunk);
+void backward_begin(const Sequence&, const BackwardArguments&, const SampleGroup&, std::int64_t chunk);
+void backward_chunk(const Sequence&, const BackwardArguments&, const SampleGroup&, std::int64_t chunk,
+                    std::int64_t first_step, std::int64_t last_step);
+void add_weight_gradients(const Sequence&, const SampleGroup&, std::int64_t chunk, std::int64_t steps, std::int64_t first_unit,
+                          std::int64_t last_unit, float* grad_ih, float* grad_hh);
+void backward_end(const Sequence&, const BackwardArguments&, const SampleGroup&, std::int64_t chunk);
 
 }  // namespace deltarnn::DELTARNN_ISA
