@@ -15,7 +15,7 @@ constexpr int refresh_rows = 32;
 // Tile products read each weight once for 8 frames; the event form reads it for each frame in which its column fires, but
 // multiplies only then. Cost of a multiplication in the event form over one in the tile form, measured (docs/engine.md)
 // by where the weights stay: the first-level cache, the core's own caches, or beyond.
-double event_cost(std::size_t bytes) { return bytes <= 16 << 10 ? 0.9 : bytes <= 512 << 10 ? 2.0 : 2.6; }
+double event_cost(std::size_t bytes) { return bytes <= 16 << 10 ? 0.8 : bytes <= 512 << 10 ? 1.55 : 2.2; }
 
 }  // namespace
 
