@@ -167,5 +167,5 @@ def _pair(sections: list[str]) -> str:
 def _short(number: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
-            return f"{number / size:.2f} {letter}"
+            return f"{number / size:.3g} {letter}"
     return f"{number:.0f}"
