@@ -1,4 +1,5 @@
-// Training for Python: addresses of tensors come as integers (Tensor.data_ptr(), 0 for none), their shapes have been checked there.
+// Training for Python: addresses of tensors come as integers (Tensor.data_ptr(), 0 for none), their shapes have been
+// checked there.
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
@@ -25,8 +26,8 @@ struct Shape {
     std::int64_t steps, batch, inputs, hidden;
 };
 
-deltarnn::Sequence sequence_of(bool lstm, bool hard, const Shape& shape, float thx, float thh, Address x, std::int64_t x_step,
-                               std::int64_t x_sample, Address lengths) {
+deltarnn::Sequence sequence_of(bool lstm, bool hard, const Shape& shape, float thx, float thh, Address x,
+                               std::int64_t x_step, std::int64_t x_sample, Address lengths) {
     deltarnn::Sequence job{};
     job.cell = lstm ? deltarnn::Cell::lstm : deltarnn::Cell::gru;
     job.hard = hard;
@@ -60,16 +61,18 @@ void set_record(deltarnn::Sequence& job, Address y, Address fired_x, Address fir
     job.tape = at<float>(tape);
 }
 
-void forward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std::int64_t inputs, std::int64_t hidden, float thx,
-             float thh, Address x, std::int64_t x_step, std::int64_t x_sample, Address lengths, Address x_hat0, Address h0,
-             Address h_hat0, Address c0, Address m0, Address weight_ih, Address weight_hh, Address y, Address x_hat, Address h,
-             Address h_hat, Address c, Address m, Address fired_x, Address fired_h, Address events, Address tape,
-             Address counts, Address l1, int threads) {
-    deltarnn::Sequence job = sequence_of(lstm, hard, {steps, batch, inputs, hidden}, thx, thh, x, x_step, x_sample, lengths);
+void forward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std::int64_t inputs, std::int64_t hidden,
+             float thx, float thh, Address x, std::int64_t x_step, std::int64_t x_sample, Address lengths,
+             Address x_hat0, Address h0, Address h_hat0, Address c0, Address m0, Address weight_ih, Address weight_hh,
+             Address y, Address x_hat, Address h, Address h_hat, Address c, Address m, Address fired_x, Address fired_h,
+             Address events, Address tape, Address counts, Address l1, int threads) {
+    deltarnn::Sequence job =
+        sequence_of(lstm, hard, {steps, batch, inputs, hidden}, thx, thh, x, x_step, x_sample, lengths);
     set_state(job, x_hat0, h0, h_hat0, c0, m0);
     set_record(job, y, fired_x, fired_h, events, tape);
     std::vector<double> l1_of(static_cast<std::size_t>(batch));
-    const deltarnn::ForwardResult result{at<float>(x_hat), at<float>(h), at<float>(h_hat), at<float>(c), at<float>(m), l1_of.data()};
+    const deltarnn::ForwardResult result{at<float>(x_hat), at<float>(h), at<float>(h_hat),
+                                         at<float>(c),     at<float>(m), l1_of.data()};
     deltarnn::train_forward(job, at<const float>(weight_ih), at<const float>(weight_hh), result, threads);
 
     std::int64_t valid = steps * batch;
@@ -82,14 +85,15 @@ void forward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std::
     *at<float>(l1) = static_cast<float>(std::accumulate(l1_of.begin(), l1_of.end(), 0.0));
 }
 
-void backward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std::int64_t inputs, std::int64_t hidden, float thx,
-              float thh, Address x, std::int64_t x_step, std::int64_t x_sample, Address lengths, Address x_hat0, Address h0,
-              Address h_hat0, Address c0, Address weight_ih, Address weight_hh, Address y, Address fired_x, Address fired_h,
-              Address events, Address tape, Address grad_y, Address grad_x_hat, Address grad_h, Address grad_h_hat,
-              Address grad_c, Address grad_m, Address grad_l1, Address grad_x, Address grad_x_hat0, Address grad_h0,
-              Address grad_h_hat0, Address grad_c0, Address grad_m0, Address grad_weight_ih, Address grad_weight_hh,
-              int threads) {
-    deltarnn::Sequence job = sequence_of(lstm, hard, {steps, batch, inputs, hidden}, thx, thh, x, x_step, x_sample, lengths);
+void backward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std::int64_t inputs, std::int64_t hidden,
+              float thx, float thh, Address x, std::int64_t x_step, std::int64_t x_sample, Address lengths,
+              Address x_hat0, Address h0, Address h_hat0, Address c0, Address weight_ih, Address weight_hh, Address y,
+              Address fired_x, Address fired_h, Address events, Address tape, Address grad_y, Address grad_x_hat,
+              Address grad_h, Address grad_h_hat, Address grad_c, Address grad_m, Address grad_l1, Address grad_x,
+              Address grad_x_hat0, Address grad_h0, Address grad_h_hat0, Address grad_c0, Address grad_m0,
+              Address grad_weight_ih, Address grad_weight_hh, int threads) {
+    deltarnn::Sequence job =
+        sequence_of(lstm, hard, {steps, batch, inputs, hidden}, thx, thh, x, x_step, x_sample, lengths);
     set_state(job, x_hat0, h0, h_hat0, c0, 0);
     set_record(job, y, fired_x, fired_h, events, tape);
     deltarnn::BackwardArguments arguments{};
@@ -106,8 +110,8 @@ void backward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std:
     arguments.grad_h_hat0 = at<float>(grad_h_hat0);
     arguments.grad_c0 = at<float>(grad_c0);
     arguments.grad_m0 = at<float>(grad_m0);
-    deltarnn::train_backward(job, at<const float>(weight_ih), at<const float>(weight_hh), arguments, at<float>(grad_weight_ih),
-                             at<float>(grad_weight_hh), threads);
+    deltarnn::train_backward(job, at<const float>(weight_ih), at<const float>(weight_hh), arguments,
+                             at<float>(grad_weight_ih), at<float>(grad_weight_hh), threads);
 }
 
 }  // namespace
@@ -115,7 +119,5 @@ void backward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std:
 void bind_training(nb::module_& module) {
     module.def("train_forward", forward, nb::call_guard<nb::gil_scoped_release>(),
                "One layer over a whole sequence; addresses and sizes as nn/native.py passes them.");
-    module.def("train_backward", backward, nb::call_guard<nb::gil_scoped_release>(),
-               "The gradients of train_forward.");
+    module.def("train_backward", backward, nb::call_guard<nb::gil_scoped_release>(), "The gradients of train_forward.");
 }
-

@@ -16,7 +16,7 @@ namespace {
 
 // Uninitialised floats, aligned to a cache line.
 class Buffer {
-   public:
+ public:
     explicit Buffer(std::int64_t floats) {
         const std::size_t bytes = (static_cast<std::size_t>(floats) * sizeof(float) + 63) / 64 * 64;
         data_.reset(static_cast<float*>(std::aligned_alloc(64, std::max<std::size_t>(bytes, 64))));
@@ -24,7 +24,7 @@ class Buffer {
     }
     float* get() const { return data_.get(); }
 
-   private:
+ private:
     struct Free {
         void operator()(float* data) const { std::free(data); }
     };
@@ -33,7 +33,8 @@ class Buffer {
 
 int gates_of(Cell cell) { return cell == Cell::gru ? 3 : 4; }
 
-// How a batch is cut: every thread's samples in groups that go through the sequence together, a chunk of steps at a time.
+// How a batch is cut: every thread's samples in groups that go through the sequence together, a chunk of steps at a
+// time.
 struct Plan {
     int threads;
     std::int64_t batch, group, chunk;
@@ -41,8 +42,8 @@ struct Plan {
     std::int64_t begin(int thread) const { return batch * thread / threads; }
 };
 
-// Measured (docs/training.md): small weights stay in the second cache, and few samples keep the state in the first; large
-// weights, and register tiles, want many samples to share what is read of them.
+// Measured (docs/training.md): small weights stay in the second cache, and few samples keep the state in the first;
+// large weights, and register tiles, want many samples to share what is read of them.
 Plan plan_for(const Sequence& job, int threads) {
     constexpr std::int64_t few = 4, many = 16, rows = 128, second_cache = 1 << 16;
     Plan plan;
@@ -90,7 +91,8 @@ struct Weights {
         bool packed_ih, packed_hh, rows_ih, rows_hh;
     };
 
-    Weights(const Sequence& job, const TrainingKernels& kernels, const float* ih, const float* hh, Wanted wanted, int threads)
+    Weights(const Sequence& job, const TrainingKernels& kernels, const float* ih, const float* hh, Wanted wanted,
+            int threads)
         : packed_ih(wanted.packed_ih ? gates_of(job.cell) * job.padded * job.inputs : 0),
           packed_hh(wanted.packed_hh ? gates_of(job.cell) * job.padded * job.hidden : 0),
           rows_ih(wanted.rows_ih ? gates_of(job.cell) * job.padded * job.padded_inputs : 0),
@@ -99,7 +101,8 @@ struct Weights {
         const int *order_ih = input_order(job.cell), *order_hh = hidden_order(job.cell);
         const int share = job.padded * (job.inputs + job.hidden) > worth_sharing ? threads : 1;
         parallel(share, [&](int thread) {
-            const std::int64_t from = first_unit(job, kernels, thread, share), to = first_unit(job, kernels, thread + 1, share);
+            const std::int64_t from = first_unit(job, kernels, thread, share),
+                               to = first_unit(job, kernels, thread + 1, share);
             if (wanted.packed_ih) {
                 kernels.pack(ih, packed_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs, from, to);
             }
@@ -129,7 +132,8 @@ Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Pla
     arguments.rows_ih = weights.rows_ih.get();
     arguments.rows_hh = weights.rows_hh.get();
 
-    // A group's workspace holds its events, so that it differs from group to group; a thread's groups share the largest.
+    // A group's workspace holds its events, so that it differs from group to group; a thread's groups share the
+    // largest.
     std::vector<std::vector<SampleGroup>> groups(static_cast<std::size_t>(plan.threads));
     std::vector<std::int64_t> offsets{0};
     for (int thread = 0; thread < plan.threads; ++thread) {
@@ -163,7 +167,8 @@ Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Pla
                 kernels.backward_begin(job, arguments, group, plan.chunk);
                 chunks([&](std::int64_t first, std::int64_t last) {
                     kernels.backward_chunk(job, arguments, group, plan.chunk, first, last);
-                    kernels.add_weight_gradients(job, group, plan.chunk, last - first, 0, job.padded, grad, grad + size_ih);
+                    kernels.add_weight_gradients(job, group, plan.chunk, last - first, 0, job.padded, grad,
+                                                 grad + size_ih);
                 });
                 kernels.backward_end(job, arguments, group, plan.chunk);
             }
@@ -201,7 +206,8 @@ Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Pla
 
 }  // namespace
 
-void train_forward(Sequence job, const float* weight_ih, const float* weight_hh, const ForwardResult& result, int threads) {
+void train_forward(Sequence job, const float* weight_ih, const float* weight_hh, const ForwardResult& result,
+                   int threads) {
     fill_sizes(job);
     const TrainingKernels& kernels = training_kernels(active_isa());
     const Plan plan = plan_for(job, threads);
@@ -232,10 +238,12 @@ void train_backward(Sequence job, const float* weight_ih, const float* weight_hh
 
     const int share = size > worth_sharing ? plan.threads : 1;
     parallel(share, [&](int thread) {
-        const std::int64_t from = first_unit(job, kernels, thread, share), to = first_unit(job, kernels, thread + 1, share);
+        const std::int64_t from = first_unit(job, kernels, thread, share),
+                           to = first_unit(job, kernels, thread + 1, share);
         const auto add_up = [&](float* first, std::int64_t columns) {
             const std::int64_t begin = gates * columns * from, count = gates * columns * (to - from);
-            for (int other = 1; other < copies; ++other) kernels.add(first + begin, first + size * other + begin, count);
+            for (int other = 1; other < copies; ++other)
+                kernels.add(first + begin, first + size * other + begin, count);
         };
         float *ih = grads.get(), *hh = grads.get() + size_ih;
         add_up(ih, job.inputs);

@@ -10,8 +10,8 @@ namespace {
 
 // W[:, j]·S for every event of steps first_step … last_step − 1, into side.dots. S of step chunk_start is row 0.
 template <int gates>
-void dot_rows(const Sequence& job, const Group& group, const Side& side, const float* packed, Index count, Index chunk_start,
-              Index first_step, Index last_step) {
+void dot_rows(const Sequence& job, const Group& group, const Side& side, const float* packed, Index count,
+              Index chunk_start, Index first_step, Index last_step) {
     const Index p = job.padded;
     for_each_block(0, p, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
@@ -20,7 +20,8 @@ void dot_rows(const Sequence& job, const Group& group, const Side& side, const f
             for (Index s = 0; s < count; ++s) {
                 const std::int32_t* begin = side.begin + t * count + s;
                 if (begin[0] == begin[1]) continue;
-                const float* from = group.rows_s + ((t - chunk_start) * count + s) * group.row_stride + side.offset * p + unit;
+                const float* from =
+                    group.rows_s + ((t - chunk_start) * count + s) * group.row_stride + side.offset * p + unit;
                 vf row[gates][V];
 #pragma GCC unroll 4
                 for (int g = 0; g < gates; ++g) {
@@ -35,7 +36,8 @@ void dot_rows(const Sequence& job, const Group& group, const Side& side, const f
 
 // gᵀ W of `count` rows of g, into `to`.
 template <int gates>
-void row_products(const Side& side, const float* g, Index g_stride, Index p, Index count, const float* weights, float* to) {
+void row_products(const Side& side, const float* g, Index g_stride, Index p, Index count, const float* weights,
+                  float* to) {
     const Strides rows{g_stride, 1}, right{side.padded, lanes}, result{side.padded, lanes};
     const Index vectors = side.padded / lanes;
     const float* from = g + side.offset * p;
@@ -55,8 +57,8 @@ DELTARNN_INLINE void file_by_column(const Side& side, Index column, Index row, f
 
 // ∂loss/∂W of the chunk's rows, added to the packed gradient.
 template <int gates>
-void weight_gradient(const Sequence& job, const Group& group, const Side& side, Index rows, Index first_unit, Index last_unit,
-                     float* grad) {
+void weight_gradient(const Sequence& job, const Group& group, const Side& side, Index rows, Index first_unit,
+                     Index last_unit, float* grad) {
     const Index p = job.padded;
     for_each_block(first_unit, last_unit, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
@@ -64,8 +66,9 @@ void weight_gradient(const Sequence& job, const Group& group, const Side& side, 
         float* block = grad + gates * side.n * unit;
         if (side.held) {
             for (int v = 0; v < V; ++v) {
-                product<gates>(side.n, side.difference, {1, side.padded}, group.rows_g + side.offset * p + unit + v * lanes,
-                               {group.row_stride, p}, block + v * lanes, {stride, V * lanes}, rows, true);
+                product<gates>(side.n, side.difference, {1, side.padded},
+                               group.rows_g + side.offset * p + unit + v * lanes, {group.row_stride, p},
+                               block + v * lanes, {stride, V * lanes}, rows, true);
             }
             return;
         }
@@ -127,7 +130,8 @@ void hidden_deltas_backward(const Sequence& job, const BackwardArguments& args, 
         return;
     }
     float* products = side.product + chunk_row * p;
-    row_products<gates>(side, group.rows_g + chunk_row * group.row_stride, group.row_stride, p, count, args.rows_hh, products);
+    row_products<gates>(side, group.rows_g + chunk_row * group.row_stride, group.row_stride, p, count, args.rows_hh,
+                        products);
     for (Index s = 0; s < count; ++s) {
         const Index sample = first + s;
         float* difference = side.difference + (chunk_row + s) * p;
@@ -157,7 +161,8 @@ void input_deltas_backward(const Sequence& job, const BackwardArguments& args, G
     Side& side = group.x;
     const Index p = job.padded, n = side.n;
     const bool wanted = args.grad_x != nullptr || args.grad_x_hat0 != nullptr;
-    if (wanted && !side.held) dot_rows<gates>(job, group, side, job.packed_ih, count, first_step, first_step, last_step);
+    if (wanted && !side.held)
+        dot_rows<gates>(job, group, side, job.packed_ih, count, first_step, first_step, last_step);
     if (wanted && side.held) {
         row_products<gates>(side, group.rows_g, group.row_stride, p, (last_step - first_step) * count, args.rows_ih,
                             side.product);
@@ -198,13 +203,15 @@ void input_deltas_backward(const Sequence& job, const BackwardArguments& args, G
 
 // Held-state products: M_t holds −W v̂_0 at every step, which v̂_0's gradient gets here.
 template <int gates>
-void subtract_start(const Sequence& job, const Group& group, const Side& side, Index first, Index count, const float* weights) {
+void subtract_start(const Sequence& job, const Group& group, const Side& side, Index first, Index count,
+                    const float* weights) {
     if (!side.held) return;
     row_products<gates>(side, group.sums, 4 * job.padded, job.padded, count, weights, side.product);
     for (Index s = 0; s < count; ++s) {
         if (length_of(job, first + s) == 0) continue;
         float* q = side.q + s * side.padded;
-        for (Index u = 0; u < side.padded; u += lanes) store(q + u, load(q + u) - load(side.product + s * side.padded + u));
+        for (Index u = 0; u < side.padded; u += lanes)
+            store(q + u, load(q + u) - load(side.product + s * side.padded + u));
     }
 }
 
@@ -228,24 +235,24 @@ void begin(const Sequence& job, const BackwardArguments& args, const Group& grou
         load_optional(group.dh + s * p, args.grad_h, sample, n, p);
         if (cell == Cell::lstm) load_optional(group.dc + s * p, args.grad_c, sample, n, p);
         for (int part = 0; part < 4; ++part) {
-            load_optional(group.sums + (s * 4 + part) * p, args.grad_m, sample * 4 + Parts<cell>::public_order[part], n, p);
+            load_optional(group.sums + (s * 4 + part) * p, args.grad_m, sample * 4 + Parts<cell>::public_order[part], n,
+                          p);
         }
     }
     if (!group.x.held) {
-        rebuild_events(group.x, job, job.fired_x, first, count, [&](Index t, Index sample) __attribute__((always_inline)) {
-            return job.x + t * job.x_step + sample * job.x_sample;
-        });
+        rebuild_events(group.x, job, job.fired_x, first, count,
+                       [&](Index t, Index sample)
+                           __attribute__((always_inline)) { return job.x + t * job.x_step + sample * job.x_sample; });
     }
     if (!group.h.held) {
-        rebuild_events(group.h, job, job.fired_h, first, count, [&](Index t, Index sample) __attribute__((always_inline)) {
-            return h_before(job, t, sample);
-        });
+        rebuild_events(group.h, job, job.fired_h, first, count,
+                       [&](Index t, Index sample) __attribute__((always_inline)) { return h_before(job, t, sample); });
     }
 }
 
 template <Cell cell>
-void run_chunk(const Sequence& job, const BackwardArguments& args, Group& group, Index first, Index count, Index first_step,
-               Index last_step) {
+void run_chunk(const Sequence& job, const BackwardArguments& args, Group& group, Index first, Index count,
+               Index first_step, Index last_step) {
     constexpr int gates = Parts<cell>::gates;
     const auto gates_of = job.hard ? gates_backward<cell, true> : gates_backward<cell, false>;
     const Index n = job.hidden, p = job.padded;
@@ -287,7 +294,8 @@ void finish(const Sequence& job, const BackwardArguments& args, const Group& gro
         store_row(args.grad_h_hat0 + sample * n, group.h.q + s * p, n);
         if (cell == Cell::lstm) store_row(args.grad_c0 + sample * n, group.dc + s * p, n);
         for (int part = 0; part < 4; ++part) {
-            store_row(args.grad_m0 + (sample * 4 + Parts<cell>::public_order[part]) * n, group.sums + (s * 4 + part) * p, n);
+            store_row(args.grad_m0 + (sample * 4 + Parts<cell>::public_order[part]) * n,
+                      group.sums + (s * 4 + part) * p, n);
         }
     }
 }
@@ -306,7 +314,8 @@ std::int64_t backward_workspace(const Sequence& job, const SampleGroup& samples,
     return workspace.used;
 }
 
-void backward_begin(const Sequence& job, const BackwardArguments& args, const SampleGroup& samples, std::int64_t chunk) {
+void backward_begin(const Sequence& job, const BackwardArguments& args, const SampleGroup& samples,
+                    std::int64_t chunk) {
     const Group group = group_of(job, samples, chunk);
     (job.cell == Cell::gru ? begin<Cell::gru> : begin<Cell::lstm>)(job, args, group, samples.first, samples.count);
 }

@@ -81,8 +81,9 @@ void input_products(const Sequence& job, Group& group, Index first, Index count,
         const float* block = job.packed_ih + gates * n * unit;
         if (held) {
             for (int v = 0; v < V; ++v) {
-                product<gates>(rows, group.held_x, {job.padded_inputs, 1}, block + v * lanes, {gates * V * lanes, V * lanes},
-                               group.product_x + unit + v * lanes, {row_size, p}, n, false);
+                product<gates>(rows, group.held_x, {job.padded_inputs, 1}, block + v * lanes,
+                               {gates * V * lanes, V * lanes}, group.product_x + unit + v * lanes, {row_size, p}, n,
+                               false);
             }
             return;
         }
@@ -118,7 +119,8 @@ void encode_hidden(const Sequence& job, Group& group, Index first, Index count, 
                                          group.held_h + s * p, mask, l1);
         } else {
             const Index before = events;
-            events = encode(group.h + s * p, group.h_hat + s * p, job.hidden, job.thh, group.events_h, events, mask, l1);
+            events =
+                encode(group.h + s * p, group.h_hat + s * p, job.hidden, job.thh, group.events_h, events, mask, l1);
             job.events_h[sample] += events - before;
         }
         store(group.l1 + s * lanes, l1);
@@ -228,7 +230,8 @@ void advance(const Sequence& job, Group& group, Index first, Index count, Index 
 }
 
 template <Cell cell>
-void run(const Sequence& job, const ForwardResult& result, Index first, Index count, Index chunk, float* workspace_base) {
+void run(const Sequence& job, const ForwardResult& result, Index first, Index count, Index chunk,
+         float* workspace_base) {
     Workspace workspace{workspace_base};
     Group group = allocate<cell>(job, count, chunk, workspace);
     const Index n = job.hidden, p = job.padded, i = job.padded_inputs, tape_row = Parts<cell>::tape * p;
@@ -295,8 +298,8 @@ std::int64_t forward_workspace(const Sequence& job, std::int64_t count, std::int
     return workspace.used;
 }
 
-void forward(const Sequence& job, const ForwardResult& result, std::int64_t first, std::int64_t count, std::int64_t chunk,
-             float* workspace) {
+void forward(const Sequence& job, const ForwardResult& result, std::int64_t first, std::int64_t count,
+             std::int64_t chunk, float* workspace) {
     const auto run_cell = job.cell == Cell::gru ? run<Cell::gru> : run<Cell::lstm>;
     run_cell(job, result, first, count, chunk, workspace);
 }

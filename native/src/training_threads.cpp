@@ -34,7 +34,7 @@ unsigned await_change(const std::atomic<unsigned>& value, unsigned old) {
 }
 
 class Pool {
-   public:
+ public:
     void run(int threads, const std::function<void(int)>& work) {
         while (static_cast<int>(workers_.size()) < threads - 1) add_worker();
         work_ = &work;
@@ -56,7 +56,7 @@ class Pool {
 
     std::mutex in_use;
 
-   private:
+ private:
     struct Worker {
         std::atomic<unsigned> turn{0};
     };
@@ -88,7 +88,8 @@ class Pool {
     std::exception_ptr failure_;
 };
 
-// Never destroyed: its threads may outlive static destruction. A child of fork() has none of the threads, and gets a new pool.
+// Never destroyed: its threads may outlive static destruction. A child of fork() has none of the threads, and gets a
+// new pool.
 std::atomic<Pool*> shared_pool{nullptr};
 
 Pool& pool() {

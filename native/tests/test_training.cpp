@@ -1,7 +1,8 @@
 // Runs the training kernels over many shapes, for the sanitizers (tests/nn/test_native_sanitizers.py).
 //
-// Every array is as long as it must be and no longer. With one thread and with several, and with every instruction set, the results
-// must be the same: bit for bit from one number of threads to another where nothing is summed over the batch, else closely.
+// Every array is as long as it must be and no longer. With one thread and with several, and with every instruction set,
+// the results must be the same: bit for bit from one number of threads to another where nothing is summed over the
+// batch, else closely.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -41,19 +42,22 @@ struct Results {
 Results run(const Case& c, int threads) {
     std::mt19937 generator(7);
     const bool lstm = c.cell == deltarnn::Cell::lstm;
-    const std::int64_t t = c.steps, b = c.batch, i = c.inputs, h = c.hidden, rows = (lstm ? 4 : 3) * h, cells = lstm ? b * h : 0;
+    const std::int64_t t = c.steps, b = c.batch, i = c.inputs, h = c.hidden, rows = (lstm ? 4 : 3) * h,
+                       cells = lstm ? b * h : 0;
     const Floats x = random_floats(generator, t * b * i, 0.5f);
     const Floats x_hat0 = random_floats(generator, b * i, 0.3f), h0 = random_floats(generator, b * h, 0.3f);
     const Floats h_hat0 = random_floats(generator, b * h, 0.3f), c0 = random_floats(generator, cells, 0.3f);
     const Floats m0 = random_floats(generator, b * 4 * h, 0.3f);
-    const Floats weight_ih = random_floats(generator, rows * i, 0.3f), weight_hh = random_floats(generator, rows * h, 0.3f);
+    const Floats weight_ih = random_floats(generator, rows * i, 0.3f),
+                 weight_hh = random_floats(generator, rows * h, 0.3f);
     const Floats grad_y = random_floats(generator, t * b * h, 1.0f), grad_m = random_floats(generator, b * 4 * h, 1.0f);
     std::vector<std::int64_t> lengths;
     if (c.ragged) {
         for (std::int64_t s = 0; s < b; ++s) lengths.push_back(1 + (s * 5 + 2) % t);
     }
 
-    Floats y = zeros(t * b * h), x_hat = zeros(b * i), h1 = zeros(b * h), h_hat = zeros(b * h), c1 = zeros(cells), m = zeros(b * 4 * h);
+    Floats y = zeros(t * b * h), x_hat = zeros(b * i), h1 = zeros(b * h), h_hat = zeros(b * h), c1 = zeros(cells),
+           m = zeros(b * 4 * h);
     std::vector<double> l1(static_cast<std::size_t>(b));
     std::vector<std::uint64_t> fired_x(static_cast<std::size_t>(t * b * deltarnn::mask_words(i)));
     std::vector<std::uint64_t> fired_h(static_cast<std::size_t>(t * b * deltarnn::mask_words(h)));
@@ -99,13 +103,16 @@ Results run(const Case& c, int threads) {
     arguments.grad_h_hat0 = grad_h_hat0.data();
     arguments.grad_c0 = grad_c0.data();
     arguments.grad_m0 = grad_m0.data();
-    deltarnn::train_backward(job, weight_ih.data(), weight_hh.data(), arguments, grad_ih.data(), grad_hh.data(), threads);
+    deltarnn::train_backward(job, weight_ih.data(), weight_hh.data(), arguments, grad_ih.data(), grad_hh.data(),
+                             threads);
 
     Results results;
-    for (const Floats* part : {&y, &x_hat, &h1, &h_hat, &c1, &m, &grad_x, &grad_x_hat0, &grad_h0, &grad_h_hat0, &grad_c0, &grad_m0}) {
+    for (const Floats* part :
+         {&y, &x_hat, &h1, &h_hat, &c1, &m, &grad_x, &grad_x_hat0, &grad_h0, &grad_h_hat0, &grad_c0, &grad_m0}) {
         results.exact.insert(results.exact.end(), part->begin(), part->end());
     }
-    for (const Floats* part : {&grad_ih, &grad_hh}) results.summed.insert(results.summed.end(), part->begin(), part->end());
+    for (const Floats* part : {&grad_ih, &grad_hh})
+        results.summed.insert(results.summed.end(), part->begin(), part->end());
     results.fired = fired_x;
     results.fired.insert(results.fired.end(), fired_h.begin(), fired_h.end());
     return results;
@@ -129,7 +136,8 @@ int main() {
         for (const auto cell : {deltarnn::Cell::gru, deltarnn::Cell::lstm}) {
             int k = 0;
             for (const float thx : {0.0f, 0.4f}) {
-                for (const float thh : {0.0f, 0.05f}) cases.push_back({cell, t, b, i, h, thx, thh, ++k % 2 == 0, k < 4});
+                for (const float thh : {0.0f, 0.05f})
+                    cases.push_back({cell, t, b, i, h, thx, thh, ++k % 2 == 0, k < 4});
             }
         }
     }
@@ -140,8 +148,9 @@ int main() {
             ++checked;
             if (same) return;
             ++differ;
-            std::printf("%s: cell %d, (%d, %d, %d, %d), thresholds %g, %g\n", what, static_cast<int>(c.cell), static_cast<int>(c.steps),
-                        static_cast<int>(c.batch), static_cast<int>(c.inputs), static_cast<int>(c.hidden), c.thx, c.thh);
+            std::printf("%s: cell %d, (%d, %d, %d, %d), thresholds %g, %g\n", what, static_cast<int>(c.cell),
+                        static_cast<int>(c.steps), static_cast<int>(c.batch), static_cast<int>(c.inputs),
+                        static_cast<int>(c.hidden), c.thx, c.thh);
         };
         setenv("DELTARNN_ISA", "portable", 1);
         const Results expected = run(c, 1);
@@ -150,7 +159,8 @@ int main() {
             const Results one = run(c, 1), three = run(c, 3), again = run(c, 3);
             // Instruction sets round differently, which may decide an event; what follows from it is not compared.
             if (one.fired == expected.fired) {
-                check(close(expected.exact, one.exact, 1e-4f) && close(expected.summed, one.summed, 1e-4f), "instruction sets");
+                check(close(expected.exact, one.exact, 1e-4f) && close(expected.summed, one.summed, 1e-4f),
+                      "instruction sets");
             } else {
                 ++undecided;
             }

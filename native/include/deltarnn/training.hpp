@@ -19,8 +19,8 @@ constexpr std::int64_t tape_parts(Cell cell) { return cell == Cell::gru ? 4 : 5;
 void train_forward(Sequence sequence, const float* weight_ih, const float* weight_hh, const ForwardResult& result,
                    int threads);
 
-// Gradients of everything that came in; `arguments` without its weight rows. The gradients of the weights are sums over the
-// threads' shares of the batch: equal from run to run for one number of threads.
+// Gradients of everything that came in; `arguments` without its weight rows. The gradients of the weights are sums over
+// the threads' shares of the batch: equal from run to run for one number of threads.
 void train_backward(Sequence sequence, const float* weight_ih, const float* weight_hh, BackwardArguments arguments,
                     float* grad_weight_ih, float* grad_weight_hh, int threads);
 

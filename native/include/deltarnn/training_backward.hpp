@@ -13,7 +13,8 @@ struct ColumnEvent {
     float value;
 };
 
-// A row length of an odd number of cache lines, so that the same place of many rows does not compete for the same sets of a cache.
+// A row length of an odd number of cache lines, so that the same place of many rows does not compete for the same sets
+// of a cache.
 DELTARNN_INLINE Index spread(Index floats) {
     const Index lines = (floats + 15) / 16;
     return (lines % 2 == 0 ? lines + 1 : lines) * 16;
@@ -23,16 +24,16 @@ DELTARNN_INLINE Index spread(Index floats) {
 struct Side {
     Index n, padded, words;  // elements, padded to 16, words of a mask
     bool held;
-    int offset;              // its first part of M
-    float* q;                // (count, padded)
-    float* memory;           // (count, padded): v̂ while lists are rebuilt; the initial v̂
+    int offset;     // its first part of M
+    float* q;       // (count, padded)
+    float* memory;  // (count, padded): v̂ while lists are rebuilt; the initial v̂
     // Event lists: of the whole sequence by sample and step, and of the chunk by column.
     Events events;
     std::int32_t* begin;         // (T, count), and the end
     std::int32_t* column_count;  // (n,)
     ColumnEvent* columns;        // (n, column_stride)
     Index column_stride;
-    float* dots;                 // W[:, j]·S of each event
+    float* dots;  // W[:, j]·S of each event
     // Held-state products.
     float* difference;  // (chunk rows, padded): v̂_t − v̂_0
     float* product;     // (chunk rows, padded): gᵀ W
@@ -40,9 +41,9 @@ struct Side {
 
 struct Group {
     Side x, h;
-    float *dh, *dc;            // (count, P)
-    float* sums;               // S: (count, 4, P)
-    float *rows_s, *rows_g;    // of the chunk: rows of (4, P), row_stride apart
+    float *dh, *dc;          // (count, P)
+    float* sums;             // S: (count, 4, P)
+    float *rows_s, *rows_g;  // of the chunk: rows of (4, P), row_stride apart
     Index row_stride;
 };
 
@@ -96,7 +97,8 @@ DELTARNN_INLINE const float* h_before(const Sequence& job, Index t, Index sample
 
 // Reads a sequence's events back from its masks: Δ = v − v̂ where the bit is set.
 template <class Row>
-void rebuild_events(const Side& side, const Sequence& job, const std::uint64_t* masks, Index first, Index count, Row row) {
+void rebuild_events(const Side& side, const Sequence& job, const std::uint64_t* masks, Index first, Index count,
+                    Row row) {
     Index k = 0;
     for (Index t = 0; t < job.steps; ++t) {
         for (Index s = 0; s < count; ++s) {
@@ -110,7 +112,8 @@ void rebuild_events(const Side& side, const Sequence& job, const std::uint64_t* 
                 prefetch_row(row(t + 4, first + s), side.n);
             }
             for (Index unit = 0; unit < side.n; unit += lanes) {
-                const auto fired = static_cast<std::uint32_t>(mask[unit / 64] >> (unit % 64)) & ((1u << (lanes - 1)) * 2u - 1u);
+                const auto fired =
+                    static_cast<std::uint32_t>(mask[unit / 64] >> (unit % 64)) & ((1u << (lanes - 1)) * 2u - 1u);
                 const vf now = load_within(value, unit, side.n), before = load(memory + unit);
                 k = append(side.events, k, unit, now - before, fired);
                 store(memory + unit, choose(fired, now, before));
@@ -128,7 +131,8 @@ DELTARNN_INLINE vf tanh_slope(vf y, bool hard) {
     return hard ? (absolute(y) < splat(1.0f) ? splat(1.0f) : vf{}) : 1.0f - y * y;
 }
 
-// The gates of one step backwards: from dh (and dc) to g, which is added to S; dh becomes that of h_{t−1} but for its deltas.
+// The gates of one step backwards: from dh (and dc) to g, which is added to S; dh becomes that of h_{t−1} but for its
+// deltas.
 template <Cell cell, bool hard>
 void gates_backward(const Sequence& job, Group& group, Index sample, Index s, Index t, Index row) {
     const bool last = t + 1 == length_of(job, sample);
@@ -148,18 +152,21 @@ void gates_backward(const Sequence& job, Group& group, Index sample, Index s, In
     for (Index u = 0; u < p; u += lanes) {
         const vf dh = load(dh_row + u);
         if (t > 1) {  // two steps back, since the LSTM already needs the cell state of one step back
-            for (int part = 0; part < Parts<cell>::tape; ++part) prefetch(tape + (part - 2 * Parts<cell>::tape) * p + u);
+            for (int part = 0; part < Parts<cell>::tape; ++part)
+                prefetch(tape + (part - 2 * Parts<cell>::tape) * p + u);
         }
         vf g[4];
         if constexpr (cell == Cell::gru) {
-            const vf r = load(tape + u), z = load(tape + p + u), nn = load(tape + 2 * p + u), m_nh = load(tape + 3 * p + u);
+            const vf r = load(tape + u), z = load(tape + p + u), nn = load(tape + 2 * p + u),
+                     m_nh = load(tape + 3 * p + u);
             g[0] = dh * (1.0f - z) * tanh_slope(nn, hard);
             g[1] = g[0] * m_nh * sigmoid_slope(r, hard);
             g[2] = dh * (load_within(before, u, n) - nn) * sigmoid_slope(z, hard);
             g[3] = g[0] * r;
             store(dh_row + u, dh * z);
         } else {
-            const vf i = load(tape + u), f = load(tape + p + u), gg = load(tape + 2 * p + u), o = load(tape + 3 * p + u);
+            const vf i = load(tape + u), f = load(tape + p + u), gg = load(tape + 2 * p + u),
+                     o = load(tape + 3 * p + u);
             const vf squashed = gate_tanh<hard>(load(tape + 4 * p + u));
             const vf c_before = t > 0 ? load(cell_before + u) : load_within(cell_before, u, n);
             const vf dc = fma(dh * o, tanh_slope(squashed, hard), load(dc_row + u));

@@ -14,7 +14,8 @@ constexpr int block_vectors = 2;
 #endif
 constexpr Index block_units = block_vectors * lanes;
 
-// Calls body(Vectors<N>, unit) for every block of the units first … last − 1: its first unit and, at compile time, its vectors.
+// Calls body(Vectors<N>, unit) for every block of the units first … last − 1: its first unit and, at compile time, its
+// vectors.
 template <int N>
 struct Vectors {
     static constexpr int count = N;
@@ -131,8 +132,8 @@ DELTARNN_INLINE Index append(const Events& events, Index count, Index unit, vf v
 
 // The delta encoder (MATH §1) on a row of n elements; memory is a padded row. Fired deltas are appended to events.
 // mask: bit j set where delta j is not 0. l1 gains |Δ|. Returns the new count of events.
-DELTARNN_INLINE Index encode(const float* row, float* memory, Index n, float threshold, const Events& events, Index count,
-                             std::uint64_t* mask, vf& l1) {
+DELTARNN_INLINE Index encode(const float* row, float* memory, Index n, float threshold, const Events& events,
+                             Index count, std::uint64_t* mask, vf& l1) {
     for (Index unit = 0; unit < n; unit += lanes) {
         const vf value = load_within(row, unit, n), held = load(memory + unit);
         const vf delta = value - held;
@@ -225,8 +226,8 @@ struct Strides {
 };
 
 template <int R, int C>
-DELTARNN_INLINE void product_tile(const float* a, Strides as, const float* b, Strides bs, float* to, Strides ts, Index depth,
-                                  bool add) {
+DELTARNN_INLINE void product_tile(const float* a, Strides as, const float* b, Strides bs, float* to, Strides ts,
+                                  Index depth, bool add) {
     vf sums[R][C];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
@@ -253,7 +254,8 @@ DELTARNN_INLINE void product_tile(const float* a, Strides as, const float* b, St
 
 // to[row][c] (+)= Σ_k a[row][k]·b[k][c] for C vectors c: register tiles of as many rows as the registers allow.
 template <int C>
-void product(Index rows, const float* a, Strides as, const float* b, Strides bs, float* to, Strides ts, Index depth, bool add) {
+void product(Index rows, const float* a, Strides as, const float* b, Strides bs, float* to, Strides ts, Index depth,
+             bool add) {
 #if defined(DELTARNN_ISA_AVX512) || defined(DELTARNN_ISA_NEON)
     constexpr int tile = C == 4 ? 6 : 8;
 #else
