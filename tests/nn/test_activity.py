@@ -85,6 +85,29 @@ def test_directions_are_reported_apart_and_padding_is_not_counted():
     assert not activity.events[1][0][2:, 1].any()
 
 
+@pytest.mark.parametrize("backend", ["eager", "auto"])
+def test_events_are_in_the_callers_order(backend):
+    """Of samples and, backwards in time, of steps: x changes at step 1 of the short sample, at step 3 of the long."""
+    layer = DeltaGRU(2, 3, bidirectional=True, thx=0.5, thh=9.0, backend=backend)
+    short, long = torch.zeros(2, 2), torch.zeros(5, 2)
+    short[1:], long[3:] = 1.0, 1.0
+    with record_activity(layer, events=True) as activity:
+        layer(pack_sequence([short, long], enforce_sorted=False))
+    (forwards, _), (backwards, _) = activity.events
+    assert forwards.any(2).nonzero().tolist() == [[1, 0], [3, 1]]
+    assert backwards.any(2).nonzero().tolist() == [[0, 0], [1, 0], [2, 1], [4, 1]]
+
+
+def test_totals_are_of_the_layers_that_ran():
+    model = nn.ModuleDict({"used": DeltaGRU(2, 3, thx=0.5), "idle": DeltaGRU(2, 3)})
+    with record_activity(model) as activity:
+        model["used"](torch.zeros(4, 1, 2))
+    assert activity.sparsity_x == 1.0
+    assert activity.l1_delta_h.item() > 0
+    with pytest.raises(RuntimeError, match=r"idle\.l0 did not run"):
+        _ = activity.per_layer[1].sparsity
+
+
 def test_nothing_to_report_is_an_error():
     layer = DeltaGRU(3, 4)
     with record_activity(layer) as activity:

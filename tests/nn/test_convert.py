@@ -52,6 +52,14 @@ def test_a_converted_layer_computes_the_same(dense_type):
     assert not torch.allclose(delta(x)[0], dense(x)[0], atol=1e-3)
 
 
+def test_one_layer_under_two_names_of_one_parent():
+    model = nn.Module()
+    model.a = model.b = nn.GRU(2, 2)
+    convert(model)
+    assert type(model.a) is DeltaGRU
+    assert model.b is model.a
+
+
 def test_the_dense_layer_keeps_its_own_registry():
     dense = nn.GRU(3, 4)
     weight = dense.weight_hh_l0

@@ -12,9 +12,9 @@ from deltarnn.nn.state import SequenceActivity
 
 
 class _Sparsity:
-    """The fractions of deltas equal to 0, over the calls of `layers`; padding is not counted.
+    """The fractions of deltas equal to 0, over the calls of the `layers` that ran; padding is not counted.
 
-    Each raises RuntimeError if no delta layer ran.
+    Each raises RuntimeError if none of them ran.
     """
 
     @property
@@ -44,13 +44,21 @@ class _Sparsity:
     @property
     def l1_delta_h(self) -> Tensor:
         """Σ|Δh|, a 0-dim tensor through which the activity can be trained down."""
-        return torch.stack([call.l1_delta_h for layer in self.layers for call in layer.recorded_calls()]).sum()
+        return torch.stack([call.l1_delta_h for layer in self._active for call in layer.calls]).sum()
+
+    @property
+    def _active(self) -> list["LayerActivity"]:
+        ran = [layer for layer in self.layers if layer.calls]
+        if not ran:
+            names = ", ".join(layer.name for layer in self.layers)
+            raise RuntimeError(f"{names} did not run inside the record_activity block: there is nothing to report")
+        return ran
 
     def _zero_fraction(self, signals: str, weigh: bool = False) -> float:
         zeros = numel = 0
-        for layer in self.layers:
+        for layer in self._active:
             weight = layer.gate_rows if weigh else 1
-            for call in layer.recorded_calls():
+            for call in layer.calls:
                 for signal in signals:
                     zeros += weight * int(getattr(call, f"zeros_{signal}"))
                     numel += weight * int(getattr(call, f"numel_{signal}"))
@@ -76,7 +84,7 @@ class LayerActivity(_Sparsity):
     @property
     def events(self) -> tuple[Tensor, Tensor]:
         """(fired_x (T, B, I), fired_h (T, B, H)): bool, where deltas are not 0; several calls joined along T."""
-        calls = self.recorded_calls()
+        calls = [call for layer in self._active for call in layer.calls]
         if calls[0].fired_x is None:
             raise RuntimeError("events were not recorded: use record_activity(module, events=True)")
         batch_sizes = {call.fired_x.shape[1] for call in calls if call.fired_x is not None}
@@ -85,12 +93,6 @@ class LayerActivity(_Sparsity):
         fired_x = [call.fired_x for call in calls if call.fired_x is not None]
         fired_h = [call.fired_h for call in calls if call.fired_h is not None]
         return torch.cat(fired_x), torch.cat(fired_h)
-
-    def recorded_calls(self) -> list[SequenceActivity]:
-        """The calls, at least one."""
-        if not self.calls:
-            raise RuntimeError(f"{self.name} did not run inside the record_activity block: there is nothing to report")
-        return self.calls
 
 
 @dataclass

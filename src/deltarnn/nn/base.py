@@ -116,6 +116,8 @@ class DeltaRNNBase(nn.RNNBase):
         Delta memories and hidden states are 0, m holds the biases (MATH §2–3). Made from the present biases: ask for a
         new one after they changed.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: must be at least 1")
         return tuple(self._fresh_state(name, batch_size, {}) for name in self.layer_names)
 
     def forward(
@@ -147,15 +149,16 @@ class DeltaRNNBase(nn.RNNBase):
         with torch.autocast(x.device.type, enabled=False) if autocast else nullcontext():
             carried = _is_delta_state(hx)
             states = self._carried_states(hx, x, layout) if carried else self._dense_states(hx, x, layout)
-            output, finals = self._run_layers(self._rounded(x), states, layout.lengths)
+            output, finals = self._run_layers(self._rounded(x), states, layout)
         finals = tuple(type(state)(*(layout.unsort(part, 0) for part in state)) for state in finals)
         return layout.restore(output.to(x.dtype)), finals if carried else self._to_dense(
             finals, x.dtype, layout.batched
         )
 
     def _run_layers(
-        self, x: Tensor, states: Sequence[DeltaState], lengths: Tensor | None
+        self, x: Tensor, states: Sequence[DeltaState], layout: Layout
     ) -> tuple[Tensor, tuple[DeltaState, ...]]:
+        lengths = layout.lengths
         directions = len(self.layer_names) // self.num_layers
         events = any(recorder.events for recorder in self.recorders)
         finals: list[DeltaState] = []
@@ -171,8 +174,9 @@ class DeltaRNNBase(nn.RNNBase):
                 result = run(sequence, states[index], parameters, options, lengths, events)
                 outputs.append(reverse(result.output, lengths) if direction else result.output)
                 finals.append(result.state)
+                activity = _in_callers_order(result.activity, bool(direction), layout)
                 for recorder in self.recorders:
-                    recorder.calls[index].append(result.activity)
+                    recorder.calls[index].append(activity)
             x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
             if self.dropout and layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
@@ -320,6 +324,15 @@ class DeltaRNNBase(nn.RNNBase):
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
         state["recorders"] = []  # a copy does not report to the blocks that record the original
         return state
+
+
+def _in_callers_order(activity: SequenceActivity, backwards: bool, layout: Layout) -> SequenceActivity:
+    """Events in the order of the caller's steps and samples."""
+    if activity.fired_x is None or activity.fired_h is None:
+        return activity
+    events = (activity.fired_x, activity.fired_h)
+    fired_x, fired_h = (reverse(fired, layout.lengths) if backwards else fired for fired in events)
+    return activity._replace(fired_x=layout.unsort(fired_x, 1), fired_h=layout.unsort(fired_h, 1))
 
 
 def _is_delta_state(hx: Any) -> bool:

@@ -70,7 +70,8 @@ def convert(
 
     converted = {id(layer): _delta_layer(layer, options) for layer in dense.values()}
     for parent in list(module.modules()):
-        for name, child in parent.named_children():
+        # Not named_children(), which leaves out the second name of a child that has two.
+        for name, child in list(parent._modules.items()):
             if id(child) in converted:
                 setattr(parent, name, converted[id(child)])
     return converted.get(id(module), module)

@@ -61,10 +61,10 @@ class Layout:
 
 
 def reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:
-    """A sequence (T, B, I) backwards in time, each sample within its own length; the padding is arbitrary."""
+    """A sequence (T, B, I) backwards in time, each sample within its own length; its own inverse."""
     if lengths is None:
         return sequence.flip(0)
     steps = torch.arange(len(sequence), device=sequence.device)[:, None]
     ends = lengths.to(sequence.device)
-    source = (ends - 1 - steps).clamp(min=0)
+    source = torch.where(steps < ends, ends - 1 - steps, steps)
     return sequence.gather(0, source[..., None].expand_as(sequence))
