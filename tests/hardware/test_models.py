@@ -259,3 +259,34 @@ def test_bad_frames_are_refused():
 def test_parameters_in_order():
     assert EdgeDRNN(16, 1e8) == EdgeDRNN(num_pe=16, clock_hz=1e8)
     assert Spartus(4, 32).num_macs == 128
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "columns", "message"),
+    [
+        (EdgeDRNN(), [[0, 13]], r"rise from 0 \(the bias\) to at most 12"),
+        (EdgeDRNN(), [[3, 3]], "must rise"),
+        (Spartus(num_pe=8), [[12]], r"rise from 0 \(the first input\) to at most 11"),
+        (Spartus(num_pe=8), [[-1]], "must rise"),
+        (DeltaRNNFPGA(), [[1, 1]], "must rise"),
+        (DeltaRNNFPGA(), [[0], [1]], "fired_columns has 2 layers, hidden_sizes has 1"),
+    ],
+)
+def test_columns_that_do_not_exist_are_refused(accelerator, columns, message):
+    with pytest.raises(ValueError, match=message):
+        accelerator.cycles(4, [8], columns)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "parameters"),
+    [
+        (EdgeDRNN, {"num_pe": 0}),
+        (EdgeDRNN, {"clock_hz": -1.0}),
+        (Spartus, {"clock_hz": float("nan")}),
+        (DeltaRNNFPGA, {"scan_width": 0}),
+    ],
+)
+def test_parameters_that_no_hardware_has_are_refused(accelerator, parameters):
+    ((name, value),) = parameters.items()
+    with pytest.raises(ValueError, match=f"{name}={value}: .* needs a finite number above 0"):
+        accelerator(**parameters)

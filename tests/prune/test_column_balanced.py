@@ -159,3 +159,10 @@ def test_bad_requests_are_refused():
         CBCSC.encode(weight, 0.0, 4).packed_words()
     with pytest.raises(ValueError, match="do not fit in 8 bits"):
         CBCSC.encode(np.full((8, 1), 128), 0.0, 4).packed_words()
+
+
+def test_integer_products_do_not_overflow():
+    weights = np.full((4, 2), 100, np.int8)
+    result = CBCSC.encode(weights, 0.0, 2).matvec(np.array([100, 100], np.int8))
+    assert result.dtype == np.int64
+    assert result.tolist() == [20000] * 4

@@ -1,6 +1,7 @@
 """What all accelerator models share: marked parameters, and the estimate from the measured events of real frames."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -17,9 +18,10 @@ BoolArray = NDArray[np.bool_]
 FRAME_PERIOD_S = 0.016384
 
 
-def parameter(default: Any, unit: str, mark: Mark, meaning: str) -> Any:
+def parameter(default: Any, unit: str, mark: Mark, meaning: str, may_be_zero: bool = False) -> Any:
     """A dataclass field of an accelerator: its default, unit, the mark of that default, and what it means."""
-    return dataclasses.field(default=default, metadata={"unit": unit, "mark": mark, "meaning": meaning})
+    metadata = {"unit": unit, "mark": mark, "meaning": meaning, "may_be_zero": may_be_zero}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class Events(NamedTuple):
@@ -53,6 +55,13 @@ class Accelerator:
 
     name: ClassVar[str]
     cell: ClassVar[Cell]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, may_be_zero = getattr(self, field.name), field.metadata["may_be_zero"]
+            if isinstance(value, (int, float)) and not (0 < value < math.inf or (value == 0 and may_be_zero)):
+                least = "at least 0" if may_be_zero else "above 0"
+                raise ValueError(f"{field.name}={value}: {self.name} needs a finite number {least}")
 
     @property
     def clock_hz(self) -> float:
@@ -165,6 +174,22 @@ class Accelerator:
             )
             for field in dataclasses.fields(self)
         )
+
+
+def check_columns(
+    input_size: int, hidden_sizes: Sequence[int], fired_columns: Sequence[Sequence[int]], bias: bool
+) -> list[NDArray[np.int64]]:
+    """The fired columns of each layer as arrays, checked: rising, and within I + H columns (one more with a bias)."""
+    if len(hidden_sizes) != len(fired_columns):
+        raise ValueError(f"fired_columns has {len(fired_columns)} layers, hidden_sizes has {len(hidden_sizes)}")
+    layers = []
+    for inputs, hidden, fired in zip([input_size, *hidden_sizes], hidden_sizes, fired_columns, strict=False):
+        columns, last = np.asarray(fired, dtype=np.int64), inputs + hidden - (not bias)
+        if columns.size and not (columns[0] >= 0 and columns[-1] <= last and (np.diff(columns) > 0).all()):
+            first = "0 (the bias)" if bias else "0 (the first input)"
+            raise ValueError(f"fired columns must rise from {first} to at most {last}: {list(fired)}")
+        layers.append(columns)
+    return layers
 
 
 def check_frames(frames: ArrayLike | Sequence[ArrayLike], input_size: int) -> list[NDArray[np.float64]]:

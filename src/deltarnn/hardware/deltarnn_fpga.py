@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deltarnn.fixed.cells import Cell
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
 from deltarnn.fixed.qformat import QFormat, Quantization
-from deltarnn.hardware.accelerator import Accelerator, Events, Work, parameter
+from deltarnn.hardware.accelerator import Accelerator, Events, Work, check_columns, parameter
 from deltarnn.hardware.measure import integer_events
 
 FORMATS = Quantization(QFormat(8, 8), QFormat(8, 8), QFormat(8, 8))
@@ -31,7 +31,7 @@ class DeltaRNNFPGA(Accelerator):
     clock_hz: float = parameter(125e6, "Hz", "recalled", "clock on Zynq-7100")
     power_w: float = parameter(7.3, "W", "derived", "1.2 TOp/s at 164 GOp/s/W")
     scan_width: int = parameter(7, "", "derived", "elements the encoder looks at per clock; 1.2 TOp/s needs at least 7")
-    activation_overhead: int = parameter(0, "clocks", "recalled", "clocks per step that no product overlaps")
+    activation_overhead: int = parameter(0, "clocks", "recalled", "clocks per step that no product overlaps", True)
     formats: Quantization = parameter(FORMATS, "", "recalled", "formats a float model runs in")  # noqa: RUF009 (frozen)
 
     @property
@@ -53,7 +53,8 @@ class DeltaRNNFPGA(Accelerator):
         fired_columns: one list: the indices of the inputs and hidden units that fired (biases preset the memories).
         """
         self._check_sizes(hidden_sizes)
-        return int(self._cycles(input_size + hidden_sizes[0], np.array(len(fired_columns[0]))))
+        (columns,) = check_columns(input_size, hidden_sizes, fired_columns, bias=False)
+        return int(self._cycles(input_size + hidden_sizes[0], np.array(len(columns))))
 
     def _cycles(self, columns: int, fired: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.maximum(fired, -(-columns // self.scan_width)) + self.activation_overhead

@@ -17,7 +17,7 @@ from deltarnn.fixed.edgedrnn import ACTIVATION, BIAS_DELTA, GATE, THRESHOLD_MAX,
 from deltarnn.fixed.network import check_range
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
 from deltarnn.fixed.qformat import Quantization
-from deltarnn.hardware.accelerator import Accelerator, Events, Work, parameter
+from deltarnn.hardware.accelerator import Accelerator, Events, Work, check_columns, parameter
 
 QUANTIZATION = Quantization(ACTIVATION, WEIGHT, GATE)
 MAX_LAYERS = 4
@@ -43,8 +43,10 @@ class EdgeDRNN(Accelerator):
     num_pe: int = parameter(8, "", "verified", "processing elements, one 8-bit weight each per clock")
     clock_hz: float = parameter(125e6, "Hz", "recalled", "clock on XC7Z007S (MiniZed)")
     power_w: float = parameter(2.3, "W", "recalled", "wall power of the board")
-    memory_latency_cycles: int = parameter(0, "clocks", "verified", "from a layer's first weight request to its data")
-    burst_gap_cycles: int = parameter(0, "clocks", "verified", "idle clocks of the memory between column bursts")
+    memory_latency_cycles: int = parameter(
+        0, "clocks", "verified", "from a layer's first weight request to its data", True
+    )
+    burst_gap_cycles: int = parameter(0, "clocks", "verified", "idle clocks of the memory between column bursts", True)
 
     @property
     def num_macs(self) -> int:
@@ -67,18 +69,10 @@ class EdgeDRNN(Accelerator):
         then occupies the PEs for 3G clocks; both encoders scan I + H elements; the activation loop takes 5(G + 1) + 2.
         Memory latency delays what is fetched by as much; gaps lie between the bursts of a layer.
         """
-        if len(hidden_sizes) != len(fired_columns):
-            raise ValueError(f"fired_columns has {len(fired_columns)} layers, hidden_sizes has {len(hidden_sizes)}")
+        layers = check_columns(input_size, hidden_sizes, fired_columns, bias=True)
         time, inputs = 0, input_size
-        for hidden, fired in zip(hidden_sizes, fired_columns, strict=True):
+        for hidden, columns in zip(hidden_sizes, layers, strict=True):
             self._check_hidden(hidden)
-            columns = np.asarray(fired, dtype=np.int64)
-            if columns.size and not (
-                columns[0] >= 0 and columns[-1] <= inputs + hidden and (np.diff(columns) > 0).all()
-            ):
-                raise ValueError(
-                    f"fired columns must rise from 0 (the bias) to at most {inputs + hidden}: {list(fired)}"
-                )
             time += self._layer_cycles(inputs, hidden, columns)
             inputs = hidden
         return time

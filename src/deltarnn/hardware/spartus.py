@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deltarnn.fixed.cells import Cell
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
 from deltarnn.fixed.qformat import QFormat, Quantization
-from deltarnn.hardware.accelerator import Accelerator, Events, Work, parameter
+from deltarnn.hardware.accelerator import Accelerator, Events, Work, check_columns, parameter
 from deltarnn.hardware.measure import integer_events
 from deltarnn.prune.column_balanced import balanced_length
 
@@ -32,9 +32,11 @@ class Spartus(Accelerator):
     num_pe: int = parameter(64, "", "verified", "processing elements per array, rows dealt out in turn")
     clock_hz: float = parameter(200e6, "Hz", "verified", "clock")
     power_w: float = parameter(9.4 / 1.1, "W", "derived", "9.4 TOp/s at 1.1 TOp/s/W")
-    act_latency: int = parameter(8, "clocks", "verified", "latency of the activation pipeline")
+    act_latency: int = parameter(8, "clocks", "verified", "latency of the activation pipeline", True)
     act_interval: int = parameter(4, "clocks", "verified", "clocks per group of num_pe hidden units")
-    gamma: float = parameter(0.9375, "", "verified", "weight sparsity that cycles() assumes; estimate() measures it")
+    gamma: float = parameter(
+        0.9375, "", "verified", "weight sparsity that cycles() assumes; estimate() measures it", True
+    )
     formats: Quantization = parameter(FORMATS, "", "recalled", "formats a float model runs in")  # noqa: RUF009 (frozen)
 
     @property
@@ -51,13 +53,12 @@ class Spartus(Accelerator):
         fired_columns: per layer the indices of the columns that fired: 0..I−1 the inputs, I..I+H−1 the hidden units
             (biases preset the memories).
         """
-        if len(hidden_sizes) != len(fired_columns):
-            raise ValueError(f"fired_columns has {len(fired_columns)} layers, hidden_sizes has {len(hidden_sizes)}")
+        layers = check_columns(input_size, hidden_sizes, fired_columns, bias=False)
         total, inputs = 0, input_size
-        for hidden, columns in zip(hidden_sizes, fired_columns, strict=True):
+        for hidden, columns in zip(hidden_sizes, layers, strict=True):
             self._check_hidden(hidden)
             fired = np.zeros((1, inputs + hidden), dtype=np.bool_)
-            fired[0, list(columns)] = True
+            fired[0, columns] = True
             busiest = self._per_array(fired).max(axis=1)
             total += int(self._layer_cycles(hidden, busiest, balanced_length(4 * hidden, self.gamma, self.num_pe))[0])
             inputs = hidden

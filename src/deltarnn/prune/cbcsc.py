@@ -98,14 +98,16 @@ class CBCSC:
     def matvec(self, x: Any) -> Any:
         """weight @ x for x (C,): only columns with x ≠ 0 are touched, and of them only the stored pairs.
 
-        A vector that was encoded counts as one column: x has one element. Integers stay exact.
+        A vector that was encoded counts as one column: x has one element. Integers stay exact: their result is int64.
         """
         vector = x if isinstance(x, np.ndarray) else np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
         if vector.shape != (self.values.shape[0],):
             raise ValueError(f"x has shape {vector.shape}: must be ({self.values.shape[0]},), one value per column")
+        common = np.result_type(self.values, vector)
+        dtype = np.dtype(np.int64) if common.kind in "iub" else common
         active = np.flatnonzero(vector)
-        products = self.values[active] * vector[active, None, None]
-        result = np.zeros(self.shape[0], dtype=np.result_type(self.values, vector))
+        products = self.values[active].astype(dtype) * vector[active, None, None]
+        result = np.zeros(self.shape[0], dtype=dtype)
         np.add.at(result, self._rows()[active], products)
         return self._return(result)
 
