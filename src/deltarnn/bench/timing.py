@@ -17,11 +17,7 @@ REPETITION_SECONDS = 4e-3
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds per unit of work, over all repetitions.
-
-    The lower quartile is the figure to compare on a machine that does other things too: a repetition that was
-    interrupted tells of the interruption.
-    """
+    """Seconds per unit of work: quantiles over all repetitions."""
 
     best: float
     quartile: float
@@ -29,7 +25,9 @@ class Times:
     worst_decile: float
 
 
-def interleaved(peers: Mapping[str, tuple[Callable[[], Any], int]], repetitions: int) -> dict[str, Times]:
+def interleaved(
+    peers: Mapping[str, tuple[Callable[[], Any], int]], repetitions: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Times]:
     """Time peers in turn, so that whatever else the machine does meets all of them alike.
 
     A repetition of a peer is as many calls as take a few milliseconds: it brings its own weights back into the caches,
@@ -39,18 +37,20 @@ def interleaved(peers: Mapping[str, tuple[Callable[[], Any], int]], repetitions:
     ----------
     peers: name -> (function, units of work in one call).
     repetitions: timed repetitions of each.
+    clock: time.thread_time where all work is done in the calling thread: on an idle machine the same as elapsed time,
+        and on a busy one still the time that the work took.
     """
-    calls = {name: _calls_of_a_repetition(function) for name, (function, _) in peers.items()}
+    calls = {name: _calls_of_a_repetition(function, clock) for name, (function, _) in peers.items()}
     seconds: dict[str, list[float]] = {name: [] for name in peers}
     gc.collect()
     gc.disable()
     try:
         for _ in range(repetitions):
             for name, (function, units) in peers.items():
-                start = time.perf_counter()
+                start = clock()
                 for _ in range(calls[name]):
                     function()
-                seconds[name].append((time.perf_counter() - start) / (units * calls[name]))
+                seconds[name].append((clock() - start) / (units * calls[name]))
     finally:
         gc.enable()
     return {
@@ -59,13 +59,13 @@ def interleaved(peers: Mapping[str, tuple[Callable[[], Any], int]], repetitions:
     }
 
 
-def _calls_of_a_repetition(function: Callable[[], Any]) -> int:
+def _calls_of_a_repetition(function: Callable[[], Any], clock: Callable[[], float]) -> int:
     function()
     shortest = float("inf")
     for _ in range(3):
-        start = time.perf_counter()
+        start = clock()
         function()
-        shortest = min(shortest, time.perf_counter() - start)
+        shortest = min(shortest, clock() - start)
     return max(1, round(REPETITION_SECONDS / shortest))
 
 
