@@ -17,6 +17,7 @@ from torch import nn
 from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization, convert
 from deltarnn.engine import Engine, ModelFileError, UnsupportedModelError, load_model
 from deltarnn.fixed.network import IntegerNetwork
+from deltarnn.nn import quantize
 
 FORMATS = Quantization(QFormat(8, 8), QFormat(1, 7), QFormat(2, 6))
 
@@ -223,12 +224,16 @@ def test_what_cannot_be_compiled_is_refused(make: Any, options: Any, error: type
         Engine.compile(make(), **options)
 
 
-def test_weights_that_int8_would_clip_are_refused() -> None:
-    layer = gru()
+def test_weights_that_int8_clips_are_named_and_clipped_as_the_layer_clips_them() -> None:
+    layer, formats = gru(), Quantization(activation=QFormat(8, 8))
     with torch.no_grad():
         layer.weight_hh_l0[3, 4] = 1.5
-    with pytest.raises(UnsupportedModelError, match=r"weight_hh of layer 0 reaches 1.5: Q1.7 holds -1 to 0.992188"):
-        Engine.compile(layer, "int8")
+    with pytest.warns(UserWarning, match=r"weight_hh of layer 0 reaches 1.5: Q1.7 holds -1 to 0.992188 and clips it"):
+        engine = Engine.compile(layer, "int8", formats)
+    quantize(layer, formats)
+    frames = np.random.default_rng(0).normal(size=(20, layer.input_size)).astype(np.float32)
+    expected = layer(torch.from_numpy(frames))[0].detach().numpy()
+    np.testing.assert_array_equal(engine.run(frames), expected)
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:

@@ -49,7 +49,12 @@ def int8_layers(description: Description, quantization: Quantization) -> list[La
     Raises
     ------
     UnsupportedModelError
-        If a format has more bits than the core holds, or rounding to W would clip a weight.
+        If a format has more bits than the core holds.
+
+    Warns
+    -----
+    UserWarning
+        Naming each matrix that W clips; not of a layer with these formats, which was clipped to them in training.
     """
     a, w, n = quantization.activation, quantization.weight, quantization.gate
     for name, fmt, bits in (("activation", a, 16), ("weight", w, 8), ("gate", n, 16)):
@@ -64,9 +69,9 @@ def int8_layers(description: Description, quantization: Quantization) -> list[La
     for index in range(description.architecture["num_layers"]):
         weights = _weights(description, index)
         biases = entering_biases(cell, description.layer(index, "bias_ih"), description.layer(index, "bias_hh"))
-        if not trained_on_grid:  # a layer with these formats was clipped to them in training: that is its function
+        if not trained_on_grid:
             for name, values in {**weights, "bias": biases}.items():
-                _check_range(f"{name} of layer {index}", values, w)
+                _warn_if_clipped(f"{name} of layer {index}", values, w)
         layers.append(
             {
                 **_shape(description, index),
@@ -161,10 +166,11 @@ def _memory(cell: str, biases: NDArray[Any], q: Quantization) -> NDArray[np.int6
     return memory
 
 
-def _check_range(name: str, values: NDArray[Any], target: QFormat) -> None:
+def _warn_if_clipped(name: str, values: NDArray[Any], target: QFormat) -> None:
     peak = float(values.flat[np.abs(values).argmax()])
     if not target.min - target.step <= peak <= target.max + target.step:
-        raise UnsupportedModelError(
-            f"{name} reaches {peak:.4g}: {target} holds {target.min:g} to {target.max:g} and would clip it; give a "
-            "quantization whose weight format has more integer bits, or train with one"
+        warnings.warn(
+            f"{name} reaches {peak:.4g}: {target} holds {target.min:g} to {target.max:g} and clips it; give a "
+            "quantization whose weight format has more integer bits, or train with one",
+            stacklevel=5,
         )

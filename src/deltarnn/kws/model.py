@@ -160,6 +160,8 @@ def load_keyword_model(path: Path) -> tuple[KeywordModel, dict[str, Any]]:
         fc_extra_size=a["head"][0]["out"] if len(a["head"]) > 1 else 0,
         hard_activations=a["hard_activations"],
     )
+    if "labels" not in header:
+        raise ModelFileError(f"{path}: names no labels: not a model that `pretrain` or `retrain` wrote")
     model = KeywordModel(architecture)
     model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
     scores = (header.get("class_quantization") or {}).get("score")
