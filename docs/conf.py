@@ -16,13 +16,15 @@ html_title = "DeltaRNN"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 
+_MARKUP = re.compile(r"\||(?<=\w)_(?=\W|$)")  # |magnitude| and name_ are not meant as references
 _ENTRY = re.compile(r"(?P<names>[\w.*]+(?:, [\w.*]+)*): (?P<text>.*)")
 
 
 def _to_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Our docstrings' underlined sections as reStructuredText fields; an indented block after a colon as it stands."""
     section, result = "", []
-    for index, line in enumerate(lines):
+    for index, raw in enumerate(lines):
+        line = _MARKUP.sub(r"\\\g<0>", raw)
         following = next((text for text in lines[index + 1 :] if text), "")
         if set(line.strip()) == {"-"}:
             section = result.pop().strip()
@@ -31,7 +33,7 @@ def _to_fields(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
             section, result = "" if section != "Returns" else section, [*result, ""]
         elif section == "Returns":
             result.append(f"    {line}")
-        elif section == "Parameters" and (entry := _ENTRY.fullmatch(line)):
+        elif section in ("Parameters", "Attributes") and (entry := _ENTRY.fullmatch(line)):
             result += [f":param {part}: {entry['text']}" for part in entry["names"].split(", ")]
         elif section in ("Raises", "Warns") and not line.startswith(" "):
             result.append(f":raises {line}:")
