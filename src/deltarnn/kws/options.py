@@ -192,7 +192,11 @@ class TrainingConfig:
         0.0, "share of each target spread over all classes", minimum=0, maximum=0.99, steps=TRAIN
     )
     class_weights: bool = option(False, "weigh the loss so that every class counts the same", steps=TRAIN)
-    teacher: str = option("", "model file of a larger network whose posteriors the loss follows too", steps=TRAIN)
+    teacher: str = option(
+        "",
+        "model file of a network whose posteriors the loss follows too; start: in retrain, the one it starts from",
+        steps=TRAIN,
+    )
     teacher_weight: float = option(0.5, "share of the loss that follows the teacher", minimum=0, maximum=1, **_taught())
     temperature: float = option(2.0, "softens both posteriors before they are compared", minimum=0.1, **_taught())
     average: float = option(

@@ -53,7 +53,7 @@ def train(config: Config, step: str) -> Path:
     sets = {group: load_features(path) for group, path in feature_paths(config).items()}
     sources = {group: features.source for group, features in sets.items() if group != "test"}
     start = _start(config) if step == "retrain" else None
-    teacher = Path(config.training.teacher) if config.training.teacher else None
+    teacher = _teacher_path(config, start)
     sources |= {f"model {i}": _file_digest(path) for i, path in enumerate((start, teacher)) if path is not None}
     run = Run.of(config, step, sources)
     model = _model(config, step, sets["train"], start)
@@ -246,6 +246,14 @@ def _plan(
         threshold_warmup=options.threshold_warmup,
         carry_state=options.carry_state,
     )
+
+
+def _teacher_path(config: Config, start: Path | None) -> Path | None:
+    """The model file to learn from; "start" is the network that retrain starts from, and nothing in pretrain."""
+    name = config.training.teacher
+    if name == "start":
+        return start
+    return Path(name) if name else None
 
 
 def _teacher(path: Path, features: FeatureSet) -> KeywordModel:
