@@ -24,9 +24,9 @@ class DecisionRule:
 
     and takes the class with the largest P_c(t) over the last `confidence_window` frames at which the window w is full
     (the last frame of a shorter clip): a few frames of silence before a word are no evidence against it. e are the
-    frame posteriors of a network that was trained frame by frame ("frame"; G. Chen, C. Parada, G. Heigold, "Small-footprint keyword
-    spotting using deep neural networks", ICASSP 2014); or e_c(s) = exp(l_c(s)), the evidence itself, of one that was
-    trained by the clip ("clip": log Σ_s exp(l_c(s)) is the score that its loss saw).
+    frame posteriors of a network that was trained frame by frame ("frame"; G. Chen, C. Parada, G. Heigold,
+    "Small-footprint keyword spotting using deep neural networks", ICASSP 2014); or e_c(s) = exp(l_c(s)), the evidence
+    itself, of one that was trained by the clip ("clip": log Σ_s exp(l_c(s)) is the score that its loss saw).
     smoothing_window: w, frames. confidence_window: frames.
     fire_threshold: a clip whose best P_c is below it is silence.
     """
