@@ -58,8 +58,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 6e-3,
         "batch_size": 128,
         "epochs_pretrain": 12,
-        "epochs_retrain": 20,
-        "thx": 0.3,
-        "thh": 0.15,
+        "epochs_retrain": 16,
+        "thx": 0.25,
+        "thh": 0.12,
+        "beta": 0.005,
     },
 }
