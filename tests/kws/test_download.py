@@ -129,6 +129,7 @@ def test_failing_server_keeps_what_arrived(server, tmp_path):
         (CONTENT[:60], "cannot be unpacked"),
         (b"no archive", "cannot be unpacked"),
     ],
+    ids=["outside", "link", "truncated", "no archive"],  # not the bytes: they hold the time of day
 )
 def test_hostile_and_damaged_archives_leave_nothing(content, message, tmp_path):
     (tmp_path / "inside").mkdir()
