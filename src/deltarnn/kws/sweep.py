@@ -154,8 +154,8 @@ def plot(path: Path, points: list[Point], front: list[Point], best: Point | None
     if best is not None:
         axes.scatter([best.sparsity], [best.accuracy], s=110, facecolors="none", edgecolors="#d1495b", linewidths=2)
         axes.annotate(
-            f"θx {best.thx:g}, θh {best.thh:g}", (best.sparsity, best.accuracy), xytext=(8, 8),
-            textcoords="offset points",
+            f"θx {best.thx:g}, θh {best.thh:g}", (best.sparsity, best.accuracy), xytext=(-10, -4),
+            textcoords="offset points", ha="right", va="top",
         )  # fmt: skip
     axes.set(xlabel="temporal sparsity (validation)", ylabel="accuracy (validation)")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
