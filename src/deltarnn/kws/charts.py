@@ -30,7 +30,7 @@ class Frame:
     height: float
     x: tuple[float, float]
     y: tuple[float, float]
-    left: float = 52
+    left: float = 60
     right: float = 16
     top: float = 12
     bottom: float = 40
@@ -196,7 +196,7 @@ def _axes(
     parts.append(f'<text x="{middle:.1f}" y="{frame.height - 6}" text-anchor="middle">{html.escape(x_label)}</text>')
     centre = (frame.top + base) / 2
     parts.append(
-        f'<text x="12" y="{centre:.1f}" text-anchor="middle" transform="rotate(-90 12 {centre:.1f})">'
+        f'<text x="9" y="{centre:.1f}" text-anchor="middle" transform="rotate(-90 9 {centre:.1f})">'
         f"{html.escape(y_label)}</text>"
     )
     return "".join(parts)
