@@ -3,31 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from deltarnn.sparsity import Sparsity
 
-class _Sparsity:
+
+class _Counted(Sparsity):
     @property
     def layers(self) -> Sequence["LayerActivity"]:
         raise NotImplementedError
-
-    @property
-    def sparsity_x(self) -> float:
-        """Γ_Δx: the fraction of input deltas equal to 0."""
-        return self._zero_fraction("x")
-
-    @property
-    def sparsity_h(self) -> float:
-        """Γ_Δh: of hidden-state deltas."""
-        return self._zero_fraction("h")
-
-    @property
-    def sparsity(self) -> float:
-        """Of all deltas."""
-        return self._zero_fraction("xh")
-
-    @property
-    def effective_sparsity(self) -> float:
-        """Γ_eff: of all deltas, each weighed by the weights it would have fetched."""
-        return self._zero_fraction("xh", weigh=True)
 
     def _zero_fraction(self, signals: str, weigh: bool = False) -> float:
         zeros = numel = 0
@@ -41,7 +23,7 @@ class _Sparsity:
 
 
 @dataclass(frozen=True)
-class LayerActivity(_Sparsity):
+class LayerActivity(_Counted):
     """Exact counts of one layer since its stream's start or last reset.
 
     zeros_x, zeros_h: deltas equal to 0, of numel_x, numel_h. gate_rows: weights that one delta fetches, 3H or 4H.
@@ -60,7 +42,7 @@ class LayerActivity(_Sparsity):
 
 
 @dataclass(frozen=True)
-class Activity(_Sparsity):
+class Activity(_Counted):
     """Activity of all layers; per_layer has the same fields for each."""
 
     per_layer: tuple[LayerActivity, ...]

@@ -10,8 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deltarnn.engine.model_file import ModelFileError, load_model, save_model
-from deltarnn.fixed.qformat import QFormat, Quantization, Rounding
+from deltarnn.engine.model_file import (
+    ModelFileError,
+    load_model,
+    read_quantization,
+    save_model,
+    write_quantization,
+)
+from deltarnn.fixed.qformat import Quantization
 from deltarnn.kws.grid import grid_of
 from deltarnn.nn import DeltaGRU, DeltaLSTM
 from deltarnn.nn.conversion import convert
@@ -134,7 +140,7 @@ class KeywordModel(nn.Module):
             },
             "thx": list(layer.thx) if layer is not None else [0.0] * a.num_layers,
             "thh": list(layer.thh) if layer is not None else [0.0] * a.num_layers,
-            "quantization": None if quantization is None else _formats(quantization),
+            "quantization": write_quantization(quantization),
             **application,
         }
 
@@ -167,24 +173,8 @@ def load_keyword_model(path: Path) -> tuple[KeywordModel, dict[str, Any]]:
     scores = (header.get("class_quantization") or {}).get("score")
     if scores is not None:
         model.score_grid = grid_of(scores["mode"], *scores["format"])
-    formats = header["quantization"]
-    return model.to_delta(tuple(header["thx"]), tuple(header["thh"]), _quantization(formats)).eval(), header
+    return model.to_delta(tuple(header["thx"]), tuple(header["thh"]), read_quantization(header)).eval(), header
 
 
 def _scalar(thresholds: tuple[float, ...]) -> float | tuple[float, ...]:
     return thresholds[0] if len(thresholds) == 1 else thresholds
-
-
-def _formats(quantization: Quantization) -> dict[str, Any]:
-    formats = {name: getattr(quantization, name) for name in ("activation", "weight", "gate")}
-    return {
-        **{name: [fmt.integer_bits, fmt.fraction_bits] for name, fmt in formats.items()},
-        "rounding": quantization.rounding,
-    }
-
-
-def _quantization(fields: dict[str, Any] | None) -> Quantization | None:
-    if fields is None:
-        return None
-    formats = {name: QFormat(*fields[name]) for name in ("activation", "weight", "gate")}
-    return Quantization(**formats, rounding=cast(Rounding, fields["rounding"]))

@@ -9,37 +9,15 @@ from torch import Tensor, nn
 
 from deltarnn.nn.base import ActivityRecorder, DeltaRNNBase
 from deltarnn.nn.state import SequenceActivity
+from deltarnn.sparsity import Sparsity
 
 
-class _Sparsity:
-    """The fractions of deltas equal to 0, over the calls of the `layers` that ran; padding is not counted.
-
-    Each raises RuntimeError if none of them ran.
-    """
+class _Recorded(Sparsity):
+    """Over the calls of the `layers` that ran."""
 
     @property
     def layers(self) -> Sequence["LayerActivity"]:
         raise NotImplementedError
-
-    @property
-    def sparsity_x(self) -> float:
-        """Γ_Δx: of the input deltas."""
-        return self._zero_fraction("x")
-
-    @property
-    def sparsity_h(self) -> float:
-        """Γ_Δh: of the hidden-state deltas."""
-        return self._zero_fraction("h")
-
-    @property
-    def sparsity(self) -> float:
-        """Of all deltas."""
-        return self._zero_fraction("xh")
-
-    @property
-    def effective_sparsity(self) -> float:
-        """Γ_eff: of all deltas, each weighed by the weights it would have fetched."""
-        return self._zero_fraction("xh", weigh=True)
 
     @property
     def l1_delta_h(self) -> Tensor:
@@ -66,7 +44,7 @@ class _Sparsity:
 
 
 @dataclass
-class LayerActivity(_Sparsity):
+class LayerActivity(_Recorded):
     """Activity of one layer and direction.
 
     name: where it stands in the recorded module, such as "rnn.l0" or "rnn.l0_reverse".
@@ -96,7 +74,7 @@ class LayerActivity(_Sparsity):
 
 
 @dataclass
-class Activity(_Sparsity):
+class Activity(_Recorded):
     """Activity of all delta layers of a module, over all calls inside a `record_activity` block.
 
     per_layer: one LayerActivity per layer and direction, in the order of the module tree, then of the weights.
