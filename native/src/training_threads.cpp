@@ -1,5 +1,6 @@
 #include "deltarnn/training_threads.hpp"
 
+#include <dlfcn.h>
 #include <pthread.h>
 
 #include <atomic>
@@ -88,6 +89,47 @@ class Pool {
     std::exception_ptr failure_;
 };
 
+// The OpenMP runtime that torch has loaded, if it has. Its idle threads spin for milliseconds after each of torch's own
+// operations; a second set of threads would compete with them for the cores, so the same ones are used.
+class SharedOpenMP {
+ public:
+    // False if there is no such runtime, or this is a child of fork(), in which its threads no longer exist.
+    static bool run(int threads, const std::function<void(int)>& work) {
+        using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
+        static const auto parallel_region = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
+        static const bool registered = pthread_atfork(nullptr, nullptr, [] { forked_.store(true); }) == 0;
+        if (parallel_region == nullptr || !registered || forked_.load()) return false;
+        Region region{work, threads, 0, {}, nullptr};
+        parallel_region(&SharedOpenMP::serve, &region, static_cast<unsigned>(threads), 0);
+        if (region.failure != nullptr) std::rethrow_exception(region.failure);
+        return true;
+    }
+
+ private:
+    struct Region {
+        const std::function<void(int)>& work;
+        int threads;
+        std::atomic<int> next;
+        std::mutex failure_lock;
+        std::exception_ptr failure;
+    };
+
+    // The runtime may grant fewer threads than asked for: each takes shares until none is left.
+    static void serve(void* data) {
+        auto& region = *static_cast<Region*>(data);
+        for (int i; (i = region.next.fetch_add(1)) < region.threads;) {
+            try {
+                region.work(i);
+            } catch (...) {
+                const std::lock_guard lock(region.failure_lock);
+                region.failure = std::current_exception();
+            }
+        }
+    }
+
+    inline static std::atomic<bool> forked_{false};
+};
+
 // Never destroyed: its threads may outlive static destruction. A child of fork() has none of the threads, and gets a
 // new pool.
 std::atomic<Pool*> shared_pool{nullptr};
@@ -107,6 +149,7 @@ Pool& pool() {
 
 void parallel(int threads, const std::function<void(int)>& work) {
     if (threads > 1) {
+        if (SharedOpenMP::run(threads, work)) return;
         Pool& shared = pool();
         const std::unique_lock lock(shared.in_use, std::try_to_lock);
         if (lock.owns_lock()) return shared.run(threads, work);
