@@ -69,15 +69,16 @@ def test_balanced_weights_give_every_class_the_same_total():
 def test_a_teacher_that_agrees_adds_nothing(scores):
     labels = torch.tensor([1, 2, 3])
     plain = loss_of(scores, labels, LossOptions())
-    taught = loss_of(scores, labels, LossOptions(teacher_weight=0.25), teacher_scores=scores)
+    taught = loss_of(scores, labels, LossOptions(teacher_weight=0.25), taught=clip_scores(scores))
     assert torch.allclose(taught, 0.75 * plain)
 
 
 def test_a_teacher_pulls_towards_its_posteriors(scores):
     own = scores.clone().requires_grad_()
-    loss = loss_of(own, torch.tensor([0, 0, 0]), LossOptions(teacher_weight=1.0), teacher_scores=scores.flip(2))
+    taught, labels, options = clip_scores(scores.flip(2)), torch.tensor([0, 0, 0]), LossOptions(teacher_weight=1.0)
+    loss = loss_of(own, labels, options, taught=taught)
     (gradient,) = torch.autograd.grad(loss, own)
-    closer = loss_of(own - 0.1 * gradient, torch.tensor([0] * 3), LossOptions(teacher_weight=1.0), None, scores.flip(2))
+    closer = loss_of(own - 0.1 * gradient, labels, options, taught=taught)
     assert closer < loss
 
 

@@ -37,20 +37,21 @@ class LossOptions:
 
 def loss_of(
     scores: Tensor, labels: Tensor, options: LossOptions, class_weights: Tensor | None = None,
-    teacher_scores: Tensor | None = None,
+    taught: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """Mean loss (0-dim) of scores (T, B, C) against classes (B,).
 
-    class_weights: (C,), the weight of each class's clips, or None. teacher_scores: (T, B, C), or None.
+    class_weights: (C,), the weight of each class's clips, or None. taught: a teacher's scores of the clips (B, C), or
+    None.
     """
     if options.name == "ctc":
         weights = torch.ones_like(labels, dtype=scores.dtype) if class_weights is None else class_weights[labels]
         return (_ctc(scores, labels) * weights).sum() / weights.sum()
     pooled, targets = _compared(scores, labels, options)
     loss = _pointwise(pooled, targets, options, class_weights)
-    if teacher_scores is None:
+    if taught is None:
         return loss
-    softened = (clip_scores(teacher_scores) / options.temperature).softmax(-1)
+    softened = (taught / options.temperature).softmax(-1)
     own = (clip_scores(scores) / options.temperature).log_softmax(-1)
     pull = F.kl_div(own, softened, reduction="batchmean") * options.temperature**2
     return (1 - options.teacher_weight) * loss + options.teacher_weight * pull

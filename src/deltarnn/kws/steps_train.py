@@ -14,6 +14,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.kws.config import Config
+from deltarnn.kws.ensemble import Ensemble
 from deltarnn.kws.features import FeatureSet, feature_paths, load_features
 from deltarnn.kws.finishing import Finisher, PruningPlan, hold_hidden_bias
 from deltarnn.kws.grid import grid_of
@@ -53,8 +54,9 @@ def train(config: Config, step: str) -> Path:
     sets = {group: load_features(path) for group, path in feature_paths(config).items()}
     sources = {group: features.source for group, features in sets.items() if group != "test"}
     start = _start(config) if step == "retrain" else None
-    teacher = _teacher_path(config, start)
-    sources |= {f"model {i}": _file_digest(path) for i, path in enumerate((start, teacher)) if path is not None}
+    teachers = _teacher_paths(config, start)
+    models = [*teachers] if start is None else [start, *teachers]
+    sources |= {f"model {i}": _file_digest(path) for i, path in enumerate(models)}
     run = Run.of(config, step, sources)
     model = _model(config, step, sets["train"], start)
     rank_zero_info(f"{step}: {model.rnn}, {model.parameter_count} parameters" + (f", from {start}" if start else ""))
@@ -75,7 +77,7 @@ def train(config: Config, step: str) -> Path:
     if fabric.is_global_zero:
         config.save(run.log / CONFIG)
     clips = training_clips(config, sets["train"])
-    plan = _plan(config, step, epochs, clips.labels, sets["train"], teacher)
+    plan = _plan(config, step, epochs, clips.labels, sets["train"], teachers)
     finisher = _finisher(config, step, groups["validation"])
     trainer = Trainer(fabric, model, clips, plan, validate, finisher, run.checkpoint, run.identity, journal.after_epoch)
     progress = trainer.fit()
@@ -218,7 +220,7 @@ def _on_grid(flag: str, thresholds: tuple[float, ...], quantization: Quantizatio
 
 
 def _plan(
-    config: Config, step: str, epochs: int, labels: torch.Tensor, features: FeatureSet, teacher: Path | None
+    config: Config, step: str, epochs: int, labels: torch.Tensor, features: FeatureSet, teachers: list[Path]
 ) -> Plan:
     """The loop's plan."""
     options, classes = config.training, len(features.class_names)
@@ -237,7 +239,7 @@ def _plan(
         loss=loss_options(config),
         seed=options.seed,
         class_weights=balanced_class_weights(labels, classes) if options.class_weights else None,
-        teacher=None if teacher is None else _teacher(teacher, features),
+        teacher=Ensemble([_teacher(path, features) for path in teachers]) if teachers else None,
         beta=options.beta if step == "retrain" else 0.0,
         gradient_limit=options.grad_clip_val,
         average=options.average,
@@ -248,16 +250,14 @@ def _plan(
     )
 
 
-def _teacher_path(config: Config, start: Path | None) -> Path | None:
-    """The model file to learn from; "start" is the network that retrain starts from, and nothing in pretrain."""
-    name = config.training.teacher
-    if name == "start":
-        return start
-    return Path(name) if name else None
+def _teacher_paths(config: Config, start: Path | None) -> list[Path]:
+    """The model files to learn from; "start" is the network that retrain starts from, and nothing in pretrain."""
+    paths = [start if name == "start" else Path(name) for name in config.training.teacher.split(",") if name]
+    return [path for path in paths if path is not None]
 
 
 def _teacher(path: Path, features: FeatureSet) -> KeywordModel:
-    """The network to learn from. ValueError unless it takes the same features and knows the same classes."""
+    """A network to learn from. ValueError unless it takes the same features and knows the same classes."""
     if not path.is_file():
         raise ValueError(f"--teacher {path}: no such file")
     model, header = load_keyword_model(path)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from deltarnn.kws.averaging import AveragedModel
 from deltarnn.kws.checkpoint import Checkpoint, cpu_generator
+from deltarnn.kws.ensemble import Ensemble
 from deltarnn.kws.finishing import Finisher
 from deltarnn.kws.losses import LossOptions, loss_of
 from deltarnn.kws.model import KeywordModel
@@ -49,7 +50,7 @@ class Plan:
     loss: LossOptions
     seed: int = 0
     class_weights: Tensor | None = None
-    teacher: KeywordModel | None = None
+    teacher: Ensemble | None = None
     beta: float = 0.0
     gradient_limit: float = 200.0
     average: float = 0.0
@@ -110,7 +111,7 @@ class Trainer:
         self._left: tuple[Tensor, ...] = ()
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
-        self.teacher = None if plan.teacher is None else plan.teacher.to(fabric.device).eval()
+        self.teacher = None if plan.teacher is None else plan.teacher.to(fabric.device)
 
     @property
     def _usable(self) -> int:
@@ -181,10 +182,7 @@ class Trainer:
         labels = self.fabric.to_device(self.clips.labels[clips])
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(step)
-        teacher_scores = None
-        if self.teacher is not None:
-            with torch.no_grad():
-                teacher_scores, _ = self.teacher(features)
+        taught = None if self.teacher is None else self.teacher.clip_scores(features)
         carried = self._carried(len(clips), generator)
         if delta is None:
             (scores, left), moved = self.wrapped(features, carried), None
@@ -195,7 +193,7 @@ class Trainer:
             with record_activity(self.model) as activity:
                 scores, left = self.wrapped(features, carried)
             moved = activity.l1_delta_h / (features.shape[0] * features.shape[1])
-        loss = loss_of(scores, labels, plan.loss, self.class_weights, teacher_scores)
+        loss = loss_of(scores, labels, plan.loss, self.class_weights, taught)
         total = loss if moved is None or not plan.beta else loss + plan.beta * moved
         self.optimizer.zero_grad()
         self.fabric.backward(total)
