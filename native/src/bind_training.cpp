@@ -64,7 +64,7 @@ void set_record(deltarnn::Sequence& job, Address y, Address fired_x, Address fir
 void forward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std::int64_t inputs, std::int64_t hidden,
              float thx, float thh, Address x, std::int64_t x_step, std::int64_t x_sample, Address lengths,
              Address x_hat0, Address h0, Address h_hat0, Address c0, Address m0, Address weight_ih, Address weight_hh,
-             Address y, Address x_hat, Address h, Address h_hat, Address c, Address m, Address fired_x, Address fired_h,
+             Address bias_ih, Address bias_hh, Address y, Address x_hat, Address h, Address h_hat, Address c, Address m, Address fired_x, Address fired_h,
              Address events, Address tape, Address counts, Address l1, int threads) {
     deltarnn::Sequence job =
         sequence_of(lstm, hard, {steps, batch, inputs, hidden}, thx, thh, x, x_step, x_sample, lengths);
@@ -73,7 +73,9 @@ void forward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std::
     std::vector<double> l1_of(static_cast<std::size_t>(batch));
     const deltarnn::ForwardResult result{at<float>(x_hat), at<float>(h), at<float>(h_hat),
                                          at<float>(c),     at<float>(m), l1_of.data()};
-    deltarnn::train_forward(job, at<const float>(weight_ih), at<const float>(weight_hh), result, threads);
+    const deltarnn::Parameters<const float> parameters{at<const float>(weight_ih), at<const float>(weight_hh),
+                                                       at<const float>(bias_ih), at<const float>(bias_hh)};
+    deltarnn::train_forward(job, parameters, result, threads);
 
     std::int64_t valid = steps * batch;
     if (job.lengths != nullptr) valid = std::accumulate(job.lengths, job.lengths + batch, std::int64_t{0});
@@ -91,7 +93,7 @@ void backward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std:
               Address fired_x, Address fired_h, Address events, Address tape, Address grad_y, Address grad_x_hat,
               Address grad_h, Address grad_h_hat, Address grad_c, Address grad_m, Address grad_l1, Address grad_x,
               Address grad_x_hat0, Address grad_h0, Address grad_h_hat0, Address grad_c0, Address grad_m0,
-              Address grad_weight_ih, Address grad_weight_hh, int threads) {
+              Address grad_weight_ih, Address grad_weight_hh, Address grad_bias_ih, Address grad_bias_hh, int threads) {
     deltarnn::Sequence job =
         sequence_of(lstm, hard, {steps, batch, inputs, hidden}, thx, thh, x, x_step, x_sample, lengths);
     set_state(job, x_hat0, h0, h_hat0, c0, 0);
@@ -110,8 +112,11 @@ void backward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std:
     arguments.grad_h_hat0 = at<float>(grad_h_hat0);
     arguments.grad_c0 = at<float>(grad_c0);
     arguments.grad_m0 = at<float>(grad_m0);
-    deltarnn::train_backward(job, at<const float>(weight_ih), at<const float>(weight_hh), arguments,
-                             at<float>(grad_weight_ih), at<float>(grad_weight_hh), threads);
+    const deltarnn::Parameters<const float> parameters{at<const float>(weight_ih), at<const float>(weight_hh), nullptr,
+                                                       nullptr};
+    const deltarnn::Parameters<float> gradients{at<float>(grad_weight_ih), at<float>(grad_weight_hh),
+                                                at<float>(grad_bias_ih), at<float>(grad_bias_hh)};
+    deltarnn::train_backward(job, parameters, arguments, gradients, threads);
 }
 
 }  // namespace

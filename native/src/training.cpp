@@ -74,6 +74,59 @@ void fill_sizes(Sequence& job) {
     job.words_h = mask_words(job.hidden);
 }
 
+// Which of M's parts, in the public order, gate g of the input and of the hidden side is: the GRU's new gate has one
+// part for each (r, z, nx, nh).
+int part_of(Cell cell, bool hidden_side, int gate) {
+    return cell == Cell::gru && hidden_side && gate == 2 ? 3 : gate;
+}
+
+// Zeros for what is null of a sequence's initial x̂, h, ĥ, c.
+Buffer zero_start(Sequence& job) {
+    const std::int64_t size = job.batch * std::max(job.inputs, job.hidden);
+    Buffer zeros(size);
+    std::fill_n(zeros.get(), size, 0.0f);
+    for (const float** start : {&job.x_hat0, &job.h0, &job.h_hat0, &job.c0}) {
+        if (*start == nullptr) *start = zeros.get();
+    }
+    return zeros;
+}
+
+// M of the biases for every sample, if the initial M is null.
+Buffer memory_start(Sequence& job, const Parameters<const float>& parameters) {
+    const std::int64_t n = job.hidden;
+    Buffer m(job.m0 == nullptr ? job.batch * 4 * n : 0);
+    if (job.m0 != nullptr || job.batch == 0) return m;
+    std::fill_n(m.get(), 4 * n, 0.0f);
+    for (const bool hidden_side : {false, true}) {
+        const float* bias = hidden_side ? parameters.bias_hh : parameters.bias_ih;
+        for (int gate = 0; gate < gates_of(job.cell) && bias != nullptr; ++gate) {
+            float* part = m.get() + part_of(job.cell, hidden_side, gate) * n;
+            for (std::int64_t unit = 0; unit < n; ++unit) part[unit] += bias[gate * n + unit];
+        }
+    }
+    for (std::int64_t sample = 1; sample < job.batch; ++sample) {
+        std::copy_n(m.get(), 4 * n, m.get() + sample * 4 * n);
+    }
+    job.m0 = m.get();
+    return m;
+}
+
+// The gradients of the biases that were every sample's first M.
+void sum_biases(const Sequence& job, const float* grad_m0, const Parameters<float>& gradients) {
+    const std::int64_t n = job.hidden;
+    const Buffer sums(4 * n);
+    std::fill_n(sums.get(), 4 * n, 0.0f);
+    for (std::int64_t sample = 0; sample < job.batch; ++sample) {
+        for (std::int64_t i = 0; i < 4 * n; ++i) sums.get()[i] += grad_m0[sample * 4 * n + i];
+    }
+    for (const bool hidden_side : {false, true}) {
+        float* bias = hidden_side ? gradients.bias_hh : gradients.bias_ih;
+        for (int gate = 0; gate < gates_of(job.cell) && bias != nullptr; ++gate) {
+            std::copy_n(sums.get() + part_of(job.cell, hidden_side, gate) * n, n, bias + gate * n);
+        }
+    }
+}
+
 // The first unit of a thread's share of the blocks of packed weights.
 std::int64_t first_unit(const Sequence& job, const TrainingKernels& kernels, int thread, int threads) {
     const std::int64_t blocks = (job.padded + kernels.block_width - 1) / kernels.block_width;
@@ -91,7 +144,7 @@ struct Weights {
         bool packed_ih, packed_hh, rows_ih, rows_hh;
     };
 
-    Weights(const Sequence& job, const TrainingKernels& kernels, const float* ih, const float* hh, Wanted wanted,
+    Weights(const Sequence& job, const TrainingKernels& kernels, const Parameters<const float>& parameters, Wanted wanted,
             int threads)
         : packed_ih(wanted.packed_ih ? gates_of(job.cell) * job.padded * job.inputs : 0),
           packed_hh(wanted.packed_hh ? gates_of(job.cell) * job.padded * job.hidden : 0),
@@ -104,29 +157,29 @@ struct Weights {
             const std::int64_t from = first_unit(job, kernels, thread, share),
                                to = first_unit(job, kernels, thread + 1, share);
             if (wanted.packed_ih) {
-                kernels.pack(ih, packed_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs, from, to);
+                kernels.pack(parameters.weight_ih, packed_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs, from, to);
             }
             if (wanted.packed_hh) {
-                kernels.pack(hh, packed_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden, from, to);
+                kernels.pack(parameters.weight_hh, packed_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden, from, to);
             }
             if (wanted.rows_ih && thread == 0) {
-                kernels.pack_rows(ih, rows_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs);
+                kernels.pack_rows(parameters.weight_ih, rows_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs);
             }
             if (wanted.rows_hh && thread == share - 1) {
-                kernels.pack_rows(hh, rows_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden);
+                kernels.pack_rows(parameters.weight_hh, rows_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden);
             }
         });
     }
 };
 
 // `copies` weight gradients, packed, one behind the other, whose sum it is: one of each thread, or one in all.
-Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Plan& plan, const float* weight_ih,
-                        const float* weight_hh, BackwardArguments& arguments, std::int64_t size_ih, std::int64_t size,
+Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Plan& plan,
+                        const Parameters<const float>& parameters, BackwardArguments& arguments, std::int64_t size_ih, std::int64_t size,
                         int copies) {
     const bool through_inputs = arguments.grad_x != nullptr || arguments.grad_x_hat0 != nullptr;
     const bool held_x = job.thx == 0.0f, held_h = job.thh == 0.0f;
     const Weights::Wanted wanted{through_inputs && !held_x, !held_h, through_inputs && held_x, held_h};
-    const Weights weights(job, kernels, weight_ih, weight_hh, wanted, plan.threads);
+    const Weights weights(job, kernels, parameters, wanted, plan.threads);
     job.packed_ih = weights.packed_ih.get();
     job.packed_hh = weights.packed_hh.get();
     arguments.rows_ih = weights.rows_ih.get();
@@ -206,12 +259,13 @@ Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Pla
 
 }  // namespace
 
-void train_forward(Sequence job, const float* weight_ih, const float* weight_hh, const ForwardResult& result,
+void train_forward(Sequence job, const Parameters<const float>& parameters, const ForwardResult& result,
                    int threads) {
     fill_sizes(job);
+    const Buffer zeros = zero_start(job), m0 = memory_start(job, parameters);
     const TrainingKernels& kernels = training_kernels(active_isa());
     const Plan plan = plan_for(job, threads);
-    const Weights weights(job, kernels, weight_ih, weight_hh, {true, true, false, false}, plan.threads);
+    const Weights weights(job, kernels, parameters, {true, true, false, false}, plan.threads);
     job.packed_ih = weights.packed_ih.get();
     job.packed_hh = weights.packed_hh.get();
     const std::int64_t size = kernels.forward_workspace(job, plan.group, plan.chunk);
@@ -225,16 +279,21 @@ void train_forward(Sequence job, const float* weight_ih, const float* weight_hh,
     });
 }
 
-void train_backward(Sequence job, const float* weight_ih, const float* weight_hh, BackwardArguments arguments,
-                    float* grad_weight_ih, float* grad_weight_hh, int threads) {
+void train_backward(Sequence job, const Parameters<const float>& parameters, BackwardArguments arguments,
+                    const Parameters<float>& gradients, int threads) {
     fill_sizes(job);
+    const Buffer zeros = zero_start(job);
+    const bool biases = gradients.bias_ih != nullptr || gradients.bias_hh != nullptr;
+    const Buffer grad_m0(biases && arguments.grad_m0 == nullptr ? job.batch * 4 * job.hidden : 0);
+    if (biases && arguments.grad_m0 == nullptr) arguments.grad_m0 = grad_m0.get();
     const TrainingKernels& kernels = training_kernels(active_isa());
     const Plan plan = plan_for(job, threads);
     const int gates = gates_of(job.cell);
     const std::int64_t size_ih = gates * job.padded * job.inputs, size = size_ih + gates * job.padded * job.hidden;
     // A copy for each thread costs least time, until the copies are what memory is spent on.
     const int copies = size > (std::int64_t{1} << 20) ? 1 : plan.threads;
-    const Buffer grads = packed_gradients(job, kernels, plan, weight_ih, weight_hh, arguments, size_ih, size, copies);
+    const Buffer grads = packed_gradients(job, kernels, plan, parameters, arguments, size_ih, size, copies);
+    if (biases) sum_biases(job, arguments.grad_m0, gradients);
 
     const int share = size > worth_sharing ? plan.threads : 1;
     parallel(share, [&](int thread) {
@@ -248,8 +307,8 @@ void train_backward(Sequence job, const float* weight_ih, const float* weight_hh
         float *ih = grads.get(), *hh = grads.get() + size_ih;
         add_up(ih, job.inputs);
         add_up(hh, job.hidden);
-        kernels.unpack(ih, grad_weight_ih, input_order(job.cell), gates, job.hidden, job.padded, job.inputs, from, to);
-        kernels.unpack(hh, grad_weight_hh, hidden_order(job.cell), gates, job.hidden, job.padded, job.hidden, from, to);
+        kernels.unpack(ih, gradients.weight_ih, input_order(job.cell), gates, job.hidden, job.padded, job.inputs, from, to);
+        kernels.unpack(hh, gradients.weight_hh, hidden_order(job.cell), gates, job.hidden, job.padded, job.hidden, from, to);
     });
 }
 

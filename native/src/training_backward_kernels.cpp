@@ -284,16 +284,16 @@ void finish(const Sequence& job, const BackwardArguments& args, const Group& gro
     constexpr int gates = Parts<cell>::gates;
     const Index n = job.hidden, p = job.padded;
     if (args.grad_x_hat0 != nullptr) subtract_start<gates>(job, group, group.x, first, count, args.rows_ih);
-    subtract_start<gates>(job, group, group.h, first, count, args.rows_hh);
+    if (args.grad_h_hat0 != nullptr) subtract_start<gates>(job, group, group.h, first, count, args.rows_hh);
     for (Index s = 0; s < count; ++s) {
         const Index sample = first + s;
         if (args.grad_x_hat0 != nullptr) {
             store_row(args.grad_x_hat0 + sample * job.inputs, group.x.q + s * group.x.padded, job.inputs);
         }
-        store_row(args.grad_h0 + sample * n, group.dh + s * p, n);
-        store_row(args.grad_h_hat0 + sample * n, group.h.q + s * p, n);
-        if (cell == Cell::lstm) store_row(args.grad_c0 + sample * n, group.dc + s * p, n);
-        for (int part = 0; part < 4; ++part) {
+        if (args.grad_h0 != nullptr) store_row(args.grad_h0 + sample * n, group.dh + s * p, n);
+        if (args.grad_h_hat0 != nullptr) store_row(args.grad_h_hat0 + sample * n, group.h.q + s * p, n);
+        if (args.grad_c0 != nullptr) store_row(args.grad_c0 + sample * n, group.dc + s * p, n);
+        for (int part = 0; part < 4 && args.grad_m0 != nullptr; ++part) {
             store_row(args.grad_m0 + (sample * 4 + Parts<cell>::public_order[part]) * n,
                       group.sums + (s * 4 + part) * p, n);
         }

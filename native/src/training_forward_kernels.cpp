@@ -217,7 +217,12 @@ void advance(const Sequence& job, Group& group, Index first, Index count, Index 
 
             constexpr Index tape_parts = Parts<cell>::tape;
             float* tape = job.tape;
-            if (tape != nullptr) tape += ((first + s) * job.steps + t) * tape_parts * p + unit;
+            if (tape != nullptr) {
+                tape += ((first + s) * job.steps + t) * tape_parts * p + unit;
+                for (int part = 0; part < tape_parts && t + 1 < job.steps; ++part) {
+                    for (int v = 0; v < V; ++v) prefetch_to_write(tape + (tape_parts + part) * p + v * lanes);
+                }
+            }
             if constexpr (cell == Cell::gru) {
                 float* h = group.h + s * p + unit;
                 job.hard ? gru_gates<true, V>(m, h, tape, p) : gru_gates<false, V>(m, h, tape, p);
@@ -260,6 +265,7 @@ void run(const Sequence& job, const ForwardResult& result, Index first, Index co
             advance<cell>(job, group, first, count, t, (t - first_step) * count);
             for (Index s = 0; s < count; ++s) {
                 float* y = job.y + (t * job.batch + first + s) * n;
+                for (Index u = 0; u < n && t + 1 < job.steps; u += 16) prefetch_to_write(y + job.batch * n + u);
                 if (t < length_of(job, first + s)) {
                     store_row(y, group.h + s * p, n);
                 } else {

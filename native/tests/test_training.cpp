@@ -20,7 +20,7 @@ struct Case {
     deltarnn::Cell cell;
     std::int64_t steps, batch, inputs, hidden;
     float thx, thh;
-    bool hard, ragged;
+    bool hard, ragged, fresh;
 };
 
 Floats random_floats(std::mt19937& generator, std::int64_t n, float scale) {
@@ -50,6 +50,7 @@ Results run(const Case& c, int threads) {
     const Floats m0 = random_floats(generator, b * 4 * h, 0.3f);
     const Floats weight_ih = random_floats(generator, rows * i, 0.3f),
                  weight_hh = random_floats(generator, rows * h, 0.3f);
+    const Floats bias_ih = random_floats(generator, rows, 0.3f), bias_hh = random_floats(generator, rows, 0.3f);
     const Floats grad_y = random_floats(generator, t * b * h, 1.0f), grad_m = random_floats(generator, b * 4 * h, 1.0f);
     std::vector<std::int64_t> lengths;
     if (c.ragged) {
@@ -77,41 +78,51 @@ Results run(const Case& c, int threads) {
     job.x_step = b * i;
     job.x_sample = i;
     job.lengths = c.ragged ? lengths.data() : nullptr;
-    job.x_hat0 = x_hat0.data();
-    job.h0 = h0.data();
-    job.h_hat0 = h_hat0.data();
-    job.c0 = c0.data();
-    job.m0 = m0.data();
+    if (!c.fresh) {
+        job.x_hat0 = x_hat0.data();
+        job.h0 = h0.data();
+        job.h_hat0 = h_hat0.data();
+        job.c0 = c0.data();
+        job.m0 = m0.data();
+    }
     job.y = y.data();
     job.fired_x = fired_x.data();
     job.fired_h = fired_h.data();
     job.events_x = events_x.data();
     job.events_h = events_h.data();
     job.tape = tape.data();
-    deltarnn::train_forward(job, weight_ih.data(), weight_hh.data(),
+    const deltarnn::Parameters<const float> parameters{weight_ih.data(), weight_hh.data(), bias_ih.data(),
+                                                       bias_hh.data()};
+    deltarnn::train_forward(job, parameters,
                             {x_hat.data(), h1.data(), h_hat.data(), c1.data(), m.data(), l1.data()}, threads);
 
     Floats grad_x = zeros(t * b * i), grad_x_hat0 = zeros(b * i), grad_h0 = zeros(b * h), grad_h_hat0 = zeros(b * h);
     Floats grad_c0 = zeros(cells), grad_m0 = zeros(b * 4 * h), grad_ih = zeros(rows * i), grad_hh = zeros(rows * h);
+    Floats grad_bias_ih = zeros(rows), grad_bias_hh = zeros(rows);
     deltarnn::BackwardArguments arguments{};
     arguments.grad_y = grad_y.data();
     arguments.grad_m = grad_m.data();
     arguments.grad_l1 = 0.1f;
     arguments.grad_x = grad_x.data();
-    arguments.grad_x_hat0 = grad_x_hat0.data();
-    arguments.grad_h0 = grad_h0.data();
-    arguments.grad_h_hat0 = grad_h_hat0.data();
-    arguments.grad_c0 = grad_c0.data();
-    arguments.grad_m0 = grad_m0.data();
-    deltarnn::train_backward(job, weight_ih.data(), weight_hh.data(), arguments, grad_ih.data(), grad_hh.data(),
-                             threads);
+    deltarnn::Parameters<float> gradients{grad_ih.data(), grad_hh.data(), nullptr, nullptr};
+    if (c.fresh) {
+        gradients.bias_ih = grad_bias_ih.data();
+        gradients.bias_hh = grad_bias_hh.data();
+    } else {
+        arguments.grad_x_hat0 = grad_x_hat0.data();
+        arguments.grad_h0 = grad_h0.data();
+        arguments.grad_h_hat0 = grad_h_hat0.data();
+        arguments.grad_c0 = grad_c0.data();
+        arguments.grad_m0 = grad_m0.data();
+    }
+    deltarnn::train_backward(job, parameters, arguments, gradients, threads);
 
     Results results;
     for (const Floats* part :
          {&y, &x_hat, &h1, &h_hat, &c1, &m, &grad_x, &grad_x_hat0, &grad_h0, &grad_h_hat0, &grad_c0, &grad_m0}) {
         results.exact.insert(results.exact.end(), part->begin(), part->end());
     }
-    for (const Floats* part : {&grad_ih, &grad_hh})
+    for (const Floats* part : {&grad_ih, &grad_hh, &grad_bias_ih, &grad_bias_hh})
         results.summed.insert(results.summed.end(), part->begin(), part->end());
     results.fired = fired_x;
     results.fired.insert(results.fired.end(), fired_h.begin(), fired_h.end());
@@ -137,11 +148,11 @@ int main() {
             int k = 0;
             for (const float thx : {0.0f, 0.4f}) {
                 for (const float thh : {0.0f, 0.05f})
-                    cases.push_back({cell, t, b, i, h, thx, thh, ++k % 2 == 0, k < 4});
+                    cases.push_back({cell, t, b, i, h, thx, thh, ++k % 2 == 0, k < 4, k % 3 == 0});
             }
         }
     }
-    cases.push_back({deltarnn::Cell::gru, 3, 5, 500, 400, 0.4f, 0.05f, false, true});  // the threads share one gradient
+    cases.push_back({deltarnn::Cell::gru, 3, 5, 500, 400, 0.4f, 0.05f, false, true, true});  // the threads share one gradient
     int checked = 0, differ = 0, undecided = 0;
     for (const Case& c : cases) {
         const auto check = [&](bool same, const char* what) {

@@ -1,5 +1,6 @@
 """The native kernels against the eager backend in float64, against finite differences, and against themselves."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -43,15 +44,14 @@ def evaluate(backend, cell, tensors, grads, options, lengths, dtype):
     """Everything one backend makes of a case: results and gradients by name, counts, events."""
     leaves = {name: tensor.to(dtype, copy=True).requires_grad_() for name, tensor in tensors.items()}
     state = CELLS[cell][1](**{name: leaves[name] for name in CELLS[cell][1]._fields})
-    parameters = LayerParameters(leaves["weight_ih"], leaves["weight_hh"], None)
+    parameters = LayerParameters(leaves["weight_ih"], leaves["weight_hh"])
     run = getattr(backend, f"{cell.lower()}_sequence")
     output, final, activity = run(leaves["x"], state, parameters, options, lengths, True)
     results = {"output": output, "l1": activity.l1_delta_h} | {f"final {k}": v for k, v in final._asdict().items()}
     sum((value * grads[name].to(dtype)).sum() for name, value in results.items()).backward()
     results = {name: value.detach() for name, value in results.items()}
     results |= {f"gradient of {name}": leaf.grad for name, leaf in leaves.items()}
-    counts = [int(getattr(activity, name)) for name in ("zeros_x", "zeros_h", "numel_x", "numel_h")]
-    return results, counts, (activity.fired_x, activity.fired_h)
+    return results, activity.counts.tolist(), (activity.fired_x, activity.fired_h)
 
 
 @st.composite
@@ -248,15 +248,38 @@ def test_works_in_a_forked_process():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+@pytest.mark.parametrize(("cell", "given"), [("GRU", ""), ("GRU", "h"), ("LSTM", ""), ("LSTM", "hc")])
+def test_a_fresh_state_equals_one_written_out(cell: str, given: str):
+    """Output, final state and all gradients, whether h and c come as the dense layer's or in the delta state."""
+    torch.manual_seed(0)
+    layer = CELLS[cell][0](5, 20, thx=0.2, thh=0.05)
+    x = torch.randn(9, 4, 5).cumsum(0).requires_grad_()
+    parts = {field: torch.randn(4, 20).requires_grad_() for field in given}
+    leaves = [x, *parts.values(), *layer.parameters()]
+
+    stacked = tuple(part[None] for part in parts.values())
+    dense = layer(x, None if not parts else stacked if cell == "LSTM" else stacked[0])
+    (state,) = layer.initial_state(4)
+    written = layer(x, [state._replace(**parts)])
+    assert torch.equal(dense[0], written[0])
+    h_n = dense[1][0] if cell == "LSTM" else dense[1]
+    assert torch.equal(h_n[0], written[1][0].h)
+    grads = [torch.autograd.grad(output.square().sum(), leaves) for output in (dense[0], written[0])]
+    for actual, expected in zip(*grads, strict=True):
+        assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_operators_are_well_formed(cell: str):
     """Schemas, fake kernels (also with symbolic shapes), autograd."""
     torch.manual_seed(0)
     lstm, rows = cell == "LSTM", CELLS[cell][2] * 6
-    state = [torch.randn(3, 4), torch.randn(3, 6), torch.randn(3, 6), torch.randn(3, 6) if lstm else torch.empty(0)]
-    tensors = [torch.randn(5, 3, 4), *state, torch.randn(3, 24), torch.randn(rows, 4), torch.randn(rows, 6)]
-    for training in (False, True):
-        inputs = [tensor.clone().requires_grad_(training) for tensor in tensors]
+    state = [torch.randn(3, 4), torch.randn(3, 6), torch.randn(3, 6), torch.randn(3, 6) if lstm else None]
+    weights, biases = [torch.randn(rows, 4), torch.randn(rows, 6)], [torch.randn(rows), torch.randn(rows)]
+    running = [torch.randn(5, 3, 4), *state, torch.randn(3, 24), *weights, None, None]
+    fresh = [torch.randn(5, 3, 4), *[None] * 5, *weights, *biases]
+    for tensors, training in itertools.product((running, fresh), (False, True)):
+        inputs = [None if tensor is None else tensor.clone().requires_grad_(training) for tensor in tensors]
         arguments = (lstm, *inputs, torch.tensor([5, 2, 1]), 0.3, 0.1, False, training)
         torch.library.opcheck(torch.ops.deltarnn.sequence.default, arguments)
 
@@ -335,14 +358,16 @@ def test_says_what_it_used():
 
 def test_the_operator_refuses_what_does_not_fit():
     zeros = torch.zeros
-    arguments = [False, zeros(2, 1, 3), zeros(1, 3), zeros(1, 4), zeros(1, 4), zeros(0), zeros(1, 16), zeros(12, 3)]
-    rest = [zeros(12, 4), None, 0.1, 0.1, False, False]
+    arguments = [False, zeros(2, 1, 3), zeros(1, 3), zeros(1, 4), zeros(1, 4), None, zeros(1, 16), zeros(12, 3)]
+    rest = [zeros(12, 4), None, None, None, 0.1, 0.1, False, False]
     torch.ops.deltarnn.sequence(*arguments, *rest)
     for index, wrong in ((3, zeros(1, 5)), (6, zeros(1, 12)), (7, zeros(12, 2)), (2, zeros(1, 3).double())):
         with pytest.raises(ValueError, match="must be"):
             torch.ops.deltarnn.sequence(*arguments[:index], wrong, *arguments[index + 1 :], *rest)
     with pytest.raises(ValueError, match="lengths"):
-        torch.ops.deltarnn.sequence(*arguments, rest[0], torch.tensor([3]), *rest[2:])
+        torch.ops.deltarnn.sequence(*arguments, *rest[:3], torch.tensor([3]), *rest[4:])
+    with pytest.raises(ValueError, match="bias_hh"):
+        torch.ops.deltarnn.sequence(*arguments, *rest[:2], zeros(16), *rest[3:])
 
 
 def test_second_derivatives_are_refused():

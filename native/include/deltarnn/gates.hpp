@@ -32,7 +32,7 @@ DELTARNN_INLINE Exponential exponential(vf x) {
 
 // 1 / (1 + e^−x), within 3 units in the last place for |x| ≤ 87.
 DELTARNN_INLINE vf sigmoid(vf x) {
-    const vf y = minimum(maximum(-x, splat(-87.0f)), splat(87.0f));
+    const vf y = -minimum(maximum(x, splat(-87.0f)), splat(87.0f));
     const auto [scale, p] = detail::exponential(y);
     return 1.0f / (1.0f + fma(scale, p, scale));
 }

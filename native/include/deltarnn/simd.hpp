@@ -61,9 +61,26 @@ DELTARNN_INLINE vf fma(vf a, vf b, vf c) {
 #endif
 }
 
-// Where `a` is NaN, minimum and maximum return it: NaN passes through every function built on them.
-DELTARNN_INLINE vf minimum(vf a, vf b) { return b < a ? b : a; }
-DELTARNN_INLINE vf maximum(vf a, vf b) { return b > a ? b : a; }
+// Where `a` is NaN, minimum and maximum return it: NaN passes through every function built on them. (x86's instructions
+// return the second operand where either is NaN; the compiler does not find them.)
+DELTARNN_INLINE vf minimum(vf a, vf b) {
+#if defined(DELTARNN_ISA_AVX512)
+    return _mm512_min_ps(b, a);
+#elif defined(DELTARNN_ISA_AVX2)
+    return _mm256_min_ps(b, a);
+#else
+    return b < a ? b : a;
+#endif
+}
+DELTARNN_INLINE vf maximum(vf a, vf b) {
+#if defined(DELTARNN_ISA_AVX512)
+    return _mm512_max_ps(b, a);
+#elif defined(DELTARNN_ISA_AVX2)
+    return _mm256_max_ps(b, a);
+#else
+    return b > a ? b : a;
+#endif
+}
 DELTARNN_INLINE vi minimum(vi a, vi b) { return b < a ? b : a; }
 DELTARNN_INLINE vi maximum(vi a, vi b) { return b > a ? b : a; }
 
@@ -76,5 +93,6 @@ DELTARNN_INLINE float sum(vf a) {
 }
 
 DELTARNN_INLINE void prefetch(const void* address) { __builtin_prefetch(address, 0, 3); }
+DELTARNN_INLINE void prefetch_to_write(const void* address) { __builtin_prefetch(address, 1, 3); }
 
 }  // namespace deltarnn::DELTARNN_ISA

@@ -47,7 +47,7 @@ struct BackwardArguments {
     const float *grad_x_hat, *grad_h, *grad_h_hat, *grad_c, *grad_m;  // of the final state; each may be null
     float grad_l1;
     float* grad_x;                                                   // (T, B, I), or null: not wanted
-    float *grad_x_hat0, *grad_h0, *grad_h_hat0, *grad_c0, *grad_m0;  // of the initial state; x_hat0 may be null
+    float *grad_x_hat0, *grad_h0, *grad_h_hat0, *grad_c0, *grad_m0;  // of the initial state; each may be null
 };
 
 // Samples that go through a sequence together, and the memory for it.

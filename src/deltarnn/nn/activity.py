@@ -37,9 +37,10 @@ class _Recorded(Sparsity):
         for layer in self._active:
             weight = layer.gate_rows if weigh else 1
             for call in layer.calls:
-                for signal in signals:
-                    zeros += weight * int(getattr(call, f"zeros_{signal}"))
-                    numel += weight * int(getattr(call, f"numel_{signal}"))
+                zeros_x, zeros_h, numel_x, numel_h = call.counts.tolist()
+                counts = {"x": (zeros_x, numel_x), "h": (zeros_h, numel_h)}
+                zeros += weight * sum(counts[signal][0] for signal in signals)
+                numel += weight * sum(counts[signal][1] for signal in signals)
         return zeros / numel
 
 

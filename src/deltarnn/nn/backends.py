@@ -1,7 +1,7 @@
 """Which implementation computes a sequence: the native kernels where they support it, else eager torch operations."""
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -14,10 +14,16 @@ _EAGER: dict[str, Callable[..., SequenceResult]] = {"GRU": eager.gru_sequence, "
 _NATIVE: dict[str, Callable[..., SequenceResult]] = {"GRU": native.gru_sequence, "LSTM": native.lstm_sequence}
 
 
-def choose(
-    requested: Backend, mode: str, x: Tensor, parameters: LayerParameters, options: LayerOptions
-) -> tuple[Callable[..., SequenceResult], str]:
-    """The sequence function for x (T, B, I), and what to tell the user about it.
+class Choice(NamedTuple):
+    """A sequence function, whether it is the native one, which takes a FreshState too, and what to tell the user."""
+
+    run: Callable[..., SequenceResult]
+    native: bool
+    description: str
+
+
+def choose(requested: Backend, mode: str, x: Tensor, parameters: LayerParameters, options: LayerOptions) -> Choice:
+    """The sequence function for x (T, B, I).
 
     Raises
     ------
@@ -25,10 +31,10 @@ def choose(
         If "native" was asked for and cannot compute this call; with the reason.
     """
     if requested == "eager":
-        return _EAGER[mode], "eager (as asked)"
+        return Choice(_EAGER[mode], False, "eager (as asked)")
     reason = native.unsupported(x, parameters, options)
     if reason is None:
-        return _NATIVE[mode], f"native ({native.products_used(options)})"
+        return Choice(_NATIVE[mode], True, f"native ({native.products_used(options)})")
     if requested == "native":
         raise ValueError(f"backend='native' cannot compute this call: {reason}; use backend='auto' or 'eager'")
-    return _EAGER[mode], f"eager ({reason})"
+    return Choice(_EAGER[mode], False, f"eager ({reason})")

@@ -15,7 +15,15 @@ from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn import backends
 from deltarnn.nn.initialization import Initialization, initialize
 from deltarnn.nn.layout import Layout, reverse
-from deltarnn.nn.state import DeltaGRUState, DeltaLSTMState, DeltaState, LayerOptions, LayerParameters, SequenceActivity
+from deltarnn.nn.state import (
+    DeltaGRUState,
+    DeltaLSTMState,
+    DeltaState,
+    FreshState,
+    LayerOptions,
+    LayerParameters,
+    SequenceActivity,
+)
 from deltarnn.nn.thresholds import Thresholds, per_layer
 
 DenseState = Tensor | tuple[Tensor, Tensor]
@@ -118,7 +126,7 @@ class DeltaRNNBase(nn.RNNBase):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
-        return tuple(self._fresh_state(name, batch_size, {}) for name in self.layer_names)
+        return tuple(self._made(FreshState(), name, batch_size) for name in self.layer_names)
 
     def forward(
         self, input: Tensor | PackedSequence, hx: DenseState | Sequence[DeltaState] | None = None
@@ -142,21 +150,25 @@ class DeltaRNNBase(nn.RNNBase):
             If shapes, dtypes or states do not fit this layer, or under quantisation the input holds NaN.
         """
         x, layout = Layout.of(input, self.batch_first)
-        autocast = torch.amp.is_autocast_available(x.device.type)
-        if autocast and torch.is_autocast_enabled(x.device.type):
+        device = x.device.type
+        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        if autocast:
             x = x.to(self._dtype)  # thresholds compare small differences: not at reduced precision
         self._check_input(x)
-        with torch.autocast(x.device.type, enabled=False) if autocast else nullcontext():
+        with torch.autocast(device, enabled=False) if autocast else nullcontext():
             carried = _is_delta_state(hx)
-            states = self._carried_states(hx, x, layout) if carried else self._dense_states(hx, x, layout)
+            states: Sequence[DeltaState | FreshState] = (
+                self._carried_states(hx, x, layout) if carried else self._dense_states(hx, x, layout)
+            )
             output, finals = self._run_layers(self._rounded(x), states, layout)
-        finals = tuple(type(state)(*(layout.unsort(part, 0) for part in state)) for state in finals)
+        if layout.packed is not None:
+            finals = tuple(type(state)(*(layout.unsort(part, 0) for part in state)) for state in finals)
         return layout.restore(output.to(x.dtype)), finals if carried else self._to_dense(
             finals, x.dtype, layout.batched
         )
 
     def _run_layers(
-        self, x: Tensor, states: Sequence[DeltaState], layout: Layout
+        self, x: Tensor, states: Sequence[DeltaState | FreshState], layout: Layout
     ) -> tuple[Tensor, tuple[DeltaState, ...]]:
         lengths = layout.lengths
         directions = len(self.layer_names) // self.num_layers
@@ -168,15 +180,18 @@ class DeltaRNNBase(nn.RNNBase):
             outputs = []
             for direction in range(directions):
                 index = layer * directions + direction
-                parameters = self._parameters_of(self.layer_names[index])
+                name, state = self.layer_names[index], states[index]
+                parameters = self._parameters_of(name)
                 sequence = reverse(x, lengths) if direction else x
-                run, self.backend_used = backends.choose(self.backend, self.mode, sequence, parameters, options)
-                result = run(sequence, states[index], parameters, options, lengths, events)
+                choice = backends.choose(self.backend, self.mode, sequence, parameters, options)
+                self.backend_used = choice.description
+                if isinstance(state, FreshState) and (self.quantization is not None or not choice.native):
+                    state = self._made(state, name, x.shape[1])
+                result = choice.run(sequence, state, parameters, options, lengths, events)
                 outputs.append(reverse(result.output, lengths) if direction else result.output)
                 finals.append(result.state)
-                activity = _in_callers_order(result.activity, bool(direction), layout)
                 for recorder in self.recorders:
-                    recorder.calls[index].append(activity)
+                    recorder.calls[index].append(_in_callers_order(result.activity, bool(direction), layout))
             x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
             if self.dropout and layer < self.num_layers - 1:
                 x = F.dropout(x, self.dropout, self.training)
@@ -207,11 +222,12 @@ class DeltaRNNBase(nn.RNNBase):
         return fake_quantize(values.double(), self.quantization.weight)
 
     def _parameters_of(self, name: str) -> LayerParameters:
-        weight_hr = self._rounded_weight(getattr(self, f"weight_hr_{name}")) if self.proj_size else None
         return LayerParameters(
             self._rounded_weight(getattr(self, f"weight_ih_{name}")),
             self._rounded_weight(getattr(self, f"weight_hh_{name}")),
-            weight_hr,
+            getattr(self, f"bias_ih_{name}") if self.bias else None,
+            getattr(self, f"bias_hh_{name}") if self.bias else None,
+            self._rounded_weight(getattr(self, f"weight_hr_{name}")) if self.proj_size else None,
         )
 
     def _biases(self, name: str) -> tuple[Tensor, Tensor]:
@@ -234,15 +250,19 @@ class DeltaRNNBase(nn.RNNBase):
         }
         return {field: widths[field] for field in self.state_type._fields}
 
-    def _fresh_state(self, name: str, batch_size: int, given: dict[str, Tensor]) -> DeltaState:
+    def _made(self, fresh: FreshState, name: str, batch_size: int) -> DeltaState:
+        """`fresh` written out."""
         memory = self._fresh_memory(name)
         parts = {field: memory.new_zeros(batch_size, width) for field, width in self._state_widths(name).items()}
         parts["m"] = memory.expand(batch_size, -1)
+        given = {field: tensor for field, tensor in fresh._asdict().items() if tensor is not None}
         return self.state_type(**{**parts, **given})
 
-    def _dense_states(self, hx: Any, x: Tensor, layout: Layout) -> tuple[DeltaState, ...]:
-        """Fresh delta states with the dense layer's initial states in them."""
-        parts = {} if hx is None else self._dense_parts(hx)
+    def _dense_states(self, hx: Any, x: Tensor, layout: Layout) -> tuple[FreshState, ...]:
+        """Fresh states with the dense layer's initial states in them."""
+        if hx is None:
+            return (FreshState(),) * len(self.layer_names)
+        parts = self._dense_parts(hx)
         batch_size = x.shape[1]
         given = {}
         for field, tensor in parts.items():
@@ -257,8 +277,8 @@ class DeltaRNNBase(nn.RNNBase):
             tensor = tensor if layout.batched else tensor.unsqueeze(1)
             given[field] = self._rounded(layout.sort(tensor, 1)).unbind(0)
         return tuple(
-            self._fresh_state(name, batch_size, {field: tensors[index] for field, tensors in given.items()})
-            for index, name in enumerate(self.layer_names)
+            FreshState(**{field: tensors[index] for field, tensors in given.items()})
+            for index in range(len(self.layer_names))
         )
 
     def _dense_parts(self, hx: Any) -> dict[str, Any]:
@@ -270,7 +290,7 @@ class DeltaRNNBase(nn.RNNBase):
         raise NotImplementedError
 
     def _stack(self, parts: Sequence[Tensor], dtype: torch.dtype, batched: bool) -> Tensor:
-        stacked = torch.stack(list(parts)).to(dtype)
+        stacked = (torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)).to(dtype)
         return stacked if batched else stacked.squeeze(1)
 
     def _carried_states(self, states: Any, x: Tensor, layout: Layout) -> tuple[DeltaState, ...]:

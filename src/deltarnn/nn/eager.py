@@ -188,13 +188,11 @@ def _activity(x_hats: Tensor, h_hats: Tensor, valid: Tensor | None, record_event
     """Counts of the deltas between successive held values: x_hats (T + 1, B, I), h_hats (T + 1, B, H)."""
     delta_x = x_hats.detach().diff(dim=0)
     delta_h = h_hats.diff(dim=0)
-    steps = torch.tensor(delta_x.shape[0] * delta_x.shape[1]) if valid is None else valid.sum()
-    numel_x, numel_h = steps * delta_x.shape[2], steps * delta_h.shape[2]
+    widths = torch.tensor([delta_x.shape[2], delta_h.shape[2]], device=delta_x.device)
+    numels = widths * (delta_x.shape[0] * delta_x.shape[1] if valid is None else valid.sum())
+    fired = torch.stack([delta_x.count_nonzero(), delta_h.count_nonzero()])
     return SequenceActivity(
-        zeros_x=numel_x - delta_x.count_nonzero(),
-        zeros_h=numel_h - delta_h.count_nonzero(),
-        numel_x=numel_x,
-        numel_h=numel_h,
+        counts=torch.cat([numels - fired, numels]),
         l1_delta_h=delta_h.abs().sum(),
         fired_x=delta_x != 0 if record_events else None,
         fired_h=delta_h != 0 if record_events else None,

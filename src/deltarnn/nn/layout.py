@@ -1,14 +1,13 @@
 """The forms a sequence comes in (batched, batch-first, unbatched, packed), and one form for the backends: (T, B, I)."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How a caller's input was laid out, and the way back.
 
     lengths: (B,) int64 on the CPU for packed input, longest first; None where all samples have T steps.

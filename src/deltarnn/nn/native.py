@@ -14,6 +14,7 @@ from deltarnn.native import native_core
 from deltarnn.nn.state import (
     DeltaGRUState,
     DeltaLSTMState,
+    FreshState,
     LayerOptions,
     LayerParameters,
     SequenceActivity,
@@ -24,17 +25,18 @@ _native: Any = native_core()  # None, with one warning, where it was built witho
 
 _LIBRARY: Any = torch.library.Library("deltarnn", "DEF")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
-    "sequence(bool lstm, Tensor x, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor weight_ih, "
-    "Tensor weight_hh, Tensor? lengths, float thx, float thh, bool hard, bool training) -> "
-    "(Tensor output, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor l1_delta_h, Tensor counts, "
-    "Tensor fired_x, Tensor fired_h, Tensor events, Tensor tape)"
+    "sequence(bool lstm, Tensor x, Tensor? x_hat, Tensor? h, Tensor? h_hat, Tensor? c, Tensor? m, Tensor weight_ih, "
+    "Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? lengths, float thx, float thh, bool hard, "
+    "bool training) -> (Tensor output, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor l1_delta_h, "
+    "Tensor counts, Tensor fired_x, Tensor fired_h, Tensor events, Tensor tape)"
 )
 _LIBRARY.define(
-    "sequence_backward(bool lstm, Tensor x, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor weight_ih, "
+    "sequence_backward(bool lstm, Tensor x, Tensor? x_hat, Tensor? h, Tensor? h_hat, Tensor? c, Tensor weight_ih, "
     "Tensor weight_hh, Tensor? lengths, float thx, float thh, bool hard, Tensor output, Tensor fired_x, "
     "Tensor fired_h, Tensor events, Tensor tape, Tensor grad_output, Tensor? grad_x_hat, Tensor? grad_h, "
-    "Tensor? grad_h_hat, Tensor? grad_c, Tensor? grad_m, Tensor? grad_l1, bool input_gradient) -> "
-    "(Tensor x, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor weight_ih, Tensor weight_hh)"
+    "Tensor? grad_h_hat, Tensor? grad_c, Tensor? grad_m, Tensor? grad_l1, bool input, bool memory, bool bias) "
+    "-> (Tensor x, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor weight_ih, Tensor weight_hh, "
+    "Tensor bias_ih, Tensor bias_hh)"
 )
 
 
@@ -62,59 +64,63 @@ def products_used(options: LayerOptions) -> str:
 
 def gru_sequence(
     x: Tensor,
-    state: DeltaGRUState,
+    state: DeltaGRUState | FreshState,
     parameters: LayerParameters,
     options: LayerOptions,
     lengths: Tensor | None = None,
     record_events: bool = False,
 ) -> SequenceResult:
     """One DeltaGRU layer over x (T, B, I) from `state`; arguments and result as of `eager.gru_sequence`."""
-    output, x_hat, h, h_hat, _, m, activity = _run(
-        False, x, state, x.new_empty(0), parameters, options, lengths, record_events
-    )
+    output, x_hat, h, h_hat, _, m, activity = _run(False, x, state, parameters, options, lengths, record_events)
     return SequenceResult(output, DeltaGRUState(x_hat, h, h_hat, m), activity)
 
 
 def lstm_sequence(
     x: Tensor,
-    state: DeltaLSTMState,
+    state: DeltaLSTMState | FreshState,
     parameters: LayerParameters,
     options: LayerOptions,
     lengths: Tensor | None = None,
     record_events: bool = False,
 ) -> SequenceResult:
     """One DeltaLSTM layer over x (T, B, I) from `state`; arguments and result as of `eager.lstm_sequence`."""
-    output, x_hat, h, h_hat, c, m, activity = _run(True, x, state, state.c, parameters, options, lengths, record_events)
+    output, x_hat, h, h_hat, c, m, activity = _run(True, x, state, parameters, options, lengths, record_events)
     return SequenceResult(output, DeltaLSTMState(x_hat, h, h_hat, c, m), activity)
 
 
 def _run(
     lstm: bool,
     x: Tensor,
-    state: DeltaGRUState | DeltaLSTMState,
-    c: Tensor,
+    state: DeltaGRUState | DeltaLSTMState | FreshState,
     parameters: LayerParameters,
     options: LayerOptions,
     lengths: Tensor | None,
     record_events: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, SequenceActivity]:
-    weight_ih, weight_hh = parameters.weight_ih, parameters.weight_hh
-    training = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (x, *state, weight_ih, weight_hh))
+    weights, start, biases = parameters[:2], _start(state), parameters[2:4]
+    if start[-1] is not None:
+        biases = (None, None)  # they are in M
+    training = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in (x, *start, *weights, *biases)
+    )
     output, x_hat, h, h_hat, c, m, l1, counts, fired_x, fired_h, _, _ = torch.ops.deltarnn.sequence.default(
-        *(lstm, x, state.x_hat, state.h, state.h_hat, c, state.m, weight_ih, weight_hh, lengths),
+        *(lstm, x, *start, *weights, *biases, lengths),
         *(options.thx, options.thh, options.hard_activations, training),
     )
-    zeros_x, zeros_h, numel_x, numel_h = counts.unbind()
     activity = SequenceActivity(
-        zeros_x,
-        zeros_h,
-        numel_x,
-        numel_h,
+        counts,
         l1,
         _unpack_bits(fired_x, x.shape[2]) if record_events else None,
         _unpack_bits(fired_h, h.shape[1]) if record_events else None,
     )
     return output, x_hat, h, h_hat, c, m, activity
+
+
+def _start(state: DeltaGRUState | DeltaLSTMState | FreshState) -> tuple[Tensor | None, ...]:
+    """x_hat, h, h_hat, c, m of a state; None for 0, m for the biases."""
+    if isinstance(state, FreshState):
+        return None, state.h, None, state.c, None
+    return state.x_hat, state.h, state.h_hat, state.c if isinstance(state, DeltaLSTMState) else None, state.m
 
 
 def _unpack_bits(words: Tensor, count: int) -> Tensor:
@@ -147,19 +153,20 @@ def _allocate(
     )
 
 
-def _check(lstm: bool, x: Tensor, others: tuple[Tensor, ...], lengths: Tensor | None) -> None:
-    """The kernels trust their addresses: what is not as they expect stops here."""
+_NAMES = ("x_hat", "h", "h_hat", "c", "m", "weight_ih", "weight_hh", "bias_ih", "bias_hh")
+
+
+def _check(lstm: bool, x: Tensor, others: tuple[Tensor | None, ...], lengths: Tensor | None) -> None:
+    """The kernels trust their addresses: what is not as they expect stops here. others: as in _NAMES."""
     steps, batch, inputs = x.shape
-    hidden = others[1].shape[1]
+    weight_hh = others[6]
+    assert weight_hh is not None
+    hidden = weight_hh.shape[1]
     rows = (4 if lstm else 3) * hidden
-    expected = (
-        *((batch, inputs), (batch, hidden), (batch, hidden), (batch, hidden) if lstm else (0,), (batch, 4 * hidden)),
-        *((rows, inputs), (rows, hidden)),
-    )
-    for name, tensor, shape in zip(
-        ("x_hat", "h", "h_hat", "c", "m", "weight_ih", "weight_hh"), others, expected, strict=True
-    ):
-        if tensor.shape != shape or tensor.dtype != torch.float32:
+    per_unit = (batch, hidden)
+    expected = ((batch, inputs), per_unit, per_unit, per_unit, (batch, 4 * hidden), (rows, inputs), (rows, hidden))
+    for name, tensor, shape in zip(_NAMES, others, (*expected, (rows,), (rows,)), strict=True):
+        if tensor is not None and (tensor.shape != shape or tensor.dtype != torch.float32):
             raise ValueError(f"{name} is {tuple(tensor.shape)}, {tensor.dtype}: must be {shape}, torch.float32")
     if x.dtype != torch.float32:
         raise ValueError(f"x is {x.dtype}: must be torch.float32")
@@ -172,36 +179,38 @@ def _check(lstm: bool, x: Tensor, others: tuple[Tensor, ...], lengths: Tensor | 
 
 
 def _address(tensor: Tensor | None) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+    return 0 if tensor is None else tensor.data_ptr()  # 0 of an empty tensor too
 
 
 def _sequence(
     lstm: bool,
     x: Tensor,
-    x_hat: Tensor,
-    h: Tensor,
-    h_hat: Tensor,
-    c: Tensor,
-    m: Tensor,
+    x_hat: Tensor | None,
+    h: Tensor | None,
+    h_hat: Tensor | None,
+    c: Tensor | None,
+    m: Tensor | None,
     weight_ih: Tensor,
     weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
     lengths: Tensor | None,
     thx: float,
     thh: float,
     hard: bool,
     training: bool,
 ) -> tuple[Tensor, ...]:
-    _check(lstm, x, (x_hat, h, h_hat, c, m, weight_ih, weight_hh), lengths)
+    given = (x_hat, h, h_hat, c, m, weight_ih, weight_hh, bias_ih, bias_hh)
+    _check(lstm, x, given, lengths)
     if x.stride(2) != 1:
         x = x.contiguous()
-    start = [tensor.contiguous() for tensor in (x_hat, h, h_hat, c, m, weight_ih, weight_hh)]
+    kept = [None if tensor is None else tensor.contiguous() for tensor in given]
     results = _allocate(lstm, x, weight_hh, training)
-    output, x_hat, h, h_hat, c, m, l1, counts, fired_x, fired_h, events, tape = results
+    *record, l1, counts, fired_x, fired_h, events, tape = results
     _native.train_forward(
         *(lstm, hard, *x.shape, weight_hh.shape[1], thx, thh, x.data_ptr(), x.stride(0), x.stride(1)),
-        *(_address(lengths), *(tensor.data_ptr() for tensor in start)),
-        *(tensor.data_ptr() for tensor in (output, x_hat, h, h_hat, c, m, fired_x, fired_h, events)),
-        *(tape.data_ptr() if training else 0, counts.data_ptr(), l1.data_ptr(), torch.get_num_threads()),
+        *map(_address, (lengths, *kept, *record, fired_x, fired_h, events, tape if training else None, counts, l1)),
+        torch.get_num_threads(),
     )
     return results
 
@@ -209,10 +218,10 @@ def _sequence(
 def _sequence_backward(
     lstm: bool,
     x: Tensor,
-    x_hat: Tensor,
-    h: Tensor,
-    h_hat: Tensor,
-    c: Tensor,
+    x_hat: Tensor | None,
+    h: Tensor | None,
+    h_hat: Tensor | None,
+    c: Tensor | None,
     weight_ih: Tensor,
     weight_hh: Tensor,
     lengths: Tensor | None,
@@ -231,52 +240,65 @@ def _sequence_backward(
     grad_c: Tensor | None,
     grad_m: Tensor | None,
     grad_l1: Tensor | None,
-    input_gradient: bool,
+    input: bool,
+    memory: bool,
+    bias: bool,
 ) -> tuple[Tensor, ...]:
     if x.stride(2) != 1:
         x = x.contiguous()
-    start = [tensor.contiguous() for tensor in (x_hat, h, h_hat, c, weight_ih, weight_hh)]
+    start = (x_hat, h, h_hat, c)
+    kept = [
+        None if tensor is None else tensor.contiguous()
+        for tensor in (*start, weight_ih, weight_hh, output, fired_x, fired_h, events, tape)
+    ]
     incoming = [
         None if tensor is None else tensor.contiguous()
         for tensor in (grad_output, grad_x_hat, grad_h, grad_h_hat, grad_c, grad_m, grad_l1)
     ]
-    grads = _allocate_gradients(x, h, weight_ih, weight_hh, lstm, input_gradient)
+    grads = _allocate_gradients(x, start, weight_ih, weight_hh, input, memory, bias)
     _native.train_backward(
         *(lstm, hard, *x.shape, weight_hh.shape[1], thx, thh, x.data_ptr(), x.stride(0), x.stride(1)),
-        *(_address(lengths), *(tensor.data_ptr() for tensor in start)),
-        *(tensor.data_ptr() for tensor in (output, fired_x, fired_h, events, tape)),
-        *(_address(tensor) for tensor in incoming),
-        *(tensor.data_ptr() for tensor in grads),
+        *map(_address, (lengths, *kept, *incoming, *grads)),
         torch.get_num_threads(),
     )
     return grads
 
 
 def _allocate_gradients(
-    x: Tensor, h: Tensor, weight_ih: Tensor, weight_hh: Tensor, lstm: bool, input_gradient: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The results of deltarnn::sequence_backward, their values not set; x and x_hat are empty where not wanted."""
-    batch, hidden = h.shape
-    return (
-        x.new_empty(x.shape if input_gradient else (0,)),
-        x.new_empty((batch, x.shape[2]) if input_gradient else (0,)),
-        x.new_empty(batch, hidden),
-        x.new_empty(batch, hidden),
-        x.new_empty((batch, hidden) if lstm else (0,)),
-        x.new_empty(batch, 4 * hidden),
-        x.new_empty(weight_ih.shape),
-        x.new_empty(weight_hh.shape),
+    x: Tensor,
+    start: tuple[Tensor | None, ...],
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    input: bool,
+    memory: bool,
+    bias: bool,
+) -> tuple[Tensor, ...]:
+    """The results of deltarnn::sequence_backward, their values not set; empty where not wanted.
+
+    start: the initial x_hat, h, h_hat, c. input: the gradients of x and x_hat are wanted; memory: that of m; bias:
+    those of the biases.
+    """
+    rows, hidden = weight_hh.shape
+    x_hat, *units = start
+    shapes = (
+        x.shape if input else (0,),
+        x_hat.shape if input and x_hat is not None else (0,),
+        *((0,) if tensor is None else tensor.shape for tensor in units),
+        (x.shape[1], 4 * hidden) if memory else (0,),
+        *(weight_ih.shape, weight_hh.shape),
+        *(((rows,), (rows,)) if bias else ((0,), (0,))),
     )
+    return tuple(x.new_empty(shape) for shape in shapes)
 
 
 def _sequence_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    lstm, x, weight_hh, training = arguments[0], arguments[1], arguments[8], arguments[13]
+    lstm, x, weight_hh, training = arguments[0], arguments[1], arguments[8], arguments[-1]
     return _allocate(lstm, x, weight_hh, training)
 
 
 def _sequence_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    lstm, x, h, weight_ih, weight_hh = (arguments[i] for i in (0, 1, 3, 6, 7))
-    return _allocate_gradients(x, h, weight_ih, weight_hh, lstm, arguments[-1])
+    _, x, *start, weight_ih, weight_hh = arguments[:8]
+    return _allocate_gradients(x, tuple(start), weight_ih, weight_hh, *arguments[-3:])
 
 
 class _Differentiable(torch.autograd.Function):
@@ -284,12 +306,12 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        lstm, x, x_hat, h, h_hat, c, _, weight_ih, weight_hh, lengths, thx, thh, hard, _ = arguments
+        lstm, x, x_hat, h, h_hat, c, m, weight_ih, weight_hh, bias_ih, bias_hh, lengths, thx, thh, hard, _ = arguments
         with torch._C._AutoDispatchBelowAutograd():
             results: tuple[Tensor, ...] = torch.ops.deltarnn.sequence.default(*arguments)
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*results[7:])
-        ctx.options = lstm, thx, thh, hard
+        ctx.options = lstm, thx, thh, hard, m is not None, bias_ih is not None or bias_hh is not None
         ctx.save_for_backward(x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, results[0], *results[8:])
         return results
 
@@ -298,13 +320,14 @@ class _Differentiable(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise RuntimeError("the native kernels have no second derivatives (create_graph=True): use backend='eager'")
         x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, output, *record = ctx.saved_tensors
-        lstm, thx, thh, hard = ctx.options
+        lstm, thx, thh, hard, memory, bias = ctx.options
         grad_output = torch.zeros_like(output) if grads[0] is None else grads[0]
-        grad_x, *grad_state, grad_ih, grad_hh = torch.ops.deltarnn.sequence_backward.default(
+        gradients = torch.ops.deltarnn.sequence_backward.default(
             *(lstm, x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, thx, thh, hard, output, *record),
-            *(grad_output, *grads[1:7], any(ctx.needs_input_grad[1:3])),
+            *(grad_output, *grads[1:7], any(ctx.needs_input_grad[1:3]), memory, bias),
         )
-        return None, grad_x, *grad_state, grad_ih, grad_hh, None, None, None, None, None
+        wanted = zip(gradients, ctx.needs_input_grad[1:11], strict=True)
+        return None, *(gradient if needed else None for gradient, needed in wanted), None, None, None, None, None
 
 
 def _sequence_autograd(*arguments: Any) -> tuple[Tensor, ...]:

@@ -36,14 +36,25 @@ class DeltaLSTMState(NamedTuple):
 DeltaState = DeltaGRUState | DeltaLSTMState
 
 
+class FreshState(NamedTuple):
+    """The state before a new sequence, not written out: delta memories 0, m the biases, h and the LSTM's c (B, H) as
+    given, None for 0.
+    """
+
+    h: Tensor | None = None
+    c: Tensor | None = None
+
+
 class LayerParameters(NamedTuple):
     """Weights of one layer and direction, as PyTorch's: weight_ih (GH, I), weight_hh (GH, H or P), weight_hr (P, H).
 
-    G is 3 for the GRU, 4 for the LSTM. Biases are not among them: they enter through the memory m of a fresh state.
+    G is 3 for the GRU, 4 for the LSTM. The biases (GH,) enter through the memory m of a fresh state, and nowhere else.
     """
 
     weight_ih: Tensor
     weight_hh: Tensor
+    bias_ih: Tensor | None = None
+    bias_hh: Tensor | None = None
     weight_hr: Tensor | None = None
 
 
@@ -59,15 +70,12 @@ class LayerOptions(NamedTuple):
 class SequenceActivity(NamedTuple):
     """Events of one layer over one sequence, padding excluded.
 
-    zeros_x, zeros_h: 0-dim int64, how many deltas are 0. numel_x, numel_h: 0-dim int64, how many deltas there are.
+    counts: (4,) int64, how many deltas of x and of h are 0, and how many deltas of x and of h there are.
     l1_delta_h: 0-dim Σ|Δh|, differentiable. fired_x (T, B, I), fired_h (T, B, H): bool, where deltas are not 0; None
     unless asked for.
     """
 
-    zeros_x: Tensor
-    zeros_h: Tensor
-    numel_x: Tensor
-    numel_h: Tensor
+    counts: Tensor
     l1_delta_h: Tensor
     fired_x: Tensor | None
     fired_h: Tensor | None
