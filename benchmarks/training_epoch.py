@@ -1,6 +1,6 @@
 """Time of an epoch of retrain with the native and the eager backend, where it goes, and what both reach.
 
-.venv/bin/python benchmarks/training_epoch.py WORK_DIR [--dataset gscdv2] [--epochs 2] [--seeds 1] [--threads 1]
+.venv/bin/python benchmarks/training_epoch.py WORK_DIR [--dataset gscdv2] [--epochs 2] [--seeds 1] [--threads 2]
     [flags of retrain …]
 
 WORK_DIR holds the features and a pretrained model, as the steps feature and pretrain leave them. Processor times of the
@@ -88,14 +88,13 @@ def measured(clock: Clock, backend: str) -> Iterator[None]:
 def retrain(work_dir: Path, dataset: str, backend: str, threads: int, flags: list[str]) -> tuple[Clock, Any]:
     """One run in a folder of its own; its clock and its metrics.json."""
     clock = Clock(time.thread_time if threads == 1 else time.perf_counter)
-    torch.set_num_threads(threads)
     model = max((work_dir / "save" / dataset).glob("pretrain-*/*.safetensors"), key=lambda path: path.stat().st_mtime)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("data", "feat"):
             (Path(folder) / name).symlink_to((work_dir / name).resolve())
         options = ["--dataset", dataset, "--step", "retrain", "--work_dir", folder, "--path_net_pretrain", str(model)]
-        with measured(clock, backend), mock.patch.object(torch, "set_num_threads"):  # the pipeline's own choice is one
-            status = command([*options, *flags])
+        with measured(clock, backend):
+            status = command([*options, "--threads", str(threads), *flags])
         assert status == 0
         return clock, json.loads(next(Path(folder).glob("save/*/retrain-*/metrics.json")).read_text())
 
@@ -106,7 +105,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="gscdv2")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
     own, flags = parser.parse_known_args()
     clocks: dict[str, list[Clock]] = {"native": [], "eager": []}
     accuracy: dict[str, list[float]] = {"native": [], "eager": []}

@@ -18,7 +18,21 @@ from deltarnn.kws.model import load_keyword_model
 from deltarnn.kws.runs import Run
 
 DATA = ["--dataset", "gscdv2", "--keywords", "yes,no", "--workers", "1"]
-QUICK = [*DATA, "--rnn_size", "12", "--batch_size", "8", "--lr", "0.01", "--average", "0.9", "--rnn_layers", "2"]
+QUICK = [
+    *DATA,
+    "--rnn_size",
+    "12",
+    "--batch_size",
+    "8",
+    "--lr",
+    "0.01",
+    "--average",
+    "0.9",
+    "--rnn_layers",
+    "2",
+    "--threads",
+    "1",
+]
 
 
 @pytest.fixture(scope="module")

@@ -52,6 +52,9 @@ class RunConfig:
     gpu_device: int = option(
         0, "index of the GPU", minimum=0, steps=TRAIN, needs=("--use_cuda 1", lambda c: c.run.use_cuda)
     )
+    threads: int = option(
+        0, "threads that share each batch on the CPU; 0: as many as torch takes, at most 4", minimum=0, steps=TRAIN
+    )
     save_every_epoch: bool = option(False, "keep the model of every epoch", steps=TRAIN)
 
 

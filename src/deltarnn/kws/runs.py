@@ -21,7 +21,7 @@ MODEL, METRICS, CONFIG = "model.safetensors", "metrics.json", "config.json"
 _NO_EFFECT = frozenset(
     {
         *("step", "run_through", "work_dir", "workers", "model_path", "path_net_pretrain", "eval_test", "score_test"),
-        *("debug", "use_cuda", "gpu_device", "save_every_epoch", "batch_size_eval", "data_dir", "download"),
+        *("debug", "use_cuda", "gpu_device", "threads", "save_every_epoch", "batch_size_eval", "data_dir", "download"),
         *("download_url", "cfg_feat"),
     }
 )

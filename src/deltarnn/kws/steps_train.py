@@ -150,9 +150,8 @@ def _fabric(config: Config) -> Fabric:
     devices: int | list[int] = processes if processes > 1 or not wants_cuda else [config.run.gpu_device]
     fabric = Fabric(accelerator="cuda" if wants_cuda else "cpu", devices=devices, num_nodes=_nodes())
     if not wants_cuda:
-        # The matrices of one time step are small, so threads would mostly wait for each other; and with one, results
-        # do not depend on the machine's number of cores.
-        torch.set_num_threads(1)
+        # The samples of a batch are few and short: more threads would mostly wait for each other.
+        torch.set_num_threads(config.run.threads or min(torch.get_num_threads(), 4))
     fabric.launch()
     return fabric
 

@@ -182,6 +182,7 @@ def _retrained(arguments: argparse.Namespace, thx: float, thh: float) -> Path:
         "thh": [thh],
         "epochs_retrain": arguments.epochs_retrain,
         "model_path": "",
+        "threads": 0 if arguments.workers <= 1 else 1,
     }
     config = resolve({**recorded, **changes})
     return retrain(config).with_name("model.safetensors")
