@@ -5,9 +5,91 @@
 namespace deltarnn::DELTARNN_ISA {
 namespace {
 
-#if defined(DELTARNN_ISA_AVX512) || defined(DELTARNN_ISA_AVX2)
+#if defined(DELTARNN_ISA_AVX512)
 
-// Two columns at a time through the multiply-add of 16-bit pairs, vpdpwssd or vpmaddwd: the columns' words are interleaved, and
+// Four columns at a time through vpdpbusd, which adds four products of a byte without a sign and one with it to each sum. Weights
+// are stored as w + 128, and Δ = 256·high + low of two bytes with signs, each of which meets the weights in sums of its own; the
+// 128·Σ Δ too much is taken off before. The columns' bytes are interleaved in the registers; unpacking works within 128-bit lanes,
+// so it leaves rows permuted, and the columns are stored permuted the other way.
+constexpr int pack_block = 64;
+constexpr int pass_quads = 3;
+
+void pack_column(const std::int8_t* natural, std::int8_t* packed, int rows) {
+    for (int block = 0; block < rows; block += pack_block) {
+        for (int p = 0; p < pack_block; ++p) {
+            const int row = 16 * (p % 16 / 4) + 4 * (p / 16) + p % 4;
+            packed[block + p] = static_cast<std::int8_t>(natural[block + row] ^ 0x80);
+        }
+    }
+}
+
+template <int quads>
+DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* const* columns, const std::int32_t* deltas,
+                                      int rows) {
+    __m512i low[quads], high[quads];
+    std::int32_t total = 0;
+    for (int q = 0; q < quads; ++q) {
+        std::uint32_t lows = 0, highs = 0;
+        for (int i = 0; i < 4; ++i) {
+            const std::int32_t delta = deltas[4 * q + i], low_byte = static_cast<std::int8_t>(delta & 0xff);
+            lows |= (static_cast<std::uint32_t>(low_byte) & 0xff) << (8 * i);
+            highs |= (static_cast<std::uint32_t>((delta - low_byte) >> 8) & 0xff) << (8 * i);
+            total += delta;
+        }
+        low[q] = _mm512_set1_epi32(static_cast<std::int32_t>(lows));
+        high[q] = _mm512_set1_epi32(static_cast<std::int32_t>(highs));
+    }
+    const __m512i excess = _mm512_set1_epi32(128 * total);
+    for (int row = 0; row < rows; row += pack_block) {
+        __m512i low_sums[4], high_sums[4];
+        for (int i = 0; i < 4; ++i) {
+            low_sums[i] = _mm512_sub_epi32((__m512i)load(acc + row + 16 * i), excess);
+            high_sums[i] = _mm512_setzero_si512();
+        }
+#pragma GCC unroll 4
+        for (int q = 0; q < quads; ++q) {
+            const auto bytes = [&](int i) DELTARNN_INLINE_LAMBDA {
+                return _mm512_loadu_si512(columns[4 * q + i] + row);
+            };
+            const __m512i a = bytes(0), b = bytes(1), c = bytes(2), d = bytes(3);
+            const __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
+            const __m512i ab_end = _mm512_unpackhi_epi8(a, b), cd_end = _mm512_unpackhi_epi8(c, d);
+            const __m512i weights[4] = {_mm512_unpacklo_epi16(ab, cd), _mm512_unpackhi_epi16(ab, cd),
+                                        _mm512_unpacklo_epi16(ab_end, cd_end), _mm512_unpackhi_epi16(ab_end, cd_end)};
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; ++i) {
+                low_sums[i] = _mm512_dpbusd_epi32(low_sums[i], weights[i], low[q]);
+                high_sums[i] = _mm512_dpbusd_epi32(high_sums[i], weights[i], high[q]);
+            }
+        }
+        for (int i = 0; i < 4; ++i) {
+            store(acc + row + 16 * i, (vi)_mm512_add_epi32(low_sums[i], _mm512_slli_epi32(high_sums[i], 8)));
+        }
+    }
+}
+
+void add_columns(std::int32_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                 const std::int32_t* delta, int count, int rows) {
+    constexpr int pass = 4 * pass_quads;
+    for (int k = 0; k < count; k += pass) {
+        // The last pass is filled up to whole quads: a column once more, times 0.
+        const std::int8_t* columns[pass];
+        std::int32_t deltas[pass];
+        for (int i = 0; i < pass; ++i) {
+            columns[i] = matrix + index[k + i < count ? k + i : count - 1] * stride;
+            deltas[i] = k + i < count ? delta[k + i] : 0;
+        }
+        switch ((count - k + 3) / 4) {
+            case 1: add_some_columns<1>(acc, columns, deltas, rows); break;
+            case 2: add_some_columns<2>(acc, columns, deltas, rows); break;
+            default: add_some_columns<pass_quads>(acc, columns, deltas, rows);
+        }
+    }
+}
+
+#elif defined(DELTARNN_ISA_AVX2)
+
+// Two columns at a time through the multiply-add of 16-bit pairs, vpmaddwd: the columns' words are interleaved, and
 // each pair of them meets the pair of deltas. Unpacking works within 128-bit lanes, so it leaves rows permuted; the
 // columns are stored permuted the other way.
 constexpr int pack_block = 2 * lanes;
@@ -22,17 +104,6 @@ void pack_column(const std::int8_t* natural, std::int8_t* packed, int rows) {
     }
 }
 
-#if defined(DELTARNN_ISA_AVX512)
-using Words = __m512i;
-DELTARNN_INLINE Words widen(const std::int8_t* from) {
-    return _mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
-}
-DELTARNN_INLINE Words low_pairs(Words a, Words b) { return _mm512_unpacklo_epi16(a, b); }
-DELTARNN_INLINE Words high_pairs(Words a, Words b) { return _mm512_unpackhi_epi16(a, b); }
-DELTARNN_INLINE vi add_pairs(vi sum, Words weights, vi deltas) {
-    return (vi)_mm512_dpwssd_epi32((__m512i)sum, weights, (__m512i)deltas);
-}
-#else
 using Words = __m256i;
 DELTARNN_INLINE Words widen(const std::int8_t* from) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
@@ -42,7 +113,6 @@ DELTARNN_INLINE Words high_pairs(Words a, Words b) { return _mm256_unpackhi_epi1
 DELTARNN_INLINE vi add_pairs(vi sum, Words weights, vi deltas) {
     return sum + (vi)_mm256_madd_epi16(weights, (__m256i)deltas);
 }
-#endif
 
 template <int pairs>
 DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* const* columns, const std::int32_t* deltas,

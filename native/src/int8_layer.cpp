@@ -10,7 +10,7 @@ namespace deltarnn {
 
 namespace {
 
-constexpr std::int32_t int16_max = 32767;
+constexpr std::int32_t largest_event = 127 * 256 + 127;  // see add_columns of Int8Kernels
 
 // Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), so a row's memory is at most
 // |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are bounded by their formats.
@@ -110,7 +110,7 @@ Int8LayerState::Int8LayerState(const Int8Layer& layer)
       full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0),
       acc_(layer.wide ? 0 : layer.shape.accumulator_rows() + int8_row_padding),
       wide_acc_(layer.wide ? layer.shape.accumulator_rows() : 0),
-      // A change of more than int16 becomes up to three entries.
+      // A change of more than 16 bits becomes up to three entries.
       index_(3 * std::max({layer.shape.padded_input(), layer.shape.padded_outputs(), layer.shape.padded_hidden()}) + row_padding),
       delta_(index_.size()),
       projected_(layer.shape.projection > 0 && !layer.wide ? layer.projection_stride : 0),
@@ -159,8 +159,8 @@ void Int8LayerState::run(const std::int32_t* x, int frames, std::int32_t* y) {
 int Int8LayerState::split_large(int count) {
     int entries = count;
     for (int k = 0; k < count; ++k) {
-        while (std::abs(delta_[k]) > int16_max) {
-            const std::int32_t part = delta_[k] > 0 ? int16_max : -int16_max;
+        while (std::abs(delta_[k]) > largest_event) {
+            const std::int32_t part = delta_[k] > 0 ? largest_event : -largest_event;
             index_[entries] = index_[k];
             delta_[entries++] = part;
             delta_[k] -= part;

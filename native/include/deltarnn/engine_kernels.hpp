@@ -70,7 +70,7 @@ struct Int8Kernels {
     int (*encode)(const std::int32_t* value, std::int32_t* memory, std::int32_t threshold, int n, std::int32_t* index,
                   std::int32_t* delta);
 
-    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], |delta[k]| < 2¹⁵, exact modulo 2³². rows is padded up to
+    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], |delta[k]| ≤ 127·256 + 127, exact modulo 2³². rows is padded up to
     // int8_row_padding by the callee: acc and matrix must have room.
     void (*add_columns)(std::int32_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                         const std::int32_t* delta, int count, int rows);

@@ -138,7 +138,7 @@ void gates_backward(const Sequence& job, Group& group, Index sample, Index s, In
     const bool last = t + 1 == length_of(job, sample);
     const Index p = job.padded, n = job.hidden;
     const float* tape = job.tape + (sample * job.steps + t) * Parts<cell>::tape * p;
-    const float* before = h_before(job, t, sample);
+    const float *before = h_before(job, t, sample), *after = h_before(job, t + 1, sample);
     const float* cell_before = nullptr;
     if (cell == Cell::lstm) {
         cell_before = t > 0 ? tape - p : job.c0 + sample * n;
@@ -167,7 +167,8 @@ void gates_backward(const Sequence& job, Group& group, Index sample, Index s, In
         } else {
             const vf i = load(tape + u), f = load(tape + p + u), gg = load(tape + 2 * p + u),
                      o = load(tape + 3 * p + u);
-            const vf squashed = gate_tanh<hard>(load(tape + 4 * p + u));
+            // tanh c, of h = o·tanh c where o cannot be 0; where it is tiny, so is all that tanh c is multiplied by.
+            const vf squashed = hard ? gate_tanh<hard>(load(tape + 4 * p + u)) : load_within(after, u, n) / o;
             const vf c_before = t > 0 ? load(cell_before + u) : load_within(cell_before, u, n);
             const vf dc = fma(dh * o, tanh_slope(squashed, hard), load(dc_row + u));
             g[0] = dc * gg * sigmoid_slope(i, hard);
