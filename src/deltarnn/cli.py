@@ -21,6 +21,8 @@ COMMANDS = {
     "bench": ("deltarnn.bench", "measure this machine: engine, training"),
 }
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
+MODEL_COMMANDS = ("evaluate", "sweep", "export", "estimate")
+"""Their first argument may be the model file, without --model."""
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)
 """Errors whose message says all that a user needs, beside this package's own classes."""
 
@@ -59,19 +61,22 @@ def _run_command(name: str, arguments: list[str]) -> int:
     # A module that serves several commands tells their flags apart by this name.
     parser.set_defaults(command=name)
     module.add_arguments(parser)
+    if name in MODEL_COMMANDS and arguments and not arguments[0].startswith("-"):
+        arguments = ["--model", *arguments]
     return int(module.run(parser.parse_args(arguments)))
 
 
 def _run_steps(arguments: list[str]) -> int:
     from deltarnn.kws.config import parse_arguments
 
+    if arguments[0] not in STEP_COMMANDS and not arguments[0].startswith("-"):
+        raise ValueError(f"{arguments[0]!r} is no command; there are {', '.join(COMMANDS)}")
     if arguments[0] in STEP_COMMANDS:
         if "--step" in arguments or any(argument.startswith("--step=") for argument in arguments):
             raise ValueError(f"`deltarnn {arguments[0]}` names the step already: leave --step out")
-        arguments = ["--step", *arguments]
-    elif not arguments[0].startswith("-"):
-        raise ValueError(f"{arguments[0]!r} is no command; there are {', '.join(COMMANDS)}")
-    config = parse_arguments(arguments)
+        config = parse_arguments(["--step", *arguments], f"deltarnn {arguments[0]}")
+    else:
+        config = parse_arguments(arguments)
     for sentence in (*config.notes, *config.idle_flags()):
         print(f"warning: {sentence}", file=sys.stderr)
     for step in config.steps:

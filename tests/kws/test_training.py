@@ -14,6 +14,8 @@ import torch
 from deltarnn.cli import main
 from deltarnn.kws.checkpoint import Checkpoint, CheckpointError
 from deltarnn.kws.config import parse_arguments
+from deltarnn.kws.decision import clip_scores
+from deltarnn.kws.ensemble import Ensemble
 from deltarnn.kws.model import load_keyword_model
 from deltarnn.kws.runs import Run
 
@@ -92,6 +94,37 @@ def test_activity_cost_lowers_activity(prepared, capsys):
     free = run(capsys, prepared, "retrain", "--epochs_retrain", "3", "--thx", "0.1", "--thh", "0.1")
     held = run(capsys, prepared, "retrain", "--epochs_retrain", "3", "--thx", "0.1", "--thh", "0.1", "--beta", "1")
     assert held["sparsity_h"] > free["sparsity_h"] + 0.02
+
+
+def test_all_pretrained_networks_teach(prepared, tmp_path, capsys):
+    """The mean of their posteriors: as when each is named; a teacher on other features is refused by its name."""
+    work = tmp_path / "work"
+    shutil.copytree(prepared, work)
+    run(capsys, work, "pretrain", "--epochs_pretrain", "1", "--seed", "1")
+    paths = sorted(map(str, work.glob("save/gscdv2/pretrain-*/model.safetensors")))
+    assert len(paths) == 2
+    start = ["--path_net_pretrain", paths[0], "--epochs_retrain", "1", "--thx", "0.1", "--thh", "0.1"]
+    weights = []
+    for teacher in (",".join(paths), "all", paths[0]):
+        metrics = run(capsys, work, "retrain", *start, "--teacher", teacher)
+        weights.append(load_keyword_model(metrics["model_file"])[0].rnn.weight_hh_l0)
+    named, meant, alone = weights
+    assert torch.equal(meant, named)
+    assert not torch.equal(alone, named)
+    assert main(["retrain", *QUICK, "--work_dir", str(work), *start, "--teacher", f"{paths[0]},gone.safetensors"]) == 1
+    assert "--teacher gone.safetensors: no such file" in capsys.readouterr().err
+
+
+def test_the_ensemble_is_the_mean_of_posteriors(prepared):
+    (path,) = prepared.glob("save/gscdv2/pretrain-*/model.safetensors")
+    first, second = (load_keyword_model(path)[0].eval() for _ in range(2))
+    torch.manual_seed(0)
+    second.rnn.reset_parameters()
+    features = torch.randn(30, 4, first.architecture.input_size)
+    with torch.no_grad():
+        each = [clip_scores(model(features)[0]).softmax(-1) for model in (first, second)]
+    actual = Ensemble([first, second]).clip_scores(features).exp()
+    assert torch.allclose(actual, torch.stack(each).mean(0), atol=1e-6)
 
 
 def test_rounding_and_pruning_are_in_force(prepared, capsys):

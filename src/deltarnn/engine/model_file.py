@@ -80,6 +80,8 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Tensors, Header]:
     source = Path(path)
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such model file")
+    if source.is_dir():
+        raise ModelFileError(f"{source}: a folder, not a model file")
     try:
         with safe_open(source, framework="numpy") as file:
             text = (file.metadata() or {}).get(KEY)

@@ -156,5 +156,5 @@ def _integers(values: ArrayLike, name: str, ndim: int, word: QFormat) -> IntArra
 
 
 def _check_threshold(name: str, value: int, limit: int, why: str) -> None:
-    if isinstance(value, bool) or int(value) != value or not 0 <= value <= limit:
+    if isinstance(value, bool) or not 0 <= value <= limit or int(value) != value:
         raise ValueError(f"{name}={value!r}: must be a whole number of 1/256 from 0 to {limit}; {why}")

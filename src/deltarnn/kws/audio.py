@@ -117,7 +117,8 @@ def _decode(path: str | Path, content: bytes, sample_rate: int) -> Audio:
     try:
         signal, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
-        raise AudioError(f"{path}: cannot be decoded ({error})") from None
+        reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
+        raise AudioError(f"{path}: cannot be decoded ({reason})") from None
     mono = signal.mean(axis=1, dtype=np.float64) * 32768.0
     if not np.isfinite(mono).all():
         raise AudioError(f"{path}: holds samples that are no numbers")

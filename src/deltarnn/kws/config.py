@@ -167,10 +167,13 @@ def config_from_arguments(namespace: argparse.Namespace) -> Config:
     return resolve({k: v for k, v in vars(namespace).items() if k in _options()}, namespace.preset, namespace.config)
 
 
-def parse_arguments(argv: Sequence[str]) -> Config:
-    """The configuration of a command line such as ["--step", "prepare", "--dataset", "synth"]."""
+def parse_arguments(argv: Sequence[str], command: str = "python main.py --step STEP") -> Config:
+    """The configuration of a command line such as ["--step", "prepare", "--dataset", "synth"].
+
+    command: how the user calls it, for messages.
+    """
     parser = argparse.ArgumentParser(
-        prog="main.py", usage="python main.py --dataset NAME --step STEP [flags]", allow_abbrev=False,
+        prog=command, usage=f"{command} --dataset NAME [flags]", allow_abbrev=False,
         description="Keyword spotting with delta networks.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip

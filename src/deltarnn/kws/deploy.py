@@ -61,7 +61,12 @@ class Clips:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command that `parser.get_default("command")` names."""
-    parser.add_argument("--model", type=Path, required=True, help="model file of a delta network")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="model file of a delta network; as first argument also without --model",
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--features", type=Path, help="feature file of --step feature, such as feat/…/test.safetensors")
     source.add_argument("--audio", type=Path, nargs="+", help="audio files, each one sequence")

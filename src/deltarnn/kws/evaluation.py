@@ -22,7 +22,7 @@ from deltarnn.nn.conversion import quantize
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `deltarnn evaluate`."""
-    parser.add_argument("model", type=Path, help="model file")
+    parser.add_argument("--model", type=Path, required=True, help="model file; as first argument also without --model")
     parser.add_argument("--features", type=Path, help="folder of feature files (default: the one it was trained on)")
     parser.add_argument("--groups", default="validation,test", help="groups of clips (default: %(default)s)")
     parser.add_argument("--activation", default="8.8", help="fixed point: bits of activations (default: %(default)s)")

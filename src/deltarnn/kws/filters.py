@@ -27,8 +27,7 @@ def corner_frequencies(
     n_filt: int, freq_low: float, freq_high: float, f_spacing: Spacing | Sequence[float], sample_rate: int
 ) -> FloatArray:
     """The n_filt + 2 corners of the triangles, Hz."""
-    if n_filt < 1:
-        raise ValueError(f"n_filt={n_filt}: needs at least 1 filter")
+    check_count(n_filt)
     if isinstance(f_spacing, str):
         if f_spacing not in ("mel", "log"):
             raise ValueError(f"f_spacing={f_spacing!r}: must be 'mel', 'log', or a list of n_filt + 2 frequencies")
@@ -39,6 +38,12 @@ def corner_frequencies(
         raise ValueError(f"f_spacing has {corners.size} frequencies: needs n_filt + 2 = {n_filt + 2}, rising")
     _check_range(float(corners[0]), float(corners[-1]), sample_rate)
     return corners
+
+
+def check_count(n_filt: int) -> None:
+    """ValueError unless n_filt is a number of filters."""
+    if n_filt != int(n_filt) or n_filt < 1:
+        raise ValueError(f"n_filt={n_filt}: needs a whole number of at least 1 filter")
 
 
 def triangles(corners: FloatArray, num_bins: int) -> FloatArray:
@@ -53,6 +58,8 @@ def triangles(corners: FloatArray, num_bins: int) -> FloatArray:
 
 def band_pass(centre: float, quality: float, order: int, sample_rate: int) -> FloatArray:
     """Second-order sections (order, 6) of a Butterworth band-pass with its half-power points centre·(1 ∓ 1/(2·Q))."""
+    if not quality > 0:
+        raise ValueError(f"q_factors={quality:g} of the channel at {centre:g} Hz: must be above 0")
     low, high = centre * (1 - 0.5 / quality), centre * (1 + 0.5 / quality)
     if order < 1 or not 0 < low < high < sample_rate / 2:
         raise ValueError(

@@ -16,7 +16,7 @@ from scipy.fft import dct
 from scipy.signal import sosfilt
 
 from deltarnn.kws.filtering import BandLevels, BandPasses
-from deltarnn.kws.filters import Spacing, band_pass, corner_frequencies, spaced_frequencies, triangles
+from deltarnn.kws.filters import Spacing, band_pass, check_count, corner_frequencies, spaced_frequencies, triangles
 from deltarnn.kws.frontend_stream import FrameStream
 
 FloatArray = NDArray[np.float64]
@@ -51,6 +51,11 @@ class Framing:
     """
 
     def __init__(self, frame_size: float, frame_stride: float, sample_rate: int) -> None:
+        if not (sample_rate > 0 and math.isfinite(frame_size) and math.isfinite(frame_stride)):
+            raise ValueError(
+                f"sample_rate={sample_rate}, frame_size={frame_size}, frame_stride={frame_stride}: must be finite and "
+                "above 0"
+            )
         self.length = round(frame_size * sample_rate)
         self.hop = round(frame_stride * sample_rate)
         if min(self.length, self.hop) < 1:
@@ -248,8 +253,9 @@ class IIRFilterBank:
         sample_rate: int = 16000,
     ) -> None:
         self.framing = Framing(frame_size, frame_stride, sample_rate)
-        if full_scale <= 0 or (mic_res is not None and mic_res < 1):
+        if not full_scale > 0 or (mic_res is not None and mic_res < 1):
             raise ValueError(f"full_scale={full_scale}, mic_res={mic_res}: both must be positive")
+        check_count(n_filt)
         self.mean, self.full_scale, self.mic_res = float(mean), float(full_scale), mic_res
         self.sample_rate, self.num_features = sample_rate, n_filt
         if f_centers is None:

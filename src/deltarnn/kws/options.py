@@ -194,8 +194,8 @@ class TrainingConfig:
     class_weights: bool = option(False, "weigh the loss so that every class counts the same", steps=TRAIN)
     teacher: str = option(
         "",
-        "model files, separated by commas, of networks whose mean posteriors the loss follows too; start: in retrain, "
-        "the one it starts from",
+        "model files, separated by commas, of networks whose mean posteriors the loss follows too; in retrain also "
+        "start: the one it starts from, and all: every pretrain run of this network, of several seeds for instance",
         steps=TRAIN,
     )
     teacher_weight: float = option(0.5, "share of the loss that follows the teacher", minimum=0, maximum=1, **_taught())

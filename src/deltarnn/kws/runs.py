@@ -69,8 +69,11 @@ class Run:
             write_text(self.log / "best.csv", _csv([rows[best]]))
 
 
-def newest_pretrained(config: Config) -> Path:
-    """The newest finished pretrain run with the same network, features and classes. ValueError if there is none."""
+def pretrained_models(config: Config) -> list[Path]:
+    """The models of all finished pretrain runs with the same network, features and classes, the newest first.
+
+    ValueError if there is none.
+    """
     names = ("rnn_type", "rnn_size", "rnn_layers", "fc_extra_size", "use_hardsigmoid", "keywords", "cfg_feat")
     wanted = {name: config.flat()[name] for name in names}
     found = []
@@ -84,7 +87,7 @@ def newest_pretrained(config: Config) -> Path:
             f"no finished pretrain run under {config.folder('save')} has this network ({described}): "
             "run --step pretrain with these options first, or name a model file with --path_net_pretrain"
         )
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _finished(folder: Path) -> Iterator[Path]:

@@ -23,7 +23,7 @@ from deltarnn.kws.losses import balanced_class_weights
 from deltarnn.kws.metrics import write_metrics
 from deltarnn.kws.model import Architecture, KeywordModel, load_keyword_model
 from deltarnn.kws.outcome import model_metrics, summary
-from deltarnn.kws.runs import CONFIG, Run, newest_pretrained
+from deltarnn.kws.runs import CONFIG, Run, pretrained_models
 from deltarnn.kws.schedule import LearningRate
 from deltarnn.kws.scoring import Clips, Evaluation, clips_of, decision_rule, evaluate, fits, loss_options
 from deltarnn.kws.training import Plan, Progress, Trainer
@@ -167,7 +167,7 @@ def _nodes() -> int:
 def _start(config: Config) -> Path:
     """The pretrained model from which retrain starts."""
     if not config.run.path_net_pretrain:
-        return newest_pretrained(config)
+        return pretrained_models(config)[0]
     path = Path(config.run.path_net_pretrain)
     if not path.is_file():
         raise ValueError(f"--path_net_pretrain {path}: no such file")
@@ -250,9 +250,14 @@ def _plan(
 
 
 def _teacher_paths(config: Config, start: Path | None) -> list[Path]:
-    """The model files to learn from; "start" is the network that retrain starts from, and nothing in pretrain."""
-    paths = [start if name == "start" else Path(name) for name in config.training.teacher.split(",") if name]
-    return [path for path in paths if path is not None]
+    """The model files to learn from. In pretrain "start" and "all" stand for none."""
+    paths: list[Path] = []
+    for name in filter(None, config.training.teacher.split(",")):
+        if name not in ("start", "all"):
+            paths.append(Path(name))
+        elif start is not None:
+            paths += [start] if name == "start" else sorted(pretrained_models(config))
+    return paths
 
 
 def _teacher(path: Path, features: FeatureSet) -> KeywordModel:

@@ -30,7 +30,12 @@ FIELDS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `deltarnn sweep`."""
-    parser.add_argument("model", type=Path, help="model file: what is retrained, or converted")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="model file: what is retrained, or converted; as first argument also without --model",
+    )
     parser.add_argument("--thx", default="0,0.1,0.2,0.3,0.4,0.6", help="thresholds of inputs (default: %(default)s)")
     parser.add_argument("--thh", default="0.1,0.2,0.3,0.4", help="thresholds of hidden states (default: %(default)s)")
     parser.add_argument(
