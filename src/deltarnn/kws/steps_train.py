@@ -257,13 +257,14 @@ def _teacher_paths(config: Config, start: Path | None) -> list[Path]:
             paths.append(Path(name))
         elif start is not None:
             paths += [start] if name == "start" else sorted(pretrained_models(config))
+    for path in paths:
+        if not path.is_file():
+            raise ValueError(f"--teacher {path}: no such file")
     return paths
 
 
 def _teacher(path: Path, features: FeatureSet) -> KeywordModel:
     """A network to learn from. ValueError unless it takes the same features and knows the same classes."""
-    if not path.is_file():
-        raise ValueError(f"--teacher {path}: no such file")
     model, header = load_keyword_model(path)
     if not fits(header, features):
         raise ValueError(f"--teacher {path}: trained on other features or classes than this run's")
