@@ -81,7 +81,7 @@ def measure(cell: str, sizes: Sizes, repetitions: int) -> Result:
     """Time every peer and every case of the engine in turn, in this process; then the peers that use two threads."""
     inputs, hidden, _ = sizes
     dense = lively_layer(cell, sizes)
-    steps = 200 if hidden < 512 else 50  # of one call
+    steps = 200  # of one call
     peers = _dense_peers(dense, random_changes(SEQUENCE, inputs, 0.0), threads=1)
     engines: dict[tuple[str, float], tuple[Engine, Engine]] = {}
     for target in SPARSITIES:
