@@ -127,6 +127,21 @@ def test_the_ensemble_is_the_mean_of_posteriors(prepared):
     assert torch.allclose(actual, torch.stack(each).mean(0), atol=1e-6)
 
 
+def test_the_options_on_record_can_be_used_again(prepared, tmp_path, capsys):
+    """The words are the data's, not the flag's default: --config reads the record, and a sweep retrains by it."""
+    work = tmp_path / "work"
+    shutil.copytree(prepared, work)
+    flags = [flag for flag in QUICK if flag not in ("--keywords", "yes,no")]
+    assert main(["pretrain", *flags, "--work_dir", str(work), "--epochs_pretrain", "1", "--seed", "7"]) == 0
+    metrics = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    record = metrics.with_name("config.json")
+    assert json.loads(record.read_text())["keywords"] == ["yes", "no"]
+    model = str(metrics.with_name("model.safetensors"))
+    grid = ["--thx", "0.1", "--thh", "0.1", "--epochs_retrain", "1", "--workers", "0"]
+    assert main(["sweep", model, *grid]) == 0
+    assert main(["retrain", "--config", str(record), "--epochs_retrain", "1", "--thx", "0.1", "--thh", "0.1"]) == 0
+
+
 def test_rounding_and_pruning_are_in_force(prepared, capsys):
     flags = ["--qw", "1", "--wqi", "2", "--wqf", "6", "--cbtd", "1", "--gamma_rnn", "0.5", "--gamma_fc", "0"]
     metrics = run(

@@ -52,6 +52,7 @@ def train(config: Config, step: str) -> Path:
     """One training step, from its checkpoint if there is one; the path of its metrics.json."""
     fabric = _fabric(config)
     sets = {group: load_features(path) for group, path in feature_paths(config).items()}
+    config = config.replace(keywords=sets["train"].class_names[2:])  # those of the data, where no flag names them
     sources = {group: features.source for group, features in sets.items() if group != "test"}
     start = _start(config) if step == "retrain" else None
     teachers = _teacher_paths(config, start)
