@@ -161,6 +161,7 @@ def plot(path: Path, points: list[Point], front: list[Point], best: Point | None
         axes.annotate(
             f"θx {best.thx:g}, θh {best.thh:g}", (best.sparsity, best.accuracy), xytext=(-10, -4),
             textcoords="offset points", ha="right", va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
         )  # fmt: skip
     axes.set(xlabel="temporal sparsity (validation)", ylabel="accuracy (validation)")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
