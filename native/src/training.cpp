@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <numeric>
 #include <vector>
 
 #include "deltarnn/training_threads.hpp"
@@ -177,8 +178,8 @@ Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Pla
                         const Parameters<const float>& parameters, BackwardArguments& arguments, std::int64_t size_ih, std::int64_t size,
                         int copies) {
     const bool through_inputs = arguments.grad_x != nullptr || arguments.grad_x_hat0 != nullptr;
-    const bool held_x = job.thx == 0.0f, held_h = job.thh == 0.0f;
-    const Weights::Wanted wanted{through_inputs && !held_x, !held_h, through_inputs && held_x, held_h};
+    const bool rows_x = job.thx == 0.0f || job.dense_x, rows_h = job.thh == 0.0f || job.dense_h;
+    const Weights::Wanted wanted{through_inputs && !rows_x, !rows_h, through_inputs && rows_x, rows_h};
     const Weights weights(job, kernels, parameters, wanted, plan.threads);
     job.packed_ih = weights.packed_ih.get();
     job.packed_hh = weights.packed_hh.get();
@@ -283,6 +284,12 @@ void train_backward(Sequence job, const Parameters<const float>& parameters, Bac
                     const Parameters<float>& gradients, int threads) {
     fill_sizes(job);
     const Buffer zeros = zero_start(job);
+    const auto dense = [&](float threshold, const std::int64_t* events, std::int64_t elements) {
+        const std::int64_t all = std::accumulate(events, events + job.batch, std::int64_t{0});
+        return threshold > 0.0f && dense_elements * all > dense_events * job.steps * job.batch * elements;
+    };
+    job.dense_x = dense(job.thx, job.events_x, job.inputs);
+    job.dense_h = dense(job.thh, job.events_h, job.hidden);
     const bool biases = gradients.bias_ih != nullptr || gradients.bias_hh != nullptr;
     const Buffer grad_m0(biases && arguments.grad_m0 == nullptr ? job.batch * 4 * job.hidden : 0);
     if (biases && arguments.grad_m0 == nullptr) arguments.grad_m0 = grad_m0.get();

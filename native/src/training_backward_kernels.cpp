@@ -34,7 +34,7 @@ void dot_rows(const Sequence& job, const Group& group, const Side& side, const f
     });
 }
 
-// gᵀ W of `count` rows of g, into `to`.
+// gᵀ W of `count` rows of g (or of S), into `to`.
 template <int gates>
 void row_products(const Side& side, const float* g, Index g_stride, Index p, Index count, const float* weights,
                   float* to) {
@@ -50,9 +50,14 @@ void row_products(const Side& side, const float* g, Index g_stride, Index p, Ind
     }
 }
 
-// Takes note of an event for the gradient of its weight column.
-DELTARNN_INLINE void file_by_column(const Side& side, Index column, Index row, float value) {
-    side.columns[column * side.column_stride + side.column_count[column]++] = {static_cast<std::int32_t>(row), value};
+// Takes note of an event for the gradient of its weight column. row: of the chunk.
+DELTARNN_INLINE void note_event(const Side& side, Index column, Index row, Index row_stride, float value) {
+    if (side.dense) {
+        side.difference[row * side.padded + column] = value;
+    } else {
+        side.columns[column * side.column_stride + side.column_count[column]++] = {
+            static_cast<std::int32_t>(row * row_stride), value};
+    }
 }
 
 // ∂loss/∂W of the chunk's rows, added to the packed gradient.
@@ -64,10 +69,10 @@ void weight_gradient(const Sequence& job, const Group& group, const Side& side, 
         constexpr int V = decltype(vectors)::count;
         constexpr Index stride = gates * V * lanes;
         float* block = grad + gates * side.n * unit;
-        if (side.held) {
+        if (side.held || side.dense) {
+            const float* rows_of = (side.held ? group.rows_g : group.rows_s) + side.offset * p + unit;
             for (int v = 0; v < V; ++v) {
-                product<gates>(side.n, side.difference, {1, side.padded},
-                               group.rows_g + side.offset * p + unit + v * lanes, {group.row_stride, p},
+                product<gates>(side.n, side.difference, {1, side.padded}, rows_of + v * lanes, {group.row_stride, p},
                                block + v * lanes, {stride, V * lanes}, rows, true);
             }
             return;
@@ -112,8 +117,15 @@ void hidden_deltas_backward(const Sequence& job, const BackwardArguments& args, 
                             Index t, Index chunk_start) {
     Side& side = group.h;
     const Index p = job.padded, chunk_row = (t - chunk_start) * count;
+    float* products = side.product + chunk_row * p;
     if (!side.held) {
-        dot_rows<gates>(job, group, side, job.packed_hh, count, chunk_start, t, t + 1);
+        if (side.dense) {
+            row_products<gates>(side, group.rows_s + chunk_row * group.row_stride, group.row_stride, p, count,
+                                args.rows_hh, products);
+            clear(side.difference + chunk_row * p, count * p);
+        } else {
+            dot_rows<gates>(job, group, side, job.packed_hh, count, chunk_start, t, t + 1);
+        }
         for (Index s = 0; s < count; ++s) {
             const std::int32_t* begin = side.begin + t * count + s;
             float* dh = group.dh + s * p;
@@ -121,15 +133,15 @@ void hidden_deltas_backward(const Sequence& job, const BackwardArguments& args, 
             for (Index k = begin[0]; k < begin[1]; ++k) {
                 const Index j = side.events.index[k];
                 const float value = side.events.value[k];
-                const float d = side.dots[k] + args.grad_l1 * __builtin_copysignf(1.0f, value);  // no event is 0
+                const float product = side.dense ? products[s * p + j] : side.dots[k];
+                const float d = product + args.grad_l1 * __builtin_copysignf(1.0f, value);  // no event is 0
                 dh[j] += d + q[j];
                 q[j] = -d;
-                file_by_column(side, j, (chunk_row + s) * group.row_stride, value);
+                note_event(side, j, chunk_row + s, group.row_stride, value);
             }
         }
         return;
     }
-    float* products = side.product + chunk_row * p;
     row_products<gates>(side, group.rows_g + chunk_row * group.row_stride, group.row_stride, p, count, args.rows_hh,
                         products);
     for (Index s = 0; s < count; ++s) {
@@ -161,12 +173,14 @@ void input_deltas_backward(const Sequence& job, const BackwardArguments& args, G
     Side& side = group.x;
     const Index p = job.padded, n = side.n;
     const bool wanted = args.grad_x != nullptr || args.grad_x_hat0 != nullptr;
-    if (wanted && !side.held)
-        dot_rows<gates>(job, group, side, job.packed_ih, count, first_step, first_step, last_step);
-    if (wanted && side.held) {
-        row_products<gates>(side, group.rows_g, group.row_stride, p, (last_step - first_step) * count, args.rows_ih,
+    const Index rows = (last_step - first_step) * count;
+    if (wanted && (side.held || side.dense)) {
+        row_products<gates>(side, side.held ? group.rows_g : group.rows_s, group.row_stride, p, rows, args.rows_ih,
                             side.product);
+    } else if (wanted) {
+        dot_rows<gates>(job, group, side, job.packed_ih, count, first_step, first_step, last_step);
     }
+    if (side.dense) clear(side.difference, rows * side.padded);
     for (Index t = last_step - 1; t >= first_step; --t) {
         for (Index s = 0; s < count; ++s) {
             const Index sample = first + s, row = (t - first_step) * count + s;
@@ -178,10 +192,11 @@ void input_deltas_backward(const Sequence& job, const BackwardArguments& args, G
                 const std::int32_t* begin = side.begin + t * count + s;
                 for (Index k = begin[0]; k < begin[1]; ++k) {
                     const Index j = side.events.index[k];
-                    file_by_column(side, j, row * group.row_stride, side.events.value[k]);
+                    note_event(side, j, row, group.row_stride, side.events.value[k]);
                     if (!wanted) continue;
-                    if (grad != nullptr) grad[j] = side.dots[k] + q[j];
-                    q[j] = -side.dots[k];
+                    const float product = side.dense ? side.product[row * side.padded + j] : side.dots[k];
+                    if (grad != nullptr) grad[j] = product + q[j];
+                    q[j] = -product;
                 }
                 continue;
             }
@@ -257,13 +272,14 @@ void run_chunk(const Sequence& job, const BackwardArguments& args, Group& group,
     const auto gates_of = job.hard ? gates_backward<cell, true> : gates_backward<cell, false>;
     const Index n = job.hidden, p = job.padded;
     for (const Side* side : {&group.x, &group.h}) {
-        for (Index j = 0; j < side->n && !side->held; ++j) side->column_count[j] = 0;
+        for (Index j = 0; j < side->n && !side->held && !side->dense; ++j) side->column_count[j] = 0;
     }
     for (Index t = last_step - 1; t >= first_step; --t) {
         for (Index s = 0; s < count; ++s) {
             const Index sample = first + s, row = (t - first_step) * count + s;
             if (t >= length_of(job, sample)) {
                 if (group.x.held || group.h.held) clear(group.rows_g + row * group.row_stride, 4 * p);
+                if (group.x.dense || group.h.dense) clear(group.rows_s + row * group.row_stride, 4 * p);
                 continue;
             }
             const float* grad_y = args.grad_y + (t * job.batch + sample) * n;

@@ -12,9 +12,10 @@ struct Group {
     float *m, *h, *h_hat, *c, *x_hat;
     float *start_x, *start_h;      // the initial memories, for held-state products
     float *product_x, *product_h;  // W·: (chunk rows, G·P) and (count, G·P)
-    float *held_x, *held_h;        // x̂ − x̂₀ of the chunk's rows, ĥ − ĥ₀
+    float *factor_x, *factor_h;    // what dense products multiply, rows of the chunk and of the step: x̂ − x̂₀, ĥ − ĥ₀; or Δ
     Events events_x, events_h;
     std::int32_t *begin_x, *begin_h;  // where the events of a row begin
+    bool dense_h;                     // of this step's hidden deltas most are events
     float* l1;                        // (count, lanes)
 };
 
@@ -33,8 +34,8 @@ Group allocate(const Sequence& job, Index count, Index chunk, Workspace& workspa
     group.start_h = workspace.floats(held_h ? count * p : 0);
     group.product_x = workspace.floats(rows * gates * p);
     group.product_h = workspace.floats(held_h ? count * gates * p : 0);
-    group.held_x = workspace.floats(held_x ? rows * i : 0);
-    group.held_h = workspace.floats(held_h ? count * p : 0);
+    group.factor_x = workspace.floats(rows * i);
+    group.factor_h = workspace.floats(count * p);
     group.events_x = workspace.events(held_x ? 0 : rows * i);
     group.events_h = workspace.events(held_h ? 0 : count * p);
     group.begin_x = workspace.integers(rows + 1);
@@ -57,7 +58,7 @@ void input_products(const Sequence& job, Group& group, Index first, Index count,
             group.begin_x[row] = static_cast<std::int32_t>(events);
             if (t >= length_of(job, sample)) {
                 for (Index w = 0; w < job.words_x; ++w) mask[w] = 0;
-                if (held) clear(group.held_x + row * job.padded_inputs, job.padded_inputs);
+                if (held) clear(group.factor_x + row * job.padded_inputs, job.padded_inputs);
                 continue;
             }
             const float* x = job.x + t * job.x_step + sample * job.x_sample;
@@ -65,7 +66,7 @@ void input_products(const Sequence& job, Group& group, Index first, Index count,
             vf unused{};
             if (held) {
                 job.events_x[sample] += hold(x, memory, n, group.start_x + s * job.padded_inputs,
-                                             group.held_x + row * job.padded_inputs, mask, unused);
+                                             group.factor_x + row * job.padded_inputs, mask, unused);
             } else {
                 const Index before = events;
                 events = encode(x, memory, n, job.thx, group.events_x, events, mask, unused);
@@ -75,13 +76,15 @@ void input_products(const Sequence& job, Group& group, Index first, Index count,
     }
     const Index rows = (last_step - first_step) * count;
     group.begin_x[rows] = static_cast<std::int32_t>(events);
+    const bool dense = !held && mostly_events(events, rows * n);
+    if (dense) write_rows(group.events_x, group.begin_x, rows, group.factor_x, job.padded_inputs);
 
     for_each_block(0, p, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
         const float* block = job.packed_ih + gates * n * unit;
-        if (held) {
+        if (held || dense) {
             for (int v = 0; v < V; ++v) {
-                product<gates>(rows, group.held_x, {job.padded_inputs, 1}, block + v * lanes,
+                product<gates>(rows, group.factor_x, {job.padded_inputs, 1}, block + v * lanes,
                                {gates * V * lanes, V * lanes}, group.product_x + unit + v * lanes, {row_size, p}, n,
                                false);
             }
@@ -110,13 +113,13 @@ void encode_hidden(const Sequence& job, Group& group, Index first, Index count, 
         group.begin_h[s] = static_cast<std::int32_t>(events);
         if (t >= length_of(job, sample)) {
             for (Index w = 0; w < job.words_h; ++w) mask[w] = 0;
-            if (held) clear(group.held_h + s * p, p);
+            if (held) clear(group.factor_h + s * p, p);
             continue;
         }
         vf l1 = load(group.l1 + s * lanes);
         if (held) {
             job.events_h[sample] += hold(group.h + s * p, group.h_hat + s * p, job.hidden, group.start_h + s * p,
-                                         group.held_h + s * p, mask, l1);
+                                         group.factor_h + s * p, mask, l1);
         } else {
             const Index before = events;
             events =
@@ -126,6 +129,8 @@ void encode_hidden(const Sequence& job, Group& group, Index first, Index count, 
         store(group.l1 + s * lanes, l1);
     }
     group.begin_h[count] = static_cast<std::int32_t>(events);
+    group.dense_h = !held && mostly_events(events, count * job.hidden);
+    if (group.dense_h) write_rows(group.events_h, group.begin_h, count, group.factor_h, p);
 }
 
 template <bool hard, int V>
@@ -173,10 +178,13 @@ void advance(const Sequence& job, Group& group, Index first, Index count, Index 
     for_each_block(0, p, [&](auto vectors, Index unit) {
         constexpr int V = decltype(vectors)::count;
         const float* block = job.packed_hh + gates * n * unit;
-        if (held_h) {
+        // Deltas that are 0 add nothing, so that the sums below are those of the lists of events, to the last bit.
+        if (held_h || group.dense_h) {
+            float* to = held_h ? group.product_h + unit : group.m + offset * p + unit;
+            const Strides rows{held_h ? gates * p : 4 * p, p};
             for (int v = 0; v < V; ++v) {
-                product<gates>(count, group.held_h, {p, 1}, block + v * lanes, {gates * V * lanes, V * lanes},
-                               group.product_h + unit + v * lanes, {gates * p, p}, n, false);
+                product<gates>(count, group.factor_h, {p, 1}, block + v * lanes, {gates * V * lanes, V * lanes},
+                               to + v * lanes, rows, n, group.dense_h);
             }
         }
         for (Index s = 0; s < count; ++s) {
@@ -203,13 +211,13 @@ void advance(const Sequence& job, Group& group, Index first, Index count, Index 
                     for (int v = 0; v < V; ++v) store(memory + part * p + v * lanes, m[part][v]);
                 }
             };
-            // Event lists add to the memory itself, held-state products to what this step sees of it.
+            // Events add to the memory itself, held-state products to what this step sees of it.
             const float* from_x = group.product_x + (chunk_row + s) * gates * p + unit;
-            if (!held_x) add(from_x, 0);
-            if (!held_h) {
+            if (!held_h && !group.dense_h) {
                 vf(&hidden_side)[gates][V] = *reinterpret_cast<vf(*)[gates][V]>(&m[offset]);
                 add_events<gates, V>(hidden_side, block, group.events_h, group.begin_h[s], group.begin_h[s + 1]);
             }
+            if (!held_x) add(from_x, 0);
             if (!held_x || !held_h) keep();
             if (held_x) add(from_x, 0);
             if (held_h) add(group.product_h + s * gates * p + unit, offset);

@@ -66,6 +66,24 @@ def test_balanced_weights_give_every_class_the_same_total():
     assert weights[3] == 0
 
 
+def test_ctc_of_silence_is_blanks_alone(scores):
+    loss = loss_of(scores, torch.tensor([0, 0, 0]), LossOptions(name="ctc"))
+    assert torch.allclose(loss, -scores.log_softmax(-1)[..., 0].mean())
+
+
+@pytest.mark.parametrize("name", ["crossentropy", "mse", "l1"])
+def test_smoothing_spreads_its_share_of_the_target_evenly(scores, name):
+    labels = torch.tensor([1, 3, 2])
+    target = 0.7 * F.one_hot(labels, 4) + 0.3 / 4
+    pooled = clip_scores(scores)
+    expected = {
+        "crossentropy": -(target * pooled.log_softmax(-1)).sum(-1).mean(),
+        "mse": (pooled.softmax(-1) - target).square().mean(),
+        "l1": (pooled.softmax(-1) - target).abs().mean(),
+    }[name]
+    assert torch.allclose(loss_of(scores, labels, LossOptions(name=name, label_smoothing=0.3)), expected)
+
+
 def test_a_teacher_that_agrees_adds_nothing(scores):
     labels = torch.tensor([1, 2, 3])
     plain = loss_of(scores, labels, LossOptions())
@@ -82,10 +100,21 @@ def test_a_teacher_pulls_towards_its_posteriors(scores):
     assert closer < loss
 
 
+def test_a_teacher_adds_its_divergence_at_the_temperature(scores):
+    """T² KL(softmax(l'/T) ‖ softmax(l/T)), the mean over clips, beside what is left of the labels' loss."""
+    labels, taught, options = torch.tensor([1, 3, 2]), scores[0], LossOptions(teacher_weight=0.3, temperature=3.0)
+    theirs, own = (taught / 3).softmax(-1), (clip_scores(scores) / 3).softmax(-1)
+    divergence = 9 * (theirs * (theirs / own).log()).sum(-1).mean()
+    expected = 0.7 * loss_of(scores, labels, LossOptions()) + 0.3 * divergence
+    assert torch.allclose(loss_of(scores, labels, options, taught=taught), expected)
+
+
 def test_last_active_frame_skips_silence():
     decided = torch.tensor([[0, 2, 0], [1, 0, 0], [3, 0, 0], [0, 0, 0]])  # (T, B)
     scores = F.one_hot(decided, 4).double()
     assert last_active_frame(scores).tolist() == [3, 2, 0]
+    assert DecisionRule(smooth=False)(scores).tolist() == [3, 2, 0]
+    assert DecisionRule(confidence_window=1)(scores).tolist() == [0, 0, 0]  # smoothing would see mostly silence
 
 
 @pytest.mark.parametrize("target", ["frame", "clip"])
@@ -108,6 +137,18 @@ def test_decision_takes_the_surest_moment_of_the_window():
     late = DecisionRule(smoothing_window=1, confidence_window=3, target="frame")
     assert early(scores).tolist() == [1]
     assert late(scores).tolist() == [0]
+
+
+@pytest.mark.parametrize(("window", "expected"), [(3, 1), (4, 2)])
+def test_the_first_full_window_counts_and_none_before(window, expected):
+    """Class 1 is surest over the first three frames; of four frames on, class 2 is."""
+    scores = torch.full((6, 1, 3), -9.0, dtype=torch.float64)
+    scores[:3, 0, 1] = 3.0
+    scores[3:, 0, 2] = 4.0
+    scores[4:, 0, 0] = 4.0
+    posteriors = smoothed_posteriors(scores, window)[window - 1 :, 0]
+    assert int(posteriors.amax(0).argmax()) == expected  # by the definition: the windows that are full
+    assert DecisionRule(smoothing_window=window)(scores).tolist() == [expected]
 
 
 def test_sure_silence_before_a_word_does_not_outvote_it():

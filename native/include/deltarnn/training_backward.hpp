@@ -23,7 +23,7 @@ DELTARNN_INLINE Index spread(Index floats) {
 // The events of one side (inputs, or hidden states), of a group of samples.
 struct Side {
     Index n, padded, words;  // elements, padded to 16, words of a mask
-    bool held;
+    bool held, dense;
     int offset;     // its first part of M
     float* q;       // (count, padded)
     float* memory;  // (count, padded): v̂ while lists are rebuilt; the initial v̂
@@ -34,9 +34,9 @@ struct Side {
     ColumnEvent* columns;        // (n, column_stride)
     Index column_stride;
     float* dots;  // W[:, j]·S of each event
-    // Held-state products.
-    float* difference;  // (chunk rows, padded): v̂_t − v̂_0
-    float* product;     // (chunk rows, padded): gᵀ W
+    // Dense products.
+    float* difference;  // (chunk rows, padded): v̂_t − v̂_0 if held, else Δ
+    float* product;     // (chunk rows, padded): gᵀ W if held, else Sᵀ W
 };
 
 struct Group {
@@ -47,25 +47,27 @@ struct Group {
     Index row_stride;
 };
 
-Side allocate_side(Index n, Index words, bool held, int offset, Index events, Index steps, Index count, Index chunk,
-                   Workspace& workspace) {
+Side allocate_side(Index n, Index words, bool held, bool dense, int offset, Index events, Index steps, Index count,
+                   Index chunk, Workspace& workspace) {
     const Index padded = (n + 15) / 16 * 16, rows = count * chunk;
+    const bool lists = !held && !dense;
     Side side;
     side.n = n;
     side.padded = padded;
     side.words = words;
     side.held = held;
+    side.dense = dense;
     side.offset = offset;
     side.q = workspace.floats(count * padded);
     side.memory = workspace.floats(count * padded);
     side.events = workspace.events(held ? 0 : events);
     side.begin = workspace.integers(held ? 0 : count * steps + 1);
-    side.column_count = workspace.integers(held ? 0 : n);
+    side.column_count = workspace.integers(lists ? n : 0);
     side.column_stride = spread(2 * rows) / 2;
-    side.columns = reinterpret_cast<ColumnEvent*>(workspace.floats(held ? 0 : 2 * n * side.column_stride));
-    side.dots = workspace.floats(held ? 0 : events + lanes);
-    side.difference = workspace.floats(held ? rows * padded : 0);
-    side.product = workspace.floats(held ? rows * padded : 0);
+    side.columns = reinterpret_cast<ColumnEvent*>(workspace.floats(lists ? 2 * n * side.column_stride : 0));
+    side.dots = workspace.floats(lists ? events + lanes : 0);
+    side.difference = workspace.floats(lists ? 0 : rows * padded);
+    side.product = workspace.floats(lists ? 0 : rows * padded);
     return side;
 }
 
@@ -78,9 +80,10 @@ Group allocate(const Sequence& job, Index first, Index count, Index chunk, Works
     const Index p = job.padded, rows = count * chunk;
     const bool held_x = job.thx == 0.0f, held_h = job.thh == 0.0f;
     Group group;
-    group.x = allocate_side(job.inputs, job.words_x, held_x, 0, events_x, job.steps, count, chunk, workspace);
-    group.h = allocate_side(job.hidden, job.words_h, held_h, job.cell == Cell::gru ? 1 : 0, events_h, job.steps, count,
-                            chunk, workspace);
+    group.x =
+        allocate_side(job.inputs, job.words_x, held_x, job.dense_x, 0, events_x, job.steps, count, chunk, workspace);
+    group.h = allocate_side(job.hidden, job.words_h, held_h, job.dense_h, job.cell == Cell::gru ? 1 : 0, events_h,
+                            job.steps, count, chunk, workspace);
     group.dh = workspace.floats(count * p);
     group.dc = workspace.floats(job.cell == Cell::lstm ? count * p : 0);
     group.sums = workspace.floats(count * 4 * p);

@@ -16,6 +16,9 @@ enum class Cell { gru, lstm };
 // Hidden units are padded to a multiple of this, so that rows are whole vectors in every instruction set.
 constexpr std::int64_t hidden_padding = 16;
 
+// Where more than two of three elements fire, products of whole rows take less time than lists of events.
+constexpr std::int64_t dense_events = 2, dense_elements = 3;
+
 // What one layer computes, and on what; plain pointers into arrays that the caller owns, C-contiguous but for x.
 struct Sequence {
     Cell cell;
@@ -23,7 +26,8 @@ struct Sequence {
     std::int64_t steps, batch, inputs, hidden;  // T, B, I, H
     std::int64_t padded, padded_inputs;         // H and I rounded up to 16
     std::int64_t words_x, words_h;              // 64-bit words of one event mask
-    float thx, thh;                             // 0: held-state products; more: event lists
+    float thx, thh;                             // 0: held-state products; more: events
+    bool dense_x, dense_h;                      // backwards, of events: most elements are, so that rows are multiplied
     const float* x;                             // (T, B, I) with strides x_step, x_sample, 1
     std::int64_t x_step, x_sample;
     const std::int64_t* lengths;  // (B,) or null: all T

@@ -1,6 +1,7 @@
 // Products of training: chosen columns for event lists, register tiles for held-state products, and the encoder.
 #pragma once
 #include "deltarnn/simd.hpp"
+#include "deltarnn/training_kernels.hpp"
 
 namespace deltarnn::DELTARNN_ISA {
 
@@ -128,6 +129,18 @@ DELTARNN_INLINE Index append(const Events& events, Index count, Index unit, vf v
     }
     return count;
 #endif
+}
+
+DELTARNN_INLINE bool mostly_events(Index events, Index elements) {
+    return dense_elements * events > dense_events * elements;
+}
+
+// Lists of events as rows, 0 where nothing fired. begin: (rows + 1,), where each row's events begin.
+DELTARNN_INLINE void write_rows(const Events& events, const std::int32_t* begin, Index rows, float* to, Index padded) {
+    for (Index i = 0; i < rows * padded; i += lanes) store(to + i, vf{});
+    for (Index row = 0; row < rows; ++row) {
+        for (Index k = begin[row]; k < begin[row + 1]; ++k) to[row * padded + events.index[k]] = events.value[k];
+    }
 }
 
 // The delta encoder (MATH §1) on a row of n elements; memory is a padded row. Fired deltas are appended to events.
