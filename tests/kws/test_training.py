@@ -238,7 +238,7 @@ class SmallRun:
     before the first step and after each. validated: those of the model that each epoch evaluates.
     """
 
-    def __init__(self, folder: Path, scores=(), finisher=Finisher(), optimizer=torch.optim.SGD, rate=None, **plan):
+    def __init__(self, folder: Path, scores=(), finisher=None, optimizer=torch.optim.SGD, rate=None, **plan):
         torch.manual_seed(0)
         self.model = KeywordModel(Architecture(3, 2, hidden_size=4)).to_delta()
         fabric = Fabric(accelerator="cpu", devices=1)
@@ -247,10 +247,10 @@ class SmallRun:
         rate = rate or (lambda steps: LearningRate(0.1, 0.1, steps, None))
         plan = {"epochs": 2, "batch_size": 4, "loss": LossOptions(), **plan}
         plan = Plan(optimizer=lambda parameters: optimizer(parameters, lr=0.1), rate=rate, **plan)
+        path, finisher = folder / "checkpoint.safetensors", finisher or Finisher()
         self.trainer = Trainer(
-            fabric, self.model, self.clips, plan, self.validate, finisher, folder / "checkpoint.safetensors", "",
-            lambda progress, model: None,
-        )  # fmt: skip
+            fabric, self.model, self.clips, plan, self.validate, finisher, path, "", lambda progress, model: None
+        )
         self.weights = [vector(self.model)]
         self.model.register_forward_pre_hook(
             lambda model, given: self.steps.append((model.delta.thx, model.delta.thh, given[1]))

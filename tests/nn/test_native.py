@@ -222,12 +222,15 @@ def test_threads(cell: str, threshold: float):
         assert close(first, second.double())
 
 
-def test_threads_that_share_one_gradient():
-    """Above 2²⁰ weights the threads do not each have a copy."""
+@pytest.mark.parametrize("thresholds", [(0.3, 0.02), (0.0, 0.0)])
+def test_threads_that_share_one_gradient(thresholds: tuple[float, float]):
+    """Above 2²⁰ weights the threads do not each have a copy. Their shares, of 16 and 17 samples, differ in how many
+    groups of 16 they are; the steps are more than one chunk."""
     torch.manual_seed(0)
-    layer, slow = DeltaGRU(500, 400, thx=0.3, thh=0.02), DeltaGRU(500, 400, thx=0.3, thh=0.02, backend="eager")
+    options = {"thx": thresholds[0], "thh": thresholds[1]}
+    layer, slow = DeltaGRU(500, 400, **options), DeltaGRU(500, 400, **options, backend="eager")
     slow.load_state_dict(layer.state_dict())
-    x = torch.randn(4, 40, 500).cumsum(0)
+    x = torch.randn(10, 50, 500).cumsum(0)
     three, expected = run_with_threads(layer, x, 3), run_with_threads(slow, x, 1)
     for first, second in zip(three, expected, strict=True):
         assert (first - second).norm() < 1e-3 * second.norm()
@@ -267,6 +270,17 @@ def test_a_fresh_state_equals_one_written_out(cell: str, given: str):
     grads = [torch.autograd.grad(output.square().sum(), leaves) for output in (dense[0], written[0])]
     for actual, expected in zip(*grads, strict=True):
         assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_fresh_state_has_rounded_biases_under_quantisation(cell: str):
+    """In training too, where the kernels themselves compute in float."""
+    torch.manual_seed(0)
+    formats = Quantization(QFormat(3, 5), QFormat(1, 3), QFormat(2, 6))
+    layer = CELLS[cell][0](5, 20, thx=0.25, thh=0.0625, quantization=formats)
+    x = torch.randn(9, 4, 5).cumsum(0)
+    assert torch.equal(layer(x)[0], layer(x, layer.initial_state(4))[0])
+    assert layer.backend_used == "native (events)"
 
 
 @pytest.mark.parametrize("cell", CELLS)
