@@ -207,13 +207,15 @@ def read_feature_file(dataset: str, cfg_feat: str) -> tuple[dict[str, Any], list
     """Options of a feature configuration, and sentences on what in it does nothing.
 
     `cfg_feat` is the path of a JSON file, or the NAME of config/DATASET/NAME.json, looked for in the current folder and
-    in the project's. ValueError lists the names there are.
+    among those that come with the project. ValueError lists the names there are.
     """
-    folders = [Path("config") / dataset, Path(__file__).resolve().parents[3] / "config" / dataset]
+    package = Path(__file__).resolve().parents[1]
+    homes = (Path(), package.parents[1], package)  # the source tree's config/ is installed into the package
+    folders = [home / "config" / dataset for home in homes]
     candidates = [Path(cfg_feat)] if cfg_feat.endswith(".json") else [f / f"{cfg_feat}.json" for f in folders]
     path = next((c for c in candidates if c.is_file()), None)
     if path is None:
-        if cfg_feat == FeatureConfig().cfg_feat:  # an installed package has no config/; these are the defaults anyway
+        if cfg_feat == FeatureConfig().cfg_feat:  # a data set without configurations: these are the defaults anyway
             return {}, []
         names = sorted({p.stem for f in folders for p in f.glob("*.json")})
         raise ValueError(f"--cfg_feat {cfg_feat}: no such file; config/{dataset} has {', '.join(names) or 'none'}")
