@@ -1,6 +1,7 @@
 """The training steps on a tiny corpus, through the command line, and a run that is killed and goes on."""
 
 import copy
+import csv
 import json
 import os
 import shutil
@@ -17,13 +18,15 @@ from lightning_fabric import Fabric
 from deltarnn.cli import main
 from deltarnn.kws.checkpoint import Checkpoint, CheckpointError
 from deltarnn.kws.config import parse_arguments
-from deltarnn.kws.decision import clip_scores
+from deltarnn.kws.decision import DecisionRule, clip_scores
 from deltarnn.kws.ensemble import Ensemble
+from deltarnn.kws.evaluation import load_groups, precisions
 from deltarnn.kws.finishing import Finisher, PruningPlan
 from deltarnn.kws.losses import LossOptions, loss_of
 from deltarnn.kws.model import Architecture, KeywordModel, load_keyword_model
-from deltarnn.kws.runs import Run
+from deltarnn.kws.runs import Run, pretrained_models
 from deltarnn.kws.schedule import LearningRate
+from deltarnn.kws.scoring import evaluate, evaluate_carried
 from deltarnn.kws.training import Plan, Trainer
 from deltarnn.nn.activity import record_activity
 
@@ -90,6 +93,140 @@ def test_retrain_reaches_sparsity_and_evaluate_agrees(prepared, capsys):
     assert again["sparsity"] == pytest.approx(metrics["sparsity"])
     assert set(again["evaluation"]) == {"float", "fixed"}
     assert "<svg" in metrics["model_file"].with_name("report.html").read_text()
+
+
+def test_evaluate_writes_what_each_arithmetic_and_state_gives(prepared, capsys, monkeypatch):
+    monkeypatch.setattr("deltarnn.kws.scoring.STREAMS", 2)  # the set is small: more streams would be of one clip each
+    metrics = run(capsys, prepared, "retrain", "--epochs_retrain", "2", "--thx", "0.2", "--thh", "0.1")
+    assert main(["evaluate", str(metrics["model_file"])]) == 0
+    written = json.loads(Path(capsys.readouterr().out.strip().splitlines()[-1]).read_text())
+    model, header = load_keyword_model(metrics["model_file"])
+    (clips,) = load_groups(header, None, ["test"]).values()
+    rule = DecisionRule(**header["decision"])
+    variants, sparsities = precisions(model), []
+    assert list(written["evaluation"]) == list(variants) == ["float", "fixed"]
+    for name, candidate in variants.items():
+        for state, function in (("reset", evaluate), ("carried", evaluate_carried)):
+            expected = function(candidate, clips, rule, LossOptions(target=rule.target)).fields()
+            actual = written["evaluation"][name][state]["test"]
+            assert actual["confusion"] == expected["confusion"]
+            assert actual["sparsity"] == pytest.approx(expected["sparsity"], abs=1e-6)
+            sparsities.append(actual["sparsity"])
+    assert len(set(sparsities)) == 4
+    assert written["sparsity"] == sparsities[0]
+    with pytest.raises(ValueError, match="other feature options"):
+        load_groups({**header, "labels": header["labels"][::-1]}, None, ["test"])
+
+
+def test_sweep_measures_every_point_and_takes_the_sparsest_within_its_budget(prepared, capsys):
+    metrics = run(capsys, prepared, "retrain", "--epochs_retrain", "1", "--thx", "0.2", "--thh", "0.1")
+    arguments = ["--thx", "0.1,0.6", "--thh", "0.05,0.4", "--workers", "0", "--budget", "0.25"]
+    assert main(["sweep", str(metrics["model_file"]), *arguments]) == 0
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    sweep = json.loads(path.read_text())
+    model, header = load_keyword_model(metrics["model_file"])
+    rule, groups = DecisionRule(**header["decision"]), load_groups(header, None, ["validation", "test"])
+    measured = sweep["points"]
+    assert measured[0] == sweep["dense"]
+    pairs = [(0.0, 0.0), (0.1, 0.05), (0.1, 0.4), (0.6, 0.05), (0.6, 0.4)]
+    for point, (thx, thh) in zip(measured, pairs, strict=True):
+        assert (point["thx"], point["thh"]) == (thx, thh)
+        model.set_thresholds((thx,), (thh,))
+        for group, clips in groups.items():
+            result = evaluate(model, clips, rule, LossOptions())
+            assert (point[f"{group}_accuracy"], point[f"{group}_sparsity"]) == (
+                result.accuracy,
+                result.sparsity.sparsity,
+            )
+    floor = sweep["dense"]["validation_accuracy"] - 0.25
+    allowed = [p["validation_sparsity"] for p in measured[1:] if p["validation_accuracy"] >= floor]
+    assert sweep["best"]["validation_sparsity"] == max(allowed)
+    assert sweep["best"]["validation_accuracy"] >= floor
+    rows = list(csv.DictReader(path.with_name("sweep.csv").open()))
+    assert [(float(row["thx"]), float(row["test_sparsity"])) for row in rows] == [
+        (point["thx"], point["test_sparsity"]) for point in measured
+    ]
+
+
+def test_sweep_retrains_its_points_apart(prepared, tmp_path, capsys, monkeypatch):
+    """In processes of their own, whose command lines run here: with all that a point needs to know."""
+    work = tmp_path / "work"
+    shutil.copytree(prepared, work)
+    model = run(capsys, work, "retrain", "--epochs_retrain", "2", "--thx", "0.1", "--thh", "0.1")["model_file"]
+    before = set(work.glob("save/gscdv2/retrain-*"))
+    commands = []
+
+    def apart(command: list[str], **_) -> subprocess.CompletedProcess:
+        commands.append(command)
+        return subprocess.CompletedProcess(command, main(command[3:]), "", "failed")
+
+    monkeypatch.setattr("deltarnn.kws.sweep.subprocess.run", apart)
+    sweep = ["sweep", str(model), "--thx", "0.3", "--thh", "0.2", "--workers", "1"]
+    assert main([*sweep, "--epochs_retrain", "1"]) == 0
+    path = Path(capsys.readouterr().out.strip().splitlines()[-1])
+    (retrained,) = set(work.glob("save/gscdv2/retrain-*")) - before - {path.parent.parent}
+    metrics = json.loads((retrained / "metrics.json").read_text())
+    assert metrics["epochs"] == 1
+    _, point = json.loads(path.read_text())["points"]
+    assert point["test_sparsity"] == pytest.approx(metrics["test"]["sparsity"], abs=1e-6)
+    header = load_keyword_model(retrained / "model.safetensors")[1]
+    assert (header["thx"], header["thh"]) == ([0.3, 0.3], [0.2, 0.2])
+    assert main([*sweep, "--epochs_retrain", "1"]) == 0
+    assert len(commands) == 2  # what is there is not measured again
+    assert main(sweep) == 0
+    assert len(commands) == 4  # but not retrained is something else
+
+
+def test_retrain_starts_from_the_pretrained_network(prepared, capsys):
+    """With a rate too small to move any weight, it is what comes out."""
+    still = ["--epochs_retrain", "1", "--lr", "1e-12", "--lr_end", "0", "--average", "0", "--weight_decay", "0"]
+    metrics = run(capsys, prepared, "retrain", *still, "--thx", "0.1", "--thh", "0.1")
+    (start,) = prepared.glob("save/gscdv2/pretrain-*/model.safetensors")
+    before, after = (load_keyword_model(path)[0].state_dict() for path in (start, metrics["model_file"]))
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("score_val", "column", "sign"), [("1", "validation_accuracy", 1), ("0", "validation_loss", -1)]
+)
+def test_the_score_is_what_was_asked_for(prepared, capsys, score_val, column, sign):
+    flags = ["--epochs_retrain", "2", "--thx", "0.1", "--thh", "0.1", "--score_val", score_val, "--seed", "5"]
+    metrics = run(capsys, prepared, "retrain", *flags)
+    rows = list(csv.DictReader((Path(metrics["run"]) / "history.csv").open()))
+    assert [float(row["score"]) for row in rows] == [sign * float(row[column]) for row in rows]
+
+
+def test_the_optimiser_is_the_one_asked_for(prepared, capsys):
+    """All start alike, and end apart."""
+    names, ends = ("ADAMW", "ADAM", "SGD", "RMSPROP"), []
+    for name in names:
+        flags = ["--epochs_retrain", "1", "--thx", "0.1", "--thh", "0.1", "--opt", name, "--weight_decay", "0.5"]
+        ends.append(vector(load_keyword_model(run(capsys, prepared, "retrain", *flags)["model_file"])[0]))
+    assert not any(torch.equal(a, b) for i, a in enumerate(ends) for b in ends[:i])
+
+
+def test_pretrained_models_are_finished_runs_of_the_same_network_newest_first(tmp_path):
+    config = parse_arguments(["--step", "retrain", "--work_dir", str(tmp_path)])
+    other = parse_arguments(["--step", "retrain", "--work_dir", str(tmp_path), "--rnn_size", "99"])
+    for age, (name, options) in enumerate(
+        [("pretrain-b", config), ("pretrain-a", config), ("pretrain-c", other), ("retrain-d", config)]
+    ):
+        folder = config.folder("save") / name
+        options.save(folder / "config.json")
+        for file in ("model.safetensors", "metrics.json"):
+            (folder / file).write_text("{}")
+        os.utime(folder / "model.safetensors", (1e9 - age, 1e9 - age))
+    unfinished = config.folder("save") / "pretrain-e"
+    config.save(unfinished / "config.json")
+    (unfinished / "model.safetensors").write_text("")
+    assert [path.parent.name for path in pretrained_models(config)] == ["pretrain-b", "pretrain-a"]
+
+
+def test_best_csv_has_the_best_row(tmp_path):
+    files = Run("pretrain", "", tmp_path / "log", tmp_path / "save", tmp_path / "model.safetensors")
+    files.write_history([{"epoch": 1, "score": 3}, {"epoch": 2, "score": 5}, {"epoch": 3, "score": 4}], 1)
+    assert (tmp_path / "log" / "best.csv").read_text() == "epoch,score\n2,5\n"
+    assert len((tmp_path / "log" / "history.csv").read_text().splitlines()) == 4
 
 
 def test_thresholds_that_do_nothing_are_an_error(prepared, capsys):
@@ -392,16 +529,20 @@ def test_a_checkpoint_of_other_settings_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "same"),
+    ("step", "flags", "same"),
     [
-        (["--eval_test", "0"], True),
-        (["--thx", "0.1"], True),  # of retrain alone
-        (["--epochs_retrain", "3"], True),
-        (["--lr", "0.002"], False),
-        (["--seed", "1"], False),
-        (["--aug_shift", "0.1"], False),
+        ("pretrain", ["--eval_test", "0"], True),
+        ("pretrain", ["--thx", "0.1"], True),  # of retrain alone
+        ("pretrain", ["--epochs_retrain", "3"], True),
+        ("pretrain", ["--lr", "0.002"], False),
+        ("pretrain", ["--seed", "1"], False),
+        ("pretrain", ["--aug_shift", "0.1"], False),
+        ("retrain", ["--epochs_pretrain", "3"], True),
+        ("retrain", ["--epochs_retrain", "3"], False),
+        ("retrain", ["--thx", "0.1"], False),
+        ("retrain", ["--thh", "0.1"], False),
     ],
 )
-def test_a_run_is_named_by_what_changes_its_result(flags, same):
-    names = [Run.of(parse_arguments(["--step", "pretrain", *f]), "pretrain", {}).log for f in ([], flags)]
+def test_a_run_is_named_by_what_changes_its_result(step, flags, same):
+    names = [Run.of(parse_arguments(["--step", step, *f]), step, {}).log for f in ([], flags)]
     assert (names[0] == names[1]) is same
