@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,6 +118,10 @@ class Config:
             raise ValueError("--logf lut: logfbank features are logarithmic already; use it with --log_feat 0 or iir")
         if self.model.use_hardsigmoid != self.model.use_hardtanh:
             raise ValueError("--use_hardsigmoid and --use_hardtanh act together: give both, or neither")
+        if self.run.model_path and Path(self.run.model_path).is_dir():
+            raise ValueError(f"--model_path {self.run.model_path}: a folder; name a file in it")
+        if self.training.teacher and self.training.loss == "ctc":
+            raise ValueError("--teacher has no part in --loss ctc: leave one of them out")
         self.delta.per_layer(self.model.rnn_layers)
 
     def idle_flags(self) -> list[str]:
@@ -281,6 +286,8 @@ def _scalar(name: str, kind: Any, rule: Option, raw: Any) -> Any:
     elif kind in (int, float):
         try:
             value = kind(text)
+            if math.isinf(value):
+                raise ValueError
         except ValueError:
             what = "a whole number" if kind is int else "a number"
             raise ValueError(f"--{name} {text}: must be {what}") from None

@@ -25,18 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="model file; as first argument also without --model")
     parser.add_argument("--features", type=Path, help="folder of feature files (default: the one it was trained on)")
     parser.add_argument("--groups", default="validation,test", help="groups of clips (default: %(default)s)")
-    parser.add_argument("--activation", default="8.8", help="fixed point: bits of activations (default: %(default)s)")
-    parser.add_argument(
-        "--weight", default="auto", help="of weights (default: 8 bits, as many before the point as needed)"
-    )
-    parser.add_argument("--gate", default="2.6", help="of the outputs of σ and tanh (default: %(default)s)")
+    parser.add_argument("--activation", help="fixed point: bits of activations (default: 8.8)")
+    parser.add_argument("--weight", help="of weights (default: 8 bits, as many before the point as needed)")
+    parser.add_argument("--gate", help="of the outputs of σ and tanh (default: 2.6)")
     parser.add_argument("--batch_size_eval", type=int, default=256, help="clips per step (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and write report.html and metrics.json beside the model."""
+    if arguments.batch_size_eval < 1:
+        raise ValueError(f"--batch_size_eval {arguments.batch_size_eval}: must be at least 1")
+    wanted = [name for name in arguments.groups.split(",") if name]
+    if not wanted:
+        raise ValueError("--groups: names none; there are train, validation, test")
     model, header = load_keyword_model(arguments.model)
-    groups = load_groups(header, arguments.features, arguments.groups.split(","))
+    groups = load_groups(header, arguments.features, wanted)
     rule = DecisionRule(**header["decision"])
     loss = LossOptions(target=rule.target)
     variants: dict[str, dict[str, dict[str, Evaluation]]] = {}
@@ -87,19 +90,25 @@ def load_groups(header: dict[str, Any], folder: Path | None, groups: list[str]) 
 
 
 def precisions(
-    model: KeywordModel, activation: str = "8.8", weight: str = "auto", gate: str = "2.6"
+    model: KeywordModel, activation: str | None = None, weight: str | None = None, gate: str | None = None
 ) -> dict[str, KeywordModel]:
     """The model in the arithmetics it is evaluated in: "float", unless it is a fixed-point model itself, and "fixed".
 
-    activation, weight, gate: formats such as "8.8"; weight "auto" for 8 bits that hold the largest weight.
+    activation, weight, gate: formats such as "8.8"; None for 8.8, 8 bits that hold the largest weight, and 2.6.
+    ValueError if one is given for a fixed-point model.
     """
     assert model.delta is not None
     if model.delta.quantization is not None:
+        given = [
+            n for n, value in (("activation", activation), ("weight", weight), ("gate", gate)) if value is not None
+        ]
+        if given:
+            raise ValueError(f"--{given[0]} does nothing: the model is in fixed point, {model.delta.quantization}")
         return {"fixed": model}
     formats = Quantization(
-        activation=_format("activation", activation),
-        weight=_fitting(model) if weight == "auto" else _format("weight", weight),
-        gate=_format("gate", gate),
+        activation=_format("activation", activation or "8.8"),
+        weight=_fitting(model) if weight is None else _format("weight", weight),
+        gate=_format("gate", gate or "2.6"),
     )
     fixed = copy.deepcopy(model)
     print(f"fixed point: activations {formats.activation}, weights {formats.weight}, gates {formats.gate}")

@@ -77,6 +77,10 @@ def _plateau() -> dict[str, Any]:
     }
 
 
+def _targeted() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("a --loss other than ctc", lambda c: c.training.loss != "ctc")}
+
+
 def _taught() -> dict[str, Any]:
     return {"steps": TRAIN, "needs": ("--teacher MODEL", lambda c: c.training.teacher != "")}
 
@@ -96,10 +100,6 @@ def _on(flag: str) -> dict[str, Any]:
 
 def _mode(what: str) -> Any:
     return option(0, f"quantise {what}: 0 off, 1 to nearest (ties to even), 2 down", choices=(0, 1, 2), steps=TRAIN)
-
-
-def _any_layer_quantization(config: Any) -> bool:
-    return bool(config.quantization.qa or config.quantization.qw)
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,10 @@ class QuantizationConfig:
     nqf: int = option(6, "fraction bits of the outputs of σ and tanh", minimum=0, maximum=31, **_on("qa"))
     bw_acc: int = option(
         32,
-        "accumulator width in bits",
+        "width of the hardware's accumulators in bits: the run says whether the worst case fits",
         minimum=8,
         maximum=64,
-        steps=TRAIN,
-        needs=("--qa or --qw", _any_layer_quantization),
+        **_on("qa"),
     )
 
     @property
@@ -186,10 +185,10 @@ class TrainingConfig:
         "clip",
         "what the loss compares with the label: scores pooled over the clip, or every frame's",
         choices=("clip", "frame"),
-        steps=TRAIN,
+        **_targeted(),
     )
     label_smoothing: float = option(
-        0.0, "share of each target spread over all classes", minimum=0, maximum=0.99, steps=TRAIN
+        0.0, "share of each target spread over all classes", minimum=0, maximum=0.99, **_targeted()
     )
     class_weights: bool = option(False, "weigh the loss so that every class counts the same", steps=TRAIN)
     teacher: str = option(
@@ -269,7 +268,7 @@ class ExportConfig:
 
     stim_head: int = option(1000, "first frame of the stimulus", minimum=0, steps=())
     stim_len: int = option(1000, "frames of the stimulus", minimum=1, steps=())
-    num_array: int = option(1, "MAC arrays", minimum=1, steps=())
+    num_array: int = option(1, "MAC arrays; also of column-balanced pruning", minimum=1, **_cbtd())
     num_array_pe: int = option(
         16, "processing elements per array; also of column-balanced pruning", minimum=1, **_cbtd()
     )

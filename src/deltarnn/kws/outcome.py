@@ -1,13 +1,17 @@
 """What a training run was asked for and what it achieved: the metrics, one line for the user, errors for no-ops."""
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from deltarnn.kws.config import Config
+from deltarnn.kws.files import replacing
 from deltarnn.kws.finishing import zero_fraction
 from deltarnn.kws.model import KeywordModel
-from deltarnn.kws.scoring import Evaluation
+from deltarnn.kws.scoring import Clips, Evaluation
+from deltarnn.nn.activity import record_activity
 
 
 class NothingAchieved(ValueError):
@@ -94,8 +98,49 @@ def _rounding(config: Config, model: KeywordModel) -> str:
     if config.quantization.qw and share < 1:
         raise NothingAchieved(f"--qw {config.quantization.qw}: only {share:.1%} of the weights are on {weight}'s grid")
     layer = config.quantization.layer
-    activations = f", activations {layer.activation}, gates {layer.gate}" if layer is not None else ""
-    return f"weights {weight}{activations}"
+    if layer is None:
+        return f"weights {weight}"
+    bits, width = accumulator_bits(model), config.quantization.bw_acc
+    verdict = "fit" if bits <= width else "MAY OVERFLOW"
+    return (
+        f"weights {weight}, activations {layer.activation}, gates {layer.gate}; sums of up to {bits} bits {verdict} in "
+        f"accumulators of --bw_acc {width}"
+    )
+
+
+def accumulator_bits(model: KeywordModel) -> int:
+    """Bits, sign included, that hold every memory M of a quantised delta network: |M| ≤ |b| + Σ|w|·max|A| (MATH §6)."""
+    assert model.delta is not None
+    assert model.delta.quantization is not None
+    formats = model.delta.quantization
+    largest_activation = 2.0 ** (formats.activation.integer_bits - 1)
+    largest = 0.0
+    for name in model.delta.layer_names:
+        weight_ih, weight_hh, bias_ih, bias_hh = (
+            getattr(model.delta, f"{part}_{name}").detach().double().abs()
+            for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        rows = (weight_ih.sum(1) + weight_hh.sum(1)) * largest_activation + bias_ih + bias_hh
+        largest = max(largest, float(rows.max()))
+    return int(largest * formats.activation.scale * formats.weight.scale).bit_length() + 1
+
+
+@torch.no_grad()
+def write_signals(path: Path, model: KeywordModel, clips: Clips, count: int = 4) -> None:
+    """The signals of the first `count` clips as a NumPy archive: features, labels, class scores, and per layer of a
+    delta network the events fired_x and fired_h; all (T, B, …) but labels (B,)."""
+    features = clips.features[:, :count]
+    signals: dict[str, Any] = {"features": features, "labels": clips.labels[:count]}
+    if model.delta is None:
+        signals["scores"] = model(features)[0]
+    else:
+        with record_activity(model, events=True) as activity:
+            signals["scores"] = model(features)[0]
+        for layer in activity.per_layer:
+            name = layer.name.rsplit(".", 1)[-1]
+            signals[f"fired_x_{name}"], signals[f"fired_h_{name}"] = layer.events
+    with replacing(path) as part:
+        np.savez_compressed(part, **signals)
 
 
 def _listed(values: tuple[float, ...]) -> str:

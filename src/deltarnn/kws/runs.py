@@ -43,7 +43,9 @@ class Run:
         """The run of a configuration; `sources` are digests of the data and files that it learns from."""
         other = "retrain" if step == "pretrain" else "pretrain"
         idle = {name for name, steps in _steps().items() if steps and step not in steps} | _NO_EFFECT
-        idle |= {f"epochs_{other}", f"model_{other}"} | set(vars(config.export)) - {"num_array_pe"}
+        idle |= {f"epochs_{other}", f"model_{other}"} | set(vars(config.export)) - {"num_array", "num_array_pe"}
+        if step == "pretrain" and set(config.training.teacher.split(",")) <= {"start", "all"}:
+            idle |= {"teacher", "teacher_weight", "temperature"}  # there is no network to start from
         settings = {name: value for name, value in config.flat().items() if name not in idle}
         identity = digest({"step": step, "settings": settings, "sources": sources})
         model = config.model

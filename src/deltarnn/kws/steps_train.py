@@ -22,7 +22,7 @@ from deltarnn.kws.journal import Journal
 from deltarnn.kws.losses import balanced_class_weights
 from deltarnn.kws.metrics import write_metrics
 from deltarnn.kws.model import Architecture, KeywordModel, load_keyword_model
-from deltarnn.kws.outcome import model_metrics, summary
+from deltarnn.kws.outcome import model_metrics, summary, write_signals
 from deltarnn.kws.runs import CONFIG, Run, pretrained_models
 from deltarnn.kws.schedule import LearningRate
 from deltarnn.kws.scoring import Clips, Evaluation, clips_of, decision_rule, evaluate, fits, loss_options
@@ -132,11 +132,19 @@ def _finish(
         "seed": config.training.seed,
         "run": str(run.log),
     }
+    for group, scored in (("validation", config.run.score_val), ("test", config.run.score_test)):
+        if not scored and group in results:  # what the decision rule gives is not asked for
+            del metrics[f"{group}_accuracy"]
+            metrics[group] = {"loss": results[group].loss}
     line = summary(config, step, best, metrics)
     best.save(run.model_path, **header)
     config.save(run.model_path.with_name(CONFIG))
-    if "test" in results:
+    if "test" in results and config.run.score_test:
         print(results["test"].confusion)
+    if config.run.debug:
+        signals = run.model_path.with_name("signals.npz")
+        write_signals(signals, best, groups["validation"])
+        print(f"signals of a few validation clips: {signals}")
     print(line)
     print(f"model: {run.model_path}")
     print(write_metrics(run.metrics, metrics))
@@ -253,7 +261,7 @@ def _plan(
 def _teacher_paths(config: Config, start: Path | None) -> list[Path]:
     """The model files to learn from. In pretrain "start" and "all" stand for none."""
     paths: list[Path] = []
-    for name in filter(None, config.training.teacher.split(",")):
+    for name in filter(None, (part.strip() for part in config.training.teacher.split(","))):
         if name not in ("start", "all"):
             paths.append(Path(name))
         elif start is not None:
@@ -261,7 +269,7 @@ def _teacher_paths(config: Config, start: Path | None) -> list[Path]:
     for path in paths:
         if not path.is_file():
             raise ValueError(f"--teacher {path}: no such file")
-    return paths
+    return list(dict.fromkeys(paths))
 
 
 def _teacher(path: Path, features: FeatureSet) -> KeywordModel:

@@ -228,6 +228,11 @@ class Trainer:
     def _conclude(self, epoch: int, row: dict[str, Any]) -> None:
         """Schedule, best epoch, logs, checkpoint."""
         progress, evaluated = self.progress, self.evaluated
+        if not all(parameter.isfinite().all() for parameter in evaluated.parameters()):
+            raise TrainingError(
+                f"a parameter is not finite after epoch {epoch + 1}: lower --lr (now {row['lr']:g}) or --grad_clip_val "
+                f"(now {self.plan.gradient_limit:g})"
+            )
         self.rate.after_epoch(row.get("validation_loss", row["train_loss"]))
         progress.history.append(row)
         score = row.get("score", -row["train_loss"])

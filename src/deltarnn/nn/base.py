@@ -270,9 +270,10 @@ class DeltaRNNBase(nn.RNNBase):
                 raise TypeError(f"{field}_0 is a {type(tensor).__name__}: must be a Tensor")
             width = self.hidden_size if field == "c" else self.proj_size or self.hidden_size
             expected = (len(self.layer_names), batch_size, width) if layout.batched else (len(self.layer_names), width)
-            if tuple(tensor.shape) != expected or tensor.dtype != x.dtype:
+            if tuple(tensor.shape) != expected or tensor.dtype != x.dtype or tensor.device != x.device:
                 raise ValueError(
-                    f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}"
+                    f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}: needs {expected}, "
+                    f"{x.dtype}, on {x.device}"
                 )
             tensor = tensor if layout.batched else tensor.unsqueeze(1)
             given[field] = self._rounded(layout.sort(tensor, 1)).unbind(0)
@@ -304,12 +305,20 @@ class DeltaRNNBase(nn.RNNBase):
                 raise TypeError(f"the state of {name} is a {type(state).__name__}: must be {self.state_type.__name__}")
             for field, width in self._state_widths(name).items():
                 shape = tuple(getattr(state, field).shape)
-                if shape != (x.shape[1], width):
-                    raise ValueError(f"{field} of the state of {name} has shape {shape}: needs {(x.shape[1], width)}")
+                device = getattr(state, field).device
+                if shape != (x.shape[1], width) or device != x.device:
+                    raise ValueError(
+                        f"{field} of the state of {name} has shape {shape}, on {device}: needs {(x.shape[1], width)}, "
+                        f"on {x.device}"
+                    )
             checked.append(self.state_type(*(layout.sort(part, 0).to(dtype) for part in state)))
         return tuple(checked)
 
     def _check_input(self, x: Tensor) -> None:
+        weight = self.weight_ih_l0
+        assert isinstance(weight, Tensor)
+        if x.device != weight.device:
+            raise ValueError(f"input is on {x.device}, the weights are on {weight.device}: move one of them")
         if x.dtype != self._dtype:
             raise ValueError(f"input is {x.dtype}, the weights are {self._dtype}: convert one of them")
         if x.shape[-1] != self.input_size:

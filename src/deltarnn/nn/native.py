@@ -50,7 +50,7 @@ def unsupported(x: Tensor, parameters: LayerParameters, options: LayerOptions) -
         return "projections are eager"
     if x.device.type != "cpu":
         return f"the device is {x.device.type}"
-    if x.dtype != torch.float32 or parameters.weight_ih.dtype != torch.float32:
+    if x.dtype != torch.float32:
         return f"the dtype is {x.dtype}, not torch.float32"
     return None
 
@@ -244,6 +244,8 @@ def _sequence_backward(
     memory: bool,
     bias: bool,
 ) -> tuple[Tensor, ...]:
+    if tape.numel() == 0 and x.numel() > 0:
+        raise ValueError("this sequence was computed with training=False, which keeps nothing for a backward pass")
     if x.stride(2) != 1:
         x = x.contiguous()
     start = (x_hat, h, h_hat, c)
@@ -307,6 +309,8 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         lstm, x, x_hat, h, h_hat, c, m, weight_ih, weight_hh, bias_ih, bias_hh, lengths, thx, thh, hard, _ = arguments
+        if any(ctx.needs_input_grad):  # also where a graph recorded without gradients says otherwise
+            arguments = (*arguments[:-1], True)
         with torch._C._AutoDispatchBelowAutograd():
             results: tuple[Tensor, ...] = torch.ops.deltarnn.sequence.default(*arguments)
         ctx.set_materialize_grads(False)
