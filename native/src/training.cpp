@@ -63,10 +63,7 @@ const int* input_order(Cell cell) {
     return cell == Cell::gru ? gru : lstm;
 }
 
-const int* hidden_order(Cell) {
-    static constexpr int same[4] = {0, 1, 2, 3};
-    return same;
-}
+constexpr int hidden_order[4] = {0, 1, 2, 3};
 
 void fill_sizes(Sequence& job) {
     job.padded = padded(job.hidden);
@@ -152,7 +149,7 @@ struct Weights {
           rows_ih(wanted.rows_ih ? gates_of(job.cell) * job.padded * job.padded_inputs : 0),
           rows_hh(wanted.rows_hh ? gates_of(job.cell) * job.padded * job.padded : 0) {
         const int gates = gates_of(job.cell);
-        const int *order_ih = input_order(job.cell), *order_hh = hidden_order(job.cell);
+        const int *order_ih = input_order(job.cell), *order_hh = hidden_order;
         const int share = job.padded * (job.inputs + job.hidden) > worth_sharing ? threads : 1;
         parallel(share, [&](int thread) {
             const std::int64_t from = first_unit(job, kernels, thread, share),
@@ -315,7 +312,7 @@ void train_backward(Sequence job, const Parameters<const float>& parameters, Bac
         add_up(ih, job.inputs);
         add_up(hh, job.hidden);
         kernels.unpack(ih, gradients.weight_ih, input_order(job.cell), gates, job.hidden, job.padded, job.inputs, from, to);
-        kernels.unpack(hh, gradients.weight_hh, hidden_order(job.cell), gates, job.hidden, job.padded, job.hidden, from, to);
+        kernels.unpack(hh, gradients.weight_hh, hidden_order, gates, job.hidden, job.padded, job.hidden, from, to);
     });
 }
 

@@ -66,7 +66,12 @@ class Pool {
         workers_.push_back(std::make_unique<Worker>());
         Worker* worker = workers_.back().get();
         const int index = static_cast<int>(workers_.size());
-        std::thread([this, worker, index] { serve(*worker, index); }).detach();
+        try {
+            std::thread([this, worker, index] { serve(*worker, index); }).detach();
+        } catch (...) {
+            workers_.pop_back();  // nobody serves it
+            throw;
+        }
     }
 
     void serve(Worker& worker, int index) {
@@ -97,8 +102,7 @@ class SharedOpenMP {
     static bool run(int threads, const std::function<void(int)>& work) {
         using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
         static const auto parallel_region = reinterpret_cast<Parallel>(dlsym(RTLD_DEFAULT, "GOMP_parallel"));
-        static const bool registered = pthread_atfork(nullptr, nullptr, [] { forked_.store(true); }) == 0;
-        if (parallel_region == nullptr || !registered || forked_.load()) return false;
+        if (parallel_region == nullptr || !registered_ || forked_.load()) return false;
         Region region{work, threads, 0, {}, nullptr};
         parallel_region(&SharedOpenMP::serve, &region, static_cast<unsigned>(threads), 0);
         if (region.failure != nullptr) std::rethrow_exception(region.failure);
@@ -128,6 +132,8 @@ class SharedOpenMP {
     }
 
     inline static std::atomic<bool> forked_{false};
+    // From when this library is loaded on: torch may have started the threads before the first call of ours.
+    inline static const bool registered_ = pthread_atfork(nullptr, nullptr, [] { forked_.store(true); }) == 0;
 };
 
 // Never destroyed: its threads may outlive static destruction. A child of fork() has none of the threads, and gets a

@@ -15,15 +15,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--what", choices=(*PARTS, "all"), default="all", help="which part to measure (default: all)")
     parser.add_argument(
-        "--output", type=Path, default=Path("benchmarks/results"), help="folder of tables, figures and numbers"
+        "--output",
+        type=Path,
+        help="folder of tables, figures and numbers (default: benchmarks/results, or quick with --quick)",
     )
     parser.add_argument("--quick", action="store_true", help="few repetitions: a look, not a result")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write."""
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    output = arguments.output or Path("benchmarks/quick" if arguments.quick else "benchmarks/results")
+    output.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         if arguments.what in (part, "all"):
-            import_module(f"deltarnn.bench.{part}").run(arguments.output, arguments.quick)
+            import_module(f"deltarnn.bench.{part}").run(output, arguments.quick)
     return 0

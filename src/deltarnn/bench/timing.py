@@ -6,7 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,15 @@ def _calls_of_a_repetition(function: Callable[[], Any], clock: Callable[[], floa
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
-    packages = {name: version(name) for name in ("torch", "onnxruntime", "numpy", "deltarnn")}
+    packages = {name: _version(name) for name in ("torch", "onnxruntime", "numpy", "deltarnn")}
     return {"cpu": _cpu_name(), "cores": os.cpu_count(), "python": platform.python_version(), **packages}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # of the training part's peers ONNX Runtime is none
+        return None
 
 
 def _cpu_name() -> str:

@@ -58,8 +58,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(table(variants))
     path = arguments.model.with_name(METRICS)
     stride = header["features"]["frame_stride"]
+    record = read_json(path) or {}
     metrics = {
-        **(read_json(path) or {}),
+        **(record if record.get("model") == arguments.model.name else {"model": arguments.model.name}),
         **model_metrics(model, stored, stride),
         "evaluation": {
             precision: {

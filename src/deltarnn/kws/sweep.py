@@ -19,6 +19,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from deltarnn.engine.model_file import load_model
 from deltarnn.kws.config import digest
 from deltarnn.kws.files import read_json, replacing, write_json, write_text
 
@@ -75,6 +76,9 @@ def run(arguments: argparse.Namespace) -> int:
         thx, thh = map(float, arguments.point.split(","))
         write_json(arguments.point_file, measure(arguments, thx, thh))
         return 0
+    if arguments.workers < 0:
+        raise ValueError(f"--workers {arguments.workers}: must be at least 0")
+    load_model(arguments.model)  # a file that is none stops here, and not in every process
     grid = [(thx, thh) for thx in _numbers("thx", arguments.thx) for thh in _numbers("thh", arguments.thh)]
     folder = arguments.model.parent / f"sweep-{_digest(arguments)}"
     points = list(_measure_all(arguments, folder, [(0.0, 0.0), *(pair for pair in grid if pair != (0.0, 0.0))]))
@@ -212,7 +216,8 @@ def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[f
         extra = ["--point", f"{pair[0]!r},{pair[1]!r}", "--point_file", str(files[pair])]
         done = subprocess.run([*command, *extra], capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ValueError(f"thx {pair[0]:g}, thh {pair[1]:g}: {done.stderr.strip().splitlines()[-1]}")
+            reason = done.stderr.strip().splitlines() or [f"its process ended with status {done.returncode}"]
+            raise ValueError(f"thx {pair[0]:g}, thh {pair[1]:g}: {reason[-1]}")
 
     with ThreadPoolExecutor(max(1, arguments.workers)) as pool:
         for _ in tqdm(pool.map(measure_apart, missing), total=len(missing), desc="points", unit="point"):

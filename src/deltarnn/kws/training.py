@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import torch
 from lightning_fabric import Fabric
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 from tqdm import tqdm
 
@@ -101,6 +102,8 @@ class Trainer:
         self.validate, self.finisher, self.after_epoch = validate, finisher, after_epoch
         self.path, self.identity = checkpoint, identity
         self.model = model
+        if plan.batch_size % fabric.world_size:
+            raise ValueError(f"--batch_size {plan.batch_size}: must be a multiple of the {fabric.world_size} processes")
         optimizer = plan.optimizer(model.parameters())
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.averaged = AveragedModel(model, plan.average)
@@ -271,4 +274,5 @@ class Trainer:
             saved.history, saved.best_epoch, saved.tensors["best"], saved.schedule.pop("best_score"), saved.epoch
         )
         self.rate.restore(saved.schedule)
+        rank_zero_info(f"going on after epoch {saved.epoch} of {self.plan.epochs}")
         return saved.epoch
