@@ -11,11 +11,13 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
 
 from deltarnn.cli import main
+from deltarnn.fixed import QFormat, Quantization
 from deltarnn.kws.checkpoint import Checkpoint, CheckpointError
 from deltarnn.kws.config import parse_arguments
 from deltarnn.kws.decision import DecisionRule, clip_scores
@@ -24,6 +26,7 @@ from deltarnn.kws.evaluation import load_groups, precisions
 from deltarnn.kws.finishing import Finisher, PruningPlan
 from deltarnn.kws.losses import LossOptions, loss_of
 from deltarnn.kws.model import Architecture, KeywordModel, load_keyword_model
+from deltarnn.kws.outcome import accumulator_bits
 from deltarnn.kws.runs import Run, pretrained_models
 from deltarnn.kws.schedule import LearningRate
 from deltarnn.kws.scoring import evaluate, evaluate_carried
@@ -285,6 +288,47 @@ def test_the_options_on_record_can_be_used_again(prepared, tmp_path, capsys):
     grid = ["--thx", "0.1", "--thh", "0.1", "--epochs_retrain", "1", "--workers", "0"]
     assert main(["sweep", model, *grid]) == 0
     assert main(["retrain", "--config", str(record), "--epochs_retrain", "1", "--thx", "0.1", "--thh", "0.1"]) == 0
+
+
+def test_scores_and_signals_as_asked(prepared, capsys):
+    flags = ["--thx", "0.1", "--thh", "0.1", "--qa", "1", "--bw_acc", "12", "--debug", "1", "--score_test", "0"]
+    assert main(["retrain", *QUICK, "--work_dir", str(prepared), "--epochs_retrain", "1", *flags]) == 0
+    out = capsys.readouterr().out
+    assert "MAY OVERFLOW in accumulators of --bw_acc 12" in out
+    path = Path(out.strip().splitlines()[-1])
+    metrics = json.loads(path.read_text())
+    assert "test_accuracy" not in metrics
+    assert set(metrics["test"]) == {"loss"}
+    signals = np.load(path.with_name("signals.npz"))
+    assert signals["fired_x_l0"].shape == signals["features"].shape
+    assert signals["fired_h_l1"].shape == (*signals["features"].shape[:2], 12)
+    assert signals["scores"].shape[2] == 4
+
+
+def test_accumulator_bits_hold_the_worst_case():
+    """|M| ≤ 1.5·4 + 0.25 at inputs in [−4, 4): 6.25·2⁵·2⁷ = 25600 takes 15 bits and a sign."""
+    formats = Quantization(QFormat(3, 5), QFormat(1, 7), QFormat(2, 6))
+    model = KeywordModel(Architecture(1, 3, hidden_size=1)).to_delta(quantization=formats)
+    with torch.no_grad():
+        for parameter in model.rnn.parameters():
+            parameter.zero_()
+        model.rnn.weight_ih_l0[1] = -0.75
+        model.rnn.weight_hh_l0[1] = 0.75
+        model.rnn.bias_ih_l0[1] = 0.25
+    assert accumulator_bits(model) == 16
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--lr", "inf"], "--lr inf: must be a number"),
+        (["--model_path", "."], "--model_path .: a folder"),
+        (["--loss", "ctc", "--teacher", "start"], "--teacher has no part in --loss ctc"),
+    ],
+)
+def test_refuses_before_or_at_once(prepared, capsys, flags, message):
+    assert main(["retrain", *QUICK, "--work_dir", str(prepared), "--epochs_retrain", "1", "--thx", "0.1", *flags]) == 1
+    assert message in capsys.readouterr().err
 
 
 def test_rounding_and_pruning_are_in_force(prepared, capsys):

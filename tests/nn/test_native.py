@@ -384,6 +384,31 @@ def test_the_operator_refuses_what_does_not_fit():
         torch.ops.deltarnn.sequence(*arguments, *rest[:2], zeros(16), *rest[3:])
 
 
+def test_a_record_is_kept_where_gradients_are_wanted():
+    """Whatever `training` a recorded graph holds; and a sequence without a record has no backward pass."""
+    weights = [torch.randn(12, 3, requires_grad=True), torch.randn(12, 4, requires_grad=True)]
+    start = [False, torch.randn(5, 2, 3), None, None, None, None, None, *weights, None, None, None, 0.1, 0.1, False]
+    grads = []
+    for training in (False, True):
+        torch.ops.deltarnn.sequence(*start, training)[0].sum().backward()
+        grads.append(weights[0].grad)
+        weights[0].grad = weights[1].grad = None
+    assert torch.equal(*grads)
+    with torch.no_grad():
+        output, *_, fired_x, fired_h, events, tape = torch.ops.deltarnn.sequence(*start, False)
+        record = (*start[1:6], *weights, None, 0.1, 0.1, False, output, fired_x, fired_h, events, tape)
+        with pytest.raises(ValueError, match="training=False"):
+            torch.ops.deltarnn.sequence_backward(False, *record, output, *[None] * 6, True, False, False)
+
+
+def test_devices_must_agree():
+    layer, x = DeltaGRU(3, 4).to("meta"), torch.zeros(2, 1, 3)
+    with pytest.raises(ValueError, match="input is on cpu, the weights are on meta"):
+        layer(x)
+    with pytest.raises(ValueError, match="on meta: needs"):
+        DeltaGRU(3, 4)(x, torch.zeros(1, 1, 4, device="meta"))
+
+
 def test_second_derivatives_are_refused():
     layer, x = DeltaGRU(3, 4), torch.randn(2, 1, 3, requires_grad=True)
     with pytest.raises(RuntimeError, match="second derivatives"):

@@ -309,8 +309,6 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         lstm, x, x_hat, h, h_hat, c, m, weight_ih, weight_hh, bias_ih, bias_hh, lengths, thx, thh, hard, _ = arguments
-        if any(ctx.needs_input_grad):  # also where a graph recorded without gradients says otherwise
-            arguments = (*arguments[:-1], True)
         with torch._C._AutoDispatchBelowAutograd():
             results: tuple[Tensor, ...] = torch.ops.deltarnn.sequence.default(*arguments)
         ctx.set_materialize_grads(False)
@@ -335,6 +333,8 @@ class _Differentiable(torch.autograd.Function):
 
 
 def _sequence_autograd(*arguments: Any) -> tuple[Tensor, ...]:
+    if not arguments[-1] and torch.is_grad_enabled():  # a graph recorded without gradients, say
+        arguments = (*arguments[:-1], any(isinstance(a, Tensor) and a.requires_grad for a in arguments))
     results: tuple[Tensor, ...] = _Differentiable.apply(*arguments)  # type: ignore[no-untyped-call]
     return results
 
