@@ -39,11 +39,11 @@ DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* cons
         low[q] = _mm512_set1_epi32(static_cast<std::int32_t>(lows));
         high[q] = _mm512_set1_epi32(static_cast<std::int32_t>(highs));
     }
-    const __m512i excess = _mm512_set1_epi32(128 * total);
+    const vi excess = splat(128 * total);
     for (int row = 0; row < rows; row += pack_block) {
         __m512i low_sums[4], high_sums[4];
         for (int i = 0; i < 4; ++i) {
-            low_sums[i] = _mm512_sub_epi32((__m512i)load(acc + row + 16 * i), excess);
+            low_sums[i] = (__m512i)(load(acc + row + 16 * i) - excess);
             high_sums[i] = _mm512_setzero_si512();
         }
 #pragma GCC unroll 4
@@ -63,7 +63,7 @@ DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* cons
             }
         }
         for (int i = 0; i < 4; ++i) {
-            store(acc + row + 16 * i, (vi)_mm512_add_epi32(low_sums[i], _mm512_slli_epi32(high_sums[i], 8)));
+            store(acc + row + 16 * i, (vi)low_sums[i] + ((vi)high_sums[i] << 8));
         }
     }
 }

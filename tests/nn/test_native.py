@@ -403,9 +403,9 @@ def test_a_record_is_kept_where_gradients_are_wanted():
 
 def test_devices_must_agree():
     layer, x = DeltaGRU(3, 4).to("meta"), torch.zeros(2, 1, 3)
-    with pytest.raises(ValueError, match="input is on cpu, the weights are on meta"):
+    with pytest.raises(ValueError, match="weight_ih_l0 is on meta, the input on cpu"):
         layer(x)
-    with pytest.raises(ValueError, match="on meta: needs"):
+    with pytest.raises(ValueError, match="h_0 is on meta"):
         DeltaGRU(3, 4)(x, torch.zeros(1, 1, 4, device="meta"))
 
 

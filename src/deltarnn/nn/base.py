@@ -270,11 +270,11 @@ class DeltaRNNBase(nn.RNNBase):
                 raise TypeError(f"{field}_0 is a {type(tensor).__name__}: must be a Tensor")
             width = self.hidden_size if field == "c" else self.proj_size or self.hidden_size
             expected = (len(self.layer_names), batch_size, width) if layout.batched else (len(self.layer_names), width)
-            if tuple(tensor.shape) != expected or tensor.dtype != x.dtype or tensor.device != x.device:
+            if tuple(tensor.shape) != expected or tensor.dtype != x.dtype:
                 raise ValueError(
-                    f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}: needs {expected}, "
-                    f"{x.dtype}, on {x.device}"
+                    f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}"
                 )
+            _check_device(f"{field}_0", tensor, x)
             tensor = tensor if layout.batched else tensor.unsqueeze(1)
             given[field] = self._rounded(layout.sort(tensor, 1)).unbind(0)
         return tuple(
@@ -305,20 +305,16 @@ class DeltaRNNBase(nn.RNNBase):
                 raise TypeError(f"the state of {name} is a {type(state).__name__}: must be {self.state_type.__name__}")
             for field, width in self._state_widths(name).items():
                 shape = tuple(getattr(state, field).shape)
-                device = getattr(state, field).device
-                if shape != (x.shape[1], width) or device != x.device:
-                    raise ValueError(
-                        f"{field} of the state of {name} has shape {shape}, on {device}: needs {(x.shape[1], width)}, "
-                        f"on {x.device}"
-                    )
+                if shape != (x.shape[1], width):
+                    raise ValueError(f"{field} of the state of {name} has shape {shape}: needs {(x.shape[1], width)}")
+                _check_device(f"{field} of the state of {name}", getattr(state, field), x)
             checked.append(self.state_type(*(layout.sort(part, 0).to(dtype) for part in state)))
         return tuple(checked)
 
     def _check_input(self, x: Tensor) -> None:
         weight = self.weight_ih_l0
         assert isinstance(weight, Tensor)
-        if x.device != weight.device:
-            raise ValueError(f"input is on {x.device}, the weights are on {weight.device}: move one of them")
+        _check_device("weight_ih_l0", weight, x)
         if x.dtype != self._dtype:
             raise ValueError(f"input is {x.dtype}, the weights are {self._dtype}: convert one of them")
         if x.shape[-1] != self.input_size:
@@ -353,6 +349,11 @@ class DeltaRNNBase(nn.RNNBase):
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
         state["recorders"] = []  # a copy does not report to the blocks that record the original
         return state
+
+
+def _check_device(name: str, tensor: Tensor, x: Tensor) -> None:
+    if tensor.device != x.device:
+        raise ValueError(f"{name} is on {tensor.device}, the input on {x.device}: move one of them")
 
 
 def _in_callers_order(activity: SequenceActivity, backwards: bool, layout: Layout) -> SequenceActivity:
