@@ -39,11 +39,11 @@ DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* cons
         low[q] = _mm512_set1_epi32(static_cast<std::int32_t>(lows));
         high[q] = _mm512_set1_epi32(static_cast<std::int32_t>(highs));
     }
-    const vi excess = splat(128 * total);
+    const __m512i excess = _mm512_set1_epi32(128 * total);
     for (int row = 0; row < rows; row += pack_block) {
         __m512i low_sums[4], high_sums[4];
         for (int i = 0; i < 4; ++i) {
-            low_sums[i] = (__m512i)(load(acc + row + 16 * i) - excess);
+            low_sums[i] = _mm512_sub_epi32((__m512i)load(acc + row + 16 * i), excess);
             high_sums[i] = _mm512_setzero_si512();
         }
 #pragma GCC unroll 4
@@ -63,7 +63,8 @@ DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* cons
             }
         }
         for (int i = 0; i < 4; ++i) {
-            store(acc + row + 16 * i, (vi)low_sums[i] + ((vi)high_sums[i] << 8));
+            const __m512i high_part = _mm512_maskz_slli_epi32(0xffff, high_sums[i], 8);  // GCC 12 warns of the plain one
+            store(acc + row + 16 * i, (vi)_mm512_add_epi32(low_sums[i], high_part));
         }
     }
 }
@@ -111,7 +112,7 @@ DELTARNN_INLINE Words widen(const std::int8_t* from) {
 DELTARNN_INLINE Words low_pairs(Words a, Words b) { return _mm256_unpacklo_epi16(a, b); }
 DELTARNN_INLINE Words high_pairs(Words a, Words b) { return _mm256_unpackhi_epi16(a, b); }
 DELTARNN_INLINE vi add_pairs(vi sum, Words weights, vi deltas) {
-    return sum + (vi)_mm256_madd_epi16(weights, (__m256i)deltas);
+    return (vi)_mm256_add_epi32((__m256i)sum, _mm256_madd_epi16(weights, (__m256i)deltas));  // may wrap on the way
 }
 
 template <int pairs>
