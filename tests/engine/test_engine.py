@@ -244,6 +244,8 @@ def test_an_unknown_instruction_set_is_refused() -> None:
 def test_a_missing_file_and_another_safetensors_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such model file"):
         Engine.load(tmp_path / "none.safetensors")
+    with pytest.raises(ModelFileError, match="a folder, not a model file"):
+        Engine.load(tmp_path)
     with pytest.raises(ModelFileError, match="not a model file"):
         Engine.load(Path(__file__))
 
