@@ -252,6 +252,13 @@ def test_ticks_cover_the_range(low, width):
     assert not any(math.isnan(v) for v in values)
 
 
+def test_the_labels_of_an_axis_are_its_ticks():
+    """Steps of 2.5 % need a digit more than whole percents, which would tell 97.5 % as 98 %."""
+    chart = charts.line_chart([Series([0.0, 1.0], [0.855, 0.973], "blue")], "x", "y")
+    assert "97.5%" in chart
+    assert "98%" not in chart
+
+
 def test_charts_put_points_where_their_axes_say():
     chart = charts.line_chart([Series([0.0, 1.0], [0.2, 0.6], "blue", dots=True)], "x", "y", mark=(1.0, 0.2, "here"))
     dots = [tuple(map(float, at)) for at in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3.4"', chart)]

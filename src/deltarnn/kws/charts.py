@@ -1,6 +1,7 @@
 """Charts as SVG text, in the colours of the page they stand in (CSS variables)."""
 
 import html
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,8 @@ def line_chart(
     ys = [value for s in series for value in s.y]
     x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(min(ys), max(ys))
     frame = Frame(width, height, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]), top=34)
-    y_text = "{:.1%}".format if y_ticks[1] - y_ticks[0] < 0.01 else "{:.0%}".format
+    whole = all(math.isclose(100 * tick, round(100 * tick), abs_tol=1e-6) for tick in y_ticks)
+    y_text = "{:.0%}".format if whole else "{:.1%}".format
     parts = [_axes(frame, x_ticks, y_ticks, x_text, y_text, x_label, y_label)]
     position = frame.left
     for s in series:

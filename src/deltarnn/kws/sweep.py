@@ -155,6 +155,7 @@ def measure(arguments: argparse.Namespace, thx: float, thh: float) -> dict[str, 
 def plot(path: Path, points: list[Point], front: list[Point], best: Point | None) -> None:
     """Accuracy against sparsity: every point, the Pareto front, the best point."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
@@ -168,8 +169,8 @@ def plot(path: Path, points: list[Point], front: list[Point], best: Point | None
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.5},
         )  # fmt: skip
     axes.set(xlabel="temporal sparsity (validation)", ylabel="accuracy (validation)")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(PercentFormatter(1.0))  # as many digits as tell the ticks apart
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     with replacing(path) as part:
