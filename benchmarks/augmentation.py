@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from deltarnn.kws.augment import Augmenter
-from deltarnn.kws.options import AugmentationConfig
-from deltarnn.kws.options_data import FeatureConfig
-from deltarnn.kws.pipeline import FeaturePipeline
+from deltarnn.kws.config.options import AugmentationConfig
+from deltarnn.kws.config.options_data import FeatureConfig
+from deltarnn.kws.features.augment import Augmenter
+from deltarnn.kws.features.pipeline import FeaturePipeline
 
 KINDS: dict[str, dict[str, Any]] = {
     "none": {},

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from deltarnn.kws.audio import fit, read_audio, write_wav
-from deltarnn.kws.frontend import IIRFilterBank, LogFilterBank
+from deltarnn.kws.data.audio import fit, read_audio, write_wav
+from deltarnn.kws.features.frontend import IIRFilterBank, LogFilterBank
 
 BATCH, REPETITIONS = 64, 15
 

@@ -22,8 +22,8 @@ import torch
 from lightning_fabric import Fabric
 
 from deltarnn.cli import main as command
-from deltarnn.kws import training
-from deltarnn.kws.model import KeywordModel
+from deltarnn.kws.network.model import KeywordModel
+from deltarnn.kws.training import trainer as training
 from deltarnn.nn import native
 from deltarnn.nn.base import DeltaRNNBase
 

@@ -23,9 +23,9 @@ from deltarnn.hardware.export_c import export_c
 from deltarnn.hardware.export_edgedrnn import export_edgedrnn
 from deltarnn.hardware.export_spartus import export_spartus
 from deltarnn.hardware.stimulus import choose_stimulus
-from deltarnn.kws.decision import DecisionRule
-from deltarnn.kws.features import load_features
-from deltarnn.kws.model import load_keyword_model
+from deltarnn.kws.features.store import load_features
+from deltarnn.kws.network.decision import DecisionRule
+from deltarnn.kws.network.model import load_keyword_model
 
 STAGES = {
     "dense": "float, dense",

@@ -1,7 +1,7 @@
 """The command `deltarnn`, and `python main.py`: each command's module is imported when it is called for.
 
 A command's module offers `add_arguments(parser)` and `run(arguments) -> int`. The four steps share one set of flags
-(`deltarnn.kws.config`): their modules offer a function of the step's name that takes the `Config`.
+(`deltarnn.kws.config.resolve`): their modules offer a function of the step's name that takes the `Config`.
 """
 
 import argparse
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from importlib import import_module
 
 COMMANDS = {
-    "prepare": ("deltarnn.kws.steps_data", "list the clips of a data set: groups, labels, silence, noise"),
-    "feature": ("deltarnn.kws.steps_data", "compute the features of every clip"),
-    "pretrain": ("deltarnn.kws.steps_train", "train the dense GRU or LSTM"),
-    "retrain": ("deltarnn.kws.steps_train", "train the delta network, from the pretrained one"),
-    "evaluate": ("deltarnn.kws.evaluation", "accuracy, confusion and sparsity of a trained model"),
-    "sweep": ("deltarnn.kws.sweep", "accuracy against sparsity over a grid of thresholds"),
-    "export": ("deltarnn.kws.deploy", "C source, memory images and test vectors of a trained model"),
-    "estimate": ("deltarnn.kws.deploy", "latency and throughput of a trained model on accelerators"),
+    "prepare": ("deltarnn.kws.commands.data", "list the clips of a data set: groups, labels, silence, noise"),
+    "feature": ("deltarnn.kws.commands.data", "compute the features of every clip"),
+    "pretrain": ("deltarnn.kws.commands.train", "train the dense GRU or LSTM"),
+    "retrain": ("deltarnn.kws.commands.train", "train the delta network, from the pretrained one"),
+    "evaluate": ("deltarnn.kws.commands.evaluate", "accuracy, confusion and sparsity of a trained model"),
+    "sweep": ("deltarnn.kws.commands.sweep", "accuracy against sparsity over a grid of thresholds"),
+    "export": ("deltarnn.kws.commands.deploy", "C source, memory images and test vectors of a trained model"),
+    "estimate": ("deltarnn.kws.commands.deploy", "latency and throughput of a trained model on accelerators"),
     "bench": ("deltarnn.bench", "measure this machine: engine, training"),
 }
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
@@ -67,7 +67,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
 
 
 def _run_steps(arguments: list[str]) -> int:
-    from deltarnn.kws.config import parse_arguments
+    from deltarnn.kws.config.resolve import parse_arguments
 
     if arguments[0] not in STEP_COMMANDS and not arguments[0].startswith("-"):
         raise ValueError(f"{arguments[0]!r} is no command; there are {', '.join(COMMANDS)}")

@@ -13,13 +13,13 @@ from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.hardware import EdgeDRNN, NetworkParameters, Spartus
 from deltarnn.hardware.design_space import DesignGrid, best_points, explore, pruned
 from deltarnn.hardware.export_c import find_compiler
-from deltarnn.kws.audio import write_wav
-from deltarnn.kws.decision import DecisionRule
-from deltarnn.kws.features import FeatureSet, save_features
-from deltarnn.kws.finishing import hold_hidden_bias
-from deltarnn.kws.model import Architecture, KeywordModel
-from deltarnn.kws.options_data import FeatureConfig
-from deltarnn.kws.pipeline import FeaturePipeline
+from deltarnn.kws.config.options_data import FeatureConfig
+from deltarnn.kws.data.audio import write_wav
+from deltarnn.kws.features.pipeline import FeaturePipeline
+from deltarnn.kws.features.store import FeatureSet, save_features
+from deltarnn.kws.network.decision import DecisionRule
+from deltarnn.kws.network.model import Architecture, KeywordModel
+from deltarnn.kws.training.finishing import hold_hidden_bias
 
 CLASSES = ["_silence_", "_unknown_", "yes"]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltarnn.kws.audio import write_wav
+from deltarnn.kws.data.audio import write_wav
 
 WORDS = ("yes", "no", "bed", "cat")
 

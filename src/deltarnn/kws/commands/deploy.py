@@ -1,0 +1,305 @@
+"""`deltarnn estimate` and `deltarnn export`: a keyword model on accelerators, and as files for them or for C."""
+
+import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from deltarnn.engine.model_file import load_model, read_quantization
+from deltarnn.fixed.choice import choose_formats
+from deltarnn.fixed.network import IntegerNetwork
+from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
+from deltarnn.hardware import DeltaRNNFPGA, EdgeDRNN, Spartus
+from deltarnn.hardware.accelerator import Accelerator
+from deltarnn.hardware.design_space import (
+    DesignGrid,
+    DesignPoint,
+    best_points,
+    explore,
+    plot_points,
+    points_table,
+    write_points,
+)
+from deltarnn.hardware.export_c import export_c
+from deltarnn.hardware.export_edgedrnn import export_edgedrnn
+from deltarnn.hardware.export_hex import export_hex
+from deltarnn.hardware.export_spartus import export_spartus
+from deltarnn.hardware.stimulus import choose_stimulus
+from deltarnn.kws.data.audio import read_audio
+from deltarnn.kws.features.pipeline import FeaturePipeline
+from deltarnn.kws.features.store import load_features
+from deltarnn.kws.network.decision import DecisionRule
+
+Frames = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Normalised frames (T, I) of every clip, and labels (N,) if they are known."""
+
+    frames: list[Frames]
+    labels: NDArray[np.int64] | None = None
+
+    def spread(self, count: int) -> "Clips":
+        """At most `count` clips, evenly spread: files are sorted by class."""
+        chosen = np.unique(np.linspace(0, len(self.frames) - 1, min(count, len(self.frames))).round().astype(int))
+        return Clips([self.frames[i] for i in chosen], None if self.labels is None else self.labels[chosen])
+
+    @property
+    def batch(self) -> Frames:
+        """(T, N, I), or one long sequence (T, 1, I) where lengths differ."""
+        if len({len(clip) for clip in self.frames}) == 1:
+            return np.stack(self.frames, axis=1)
+        return np.concatenate(self.frames)[:, None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of the command that `parser.get_default("command")` names."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="model file of a delta network; as first argument also without --model",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--features", type=Path, help="feature file of --step feature, such as feat/…/test.safetensors")
+    source.add_argument("--audio", type=Path, nargs="+", help="audio files, each one sequence")
+    parser.add_argument("--clips", type=int, default=200, help="clips of --features to measure on (default: 200)")
+    parser.add_argument("--thx", type=float, help="input threshold of all layers, instead of the model's")
+    parser.add_argument("--thh", type=float, help="hidden-state threshold of all layers, instead of the model's")
+    parser.add_argument("--num_array", type=int, help="MAC arrays (Spartus: 8)")
+    parser.add_argument("--num_array_pe", type=int, help="processing elements per array (Spartus: 64)")
+    parser.add_argument(
+        "--num_array_pe_ext", type=int, help="processing elements fed from external memory (EdgeDRNN: 8)"
+    )
+    parser.add_argument("--act_latency", type=int, help="clocks of the activation pipeline (Spartus: 8)")
+    parser.add_argument("--act_interval", type=int, help="clocks between two activations (Spartus: 4)")
+    parser.add_argument("--op_freq", type=float, help="clock frequency, Hz (default: the accelerator's)")
+    if parser.get_default("command") == "export":
+        _add_export_arguments(parser)
+    else:
+        _add_estimate_arguments(parser)
+
+
+def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("edgedrnn", "spartus", "hex", "c"), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--stim_head", type=int, default=1000, help="first frame of the stimulus (default: 1000)")
+    parser.add_argument("--stim_len", type=int, default=1000, help="frames of the stimulus (default: 1000)")
+    parser.add_argument("--w_sp_ext", type=float, help="weight sparsity that Spartus's memories are laid out for")
+    parser.add_argument("--name", default="delta_network", help="c: name of the library (default: delta_network)")
+    parser.add_argument(
+        "--choose_formats", type=float, metavar="BUDGET",
+        help="hex, c: choose the narrowest formats that lose at most this much accuracy on the clips, such as 0.01",
+    )  # fmt: skip
+
+
+def _add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", choices=("edgedrnn", "deltarnn", "spartus"), required=True)
+    parser.add_argument("--out", type=Path, help="folder for the report (JSON) and the plot; without it only the table")
+    parser.add_argument("--power", type=float, help="stated power, W (default: the accelerator's)")
+    parser.add_argument("--scan_width", type=int, help="elements that DeltaRNN's encoder looks at per clock (7)")
+    parser.add_argument("--design-space", action="store_true", help="sweep designs; needs --features, for accuracy")
+    for flag, what in (
+        ("sweep_pe", "processing elements to try (default: 1/2, 1 and 2 times the accelerator's)"),
+        ("sweep_clock", "clocks to try, Hz (default: 1/2 and 1 times the accelerator's)"),
+        ("sweep_threshold", "thresholds thx = thh to try (default: 0,0.05,0.1,0.2,0.4)"),
+        ("sweep_gamma", "Spartus: sparsities to prune to, without retraining (default: 0,0.25,0.5,0.75)"),
+    ):
+        parser.add_argument(f"--{flag}", type=_numbers, metavar="A,B,…", help=what)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run `deltarnn estimate` or `deltarnn export`; 0 when done. Errors name the flag or value and what is allowed."""
+    tensors, header = load_model(arguments.model)
+    model = NetworkParameters.from_model_file(tensors, header, read_quantization(header))
+    model = _with_thresholds(model, arguments.thx, arguments.thh)
+    return (_export if arguments.command == "export" else _estimate)(arguments, model, header)
+
+
+def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dict[str, Any]) -> int:
+    _refuse_idle(arguments, arguments.format, {"w_sp_ext": ("spartus",), "choose_formats": ("hex", "c")})
+    clips = _clips(arguments, header)
+    stimulus = choose_stimulus(np.concatenate(clips.frames), arguments.stim_head, arguments.stim_len)
+    quantization = model.quantization
+    if arguments.choose_formats is not None:
+        some = clips.spread(arguments.clips)
+        choice = choose_formats(model, some.batch, _accuracy(header, some.labels), arguments.choose_formats)
+        print(choice)
+        model, quantization = replace(model, quantization=None), choice.quantization
+    if arguments.format == "edgedrnn":
+        result = export_edgedrnn(model, stimulus, arguments.out, _edgedrnn(arguments))
+    elif arguments.format == "spartus":
+        result = export_spartus(model, stimulus, arguments.out, _spartus(arguments), arguments.w_sp_ext)
+    elif arguments.format == "hex":
+        result = export_hex(model, stimulus, arguments.out, quantization)
+    else:
+        result = export_c(model, stimulus, arguments.out, quantization, arguments.name)
+    print(result)
+    return 0
+
+
+def _estimate(arguments: argparse.Namespace, model: NetworkParameters, header: dict[str, Any]) -> int:
+    _refuse_idle(arguments, arguments.target, {"scan_width": ("deltarnn",), "sweep_gamma": ("spartus",)})
+    sweeps = [
+        name for name in ("sweep_pe", "sweep_clock", "sweep_threshold", "sweep_gamma") if getattr(arguments, name)
+    ]
+    if sweeps and not arguments.design_space:
+        raise ValueError(f"--{sweeps[0]} does nothing without --design-space")
+    accelerator = {"edgedrnn": _edgedrnn, "deltarnn": _deltarnn, "spartus": _spartus}[arguments.target](arguments)
+    clips = _clips(arguments, header)
+    if arguments.design_space:
+        return _design_space(arguments, model, header, accelerator, clips)
+    report = accelerator.estimate(model, clips.spread(arguments.clips).frames, header["features"]["frame_stride"])
+    print(report)
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        report.write_json(arguments.out / f"{arguments.target}.json")
+        report.plot(arguments.out / f"{arguments.target}.png")
+        print(f"wrote {arguments.out / arguments.target}.json and .png")
+    return 0
+
+
+def _design_space(
+    arguments: argparse.Namespace,
+    model: NetworkParameters,
+    header: dict[str, Any],
+    accelerator: Accelerator,
+    clips: Clips,
+) -> int:
+    score = _accuracy(header, clips.labels)
+    if score is None:
+        raise ValueError("--design-space needs --features: accuracy takes clips with labels")
+    if arguments.out is None:
+        raise ValueError("--design-space needs --out, a folder for points and plot")
+    field = "num_mac" if isinstance(accelerator, DeltaRNNFPGA) else "num_pe"
+    usual = getattr(accelerator, field)
+    sizes = arguments.sweep_pe or (usual // 2, usual, 2 * usual)
+    gammas = arguments.sweep_gamma or ((0.0, 0.25, 0.5, 0.75) if arguments.target == "spartus" else (0.0,))
+    designs = []
+    for size in sizes:
+        design = replace(accelerator, **{field: int(size)})
+        try:
+            design.check(model)
+        except UnsupportedModelError as error:
+            print(f"left out: {field}={int(size)}: {error}")
+        else:
+            designs.append(design)
+    if not designs:
+        raise UnsupportedModelError(f"none of the sizes {[int(size) for size in sizes]} can hold the model")
+    grid = DesignGrid(
+        designs,
+        arguments.sweep_clock or (accelerator.clock_hz / 2, accelerator.clock_hz),
+        [(theta, theta) for theta in arguments.sweep_threshold or (0.0, 0.05, 0.1, 0.2, 0.4)],
+        gammas,
+    )
+    batch = clips.batch
+
+    def accuracy(changed: NetworkParameters) -> float:
+        network = IntegerNetwork.convert(changed, accelerator.number_formats(changed))
+        return score(network.to_float(network.run(batch).output))
+
+    def bar(points: Iterable[DesignPoint], count: int) -> Iterable[DesignPoint]:
+        return tqdm(points, total=count, unit="design")
+
+    points = explore(model, clips.spread(arguments.clips).frames, grid, accuracy, bar)
+    print(f"accuracy on {len(clips.frames)} clips, without retraining; designs that no other beats in both:")
+    print(points_table(best_points(points)))
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    write_points(points, arguments.out / f"{arguments.target}_design_space.json")
+    plot_points(points, arguments.out / f"{arguments.target}_design_space.png", accelerator.name)
+    print(f"wrote {len(points)} points to {arguments.out / arguments.target}_design_space.json, and a plot beside it")
+    return 0
+
+
+def _with_thresholds(model: NetworkParameters, thx: float | None, thh: float | None) -> NetworkParameters:
+    """The model with the thresholds asked for; a dense one, all thresholds 0, only if --thx and --thh say so."""
+    layers = tuple(
+        replace(layer, thx=layer.thx if thx is None else thx, thh=layer.thh if thh is None else thh)
+        for layer in model.layers
+    )
+    if thx is None and thh is None and not any(layer.thx or layer.thh for layer in layers):
+        raise UnsupportedModelError(
+            "the model has no thresholds (all are 0): retrain it as a delta network, or give --thx and --thh (or 0)"
+        )
+    return replace(model, layers=layers)
+
+
+def _clips(arguments: argparse.Namespace, header: dict[str, Any]) -> Clips:
+    """The clips that --features or --audio name, as the model takes them."""
+    if not isinstance(header.get("features"), dict) or "labels" not in header:
+        raise ValueError(f"{arguments.model} is no keyword model: its header has no feature configuration and labels")
+    if arguments.clips < 1:
+        raise ValueError(f"--clips {arguments.clips}: needs at least 1")
+    pipeline = FeaturePipeline.from_dict(header["features"])
+    if arguments.features is not None:
+        stored = load_features(arguments.features)
+        if stored.pipeline.to_dict() != pipeline.to_dict():
+            raise ValueError(f"{arguments.features}: made with another feature configuration than {arguments.model}'s")
+        return Clips(list(stored.normalised.astype(np.float64)), stored.labels)
+    audio = (read_audio(path, pipeline.config.sample_rate) for path in arguments.audio)
+    return Clips([pipeline.normalise(pipeline(samples[None]))[0].astype(np.float64) for samples in audio])
+
+
+def _accuracy(header: dict[str, Any], labels: NDArray[np.int64] | None) -> Callable[[Frames], float] | None:
+    """Of scores (T, N, C): the fraction of clips that the model's decision rule gets right; None without labels."""
+    if labels is None:
+        return None
+    rule = DecisionRule(**header["decision"])
+    return lambda scores: float(np.mean(rule(torch.from_numpy(scores)).numpy() == labels))
+
+
+def _edgedrnn(arguments: argparse.Namespace) -> EdgeDRNN:
+    return EdgeDRNN(**_given(arguments, num_pe="num_array_pe_ext", clock_hz="op_freq", power_w="power"))
+
+
+def _deltarnn(arguments: argparse.Namespace) -> DeltaRNNFPGA:
+    return DeltaRNNFPGA(**_given(arguments, clock_hz="op_freq", power_w="power", scan_width="scan_width"))
+
+
+def _spartus(arguments: argparse.Namespace) -> Spartus:
+    return Spartus(
+        **_given(
+            arguments, num_arrays="num_array", num_pe="num_array_pe", clock_hz="op_freq", power_w="power",
+            act_latency="act_latency", act_interval="act_interval",
+        )
+    )  # fmt: skip
+
+
+def _given(arguments: argparse.Namespace, **flags: str) -> dict[str, Any]:
+    """Parameters of an accelerator from the flags that were given; one that is not positive is refused."""
+    given = {}
+    for parameter, flag in flags.items():
+        value = getattr(arguments, flag, None)
+        if value is not None:
+            if value <= 0 and flag != "act_latency":
+                raise ValueError(f"--{flag} {value}: must be above 0")
+            given[parameter] = value
+    return given
+
+
+def _refuse_idle(arguments: argparse.Namespace, target: str, acts_in: dict[str, tuple[str, ...]]) -> None:
+    """ValueError for a flag that was given and does nothing for this target."""
+    shared: dict[str, tuple[str, ...]] = {
+        "num_array": ("spartus",),
+        "num_array_pe": ("spartus",),
+        "num_array_pe_ext": ("edgedrnn",),
+    }
+    shared |= {
+        "act_latency": ("spartus",),
+        "act_interval": ("spartus",),
+        "op_freq": ("edgedrnn", "deltarnn", "spartus"),
+    }
+    for flag, targets in (shared | acts_in).items():
+        if getattr(arguments, flag, None) is not None and target not in targets:
+            raise ValueError(f"--{flag} does nothing for {target}: it acts for {' and '.join(targets)}")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(item) for item in text.split(","))

@@ -1,0 +1,148 @@
+"""`deltarnn evaluate`: a model file on real clips, in float and in fixed point, states reset and carried on."""
+
+import argparse
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.kws.evaluation.metrics import write_metrics
+from deltarnn.kws.evaluation.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried, fits
+from deltarnn.kws.features.store import load_features
+from deltarnn.kws.files import read_json
+from deltarnn.kws.network.decision import DecisionRule
+from deltarnn.kws.network.losses import LossOptions
+from deltarnn.kws.network.model import KeywordModel, load_keyword_model
+from deltarnn.kws.report.page import ReportData, write_report
+from deltarnn.kws.training.outcome import model_metrics
+from deltarnn.kws.training.runs import METRICS
+from deltarnn.nn.conversion import quantize
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `deltarnn evaluate`."""
+    parser.add_argument("--model", type=Path, required=True, help="model file; as first argument also without --model")
+    parser.add_argument("--features", type=Path, help="folder of feature files (default: the one it was trained on)")
+    parser.add_argument("--groups", default="validation,test", help="groups of clips (default: %(default)s)")
+    parser.add_argument("--activation", help="fixed point: bits of activations (default: 8.8)")
+    parser.add_argument("--weight", help="of weights (default: 8 bits, as many before the point as needed)")
+    parser.add_argument("--gate", help="of the outputs of σ and tanh (default: 2.6)")
+    parser.add_argument("--batch_size_eval", type=int, default=256, help="clips per step (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate, print, and write report.html and metrics.json beside the model."""
+    if arguments.batch_size_eval < 1:
+        raise ValueError(f"--batch_size_eval {arguments.batch_size_eval}: must be at least 1")
+    wanted = [name for name in arguments.groups.split(",") if name]
+    if not wanted:
+        raise ValueError("--groups: names none; there are train, validation, test")
+    model, header = load_keyword_model(arguments.model)
+    groups = load_groups(header, arguments.features, wanted)
+    rule = DecisionRule(**header["decision"])
+    loss = LossOptions(target=rule.target)
+    variants: dict[str, dict[str, dict[str, Evaluation]]] = {}
+    for precision, candidate in precisions(
+        model, *(getattr(arguments, n) for n in ("activation", "weight", "gate"))
+    ).items():
+        reset = {
+            name: evaluate(candidate, clips, rule, loss, arguments.batch_size_eval) for name, clips in groups.items()
+        }
+        carried = {name: evaluate_carried(candidate, clips, rule, loss) for name, clips in groups.items()}
+        variants[precision] = {"reset": reset, "carried": carried}
+    stored = variants["float" if "float" in variants else "fixed"]["reset"]
+    last = list(groups)[-1]
+    print(f"{arguments.model}: {model.rnn}, {model.parameter_count} parameters")
+    print(f"{last}, state reset per clip:\n{stored[last].confusion}")
+    print(table(variants))
+    path = arguments.model.with_name(METRICS)
+    stride = header["features"]["frame_stride"]
+    record = read_json(path) or {}
+    metrics = {
+        **(record if record.get("model") == arguments.model.name else {"model": arguments.model.name}),
+        **model_metrics(model, stored, stride),
+        "evaluation": {
+            precision: {
+                state: {name: result.fields() for name, result in results.items()} for state, results in states.items()
+            }
+            for precision, states in variants.items()
+        },
+    }
+    data = ReportData.gather(arguments.model, model, metrics, groups[last], rule, stride)
+    print(f"report: {write_report(path.with_name('report.html'), data)}")
+    print(write_metrics(path, metrics))
+    return 0
+
+
+def load_groups(header: dict[str, Any], folder: Path | None, groups: list[str]) -> dict[str, Clips]:
+    """Clips of the groups from feature files made as the model's were. ValueError names what does not fit."""
+    folder = folder or Path(header["training"]["feature_folder"])
+    loaded = {}
+    for group in groups:
+        path = folder / f"{group}.safetensors"
+        features = load_features(path)
+        if not fits(header, features):
+            raise ValueError(
+                f"{path}: made with other feature options, statistics or classes than the model was trained on"
+            )
+        loaded[group] = clips_of(features)
+    return loaded
+
+
+def precisions(
+    model: KeywordModel, activation: str | None = None, weight: str | None = None, gate: str | None = None
+) -> dict[str, KeywordModel]:
+    """The model in the arithmetics it is evaluated in: "float", unless it is a fixed-point model itself, and "fixed".
+
+    activation, weight, gate: formats such as "8.8"; None for 8.8, 8 bits that hold the largest weight, and 2.6.
+    ValueError if one is given for a fixed-point model.
+    """
+    assert model.delta is not None
+    if model.delta.quantization is not None:
+        given = [
+            n for n, value in (("activation", activation), ("weight", weight), ("gate", gate)) if value is not None
+        ]
+        if given:
+            raise ValueError(f"--{given[0]} does nothing: the model is in fixed point, {model.delta.quantization}")
+        return {"fixed": model}
+    formats = Quantization(
+        activation=_format("activation", activation or "8.8"),
+        weight=_fitting(model) if weight is None else _format("weight", weight),
+        gate=_format("gate", gate or "2.6"),
+    )
+    fixed = copy.deepcopy(model)
+    print(f"fixed point: activations {formats.activation}, weights {formats.weight}, gates {formats.gate}")
+    for name, (thx, thh) in quantize(fixed, formats).items():
+        print(f"fixed point: thresholds of {name} rounded to x {thx}, h {thh}")
+    return {"float": model, "fixed": fixed}
+
+
+def _fitting(model: KeywordModel) -> QFormat:
+    """The 8-bit format with the fewest integer bits that hold every weight and bias of the recurrent layers."""
+    largest = max(float(p.detach().abs().max()) for p in model.rnn.parameters())
+    bits = next(bits for bits in range(1, 9) if largest < 2 ** (bits - 1) or bits == 8)
+    return QFormat(bits, 8 - bits)
+
+
+def _format(name: str, text: str) -> QFormat:
+    match = re.fullmatch(r"(\d+)\.(\d+)", text)
+    if match is None:
+        raise ValueError(f"--{name} {text}: must be integer and fraction bits, such as 8.8")
+    return QFormat(int(match[1]), int(match[2]))
+
+
+def table(variants: dict[str, dict[str, dict[str, Evaluation]]]) -> str:
+    """One line per arithmetic, state and group."""
+    lines = [
+        f"{'arithmetic':<11}{'state':<9}{'group':<12}{'accuracy':>9}{'sparsity':>10}{'Δx':>8}{'Δh':>8}{'effective':>11}"
+    ]
+    for precision, states in variants.items():
+        for state, results in states.items():
+            for group, result in results.items():
+                line = f"{precision:<11}{state:<9}{group:<12}{result.accuracy:>9.2%}"
+                s = result.sparsity
+                if s is not None:
+                    line += f"{s.sparsity:>10.1%}{s.sparsity_x:>8.1%}{s.sparsity_h:>8.1%}{s.effective_sparsity:>11.1%}"
+                lines.append(line)
+    return "\n".join(lines)

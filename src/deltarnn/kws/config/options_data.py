@@ -1,0 +1,174 @@
+"""The options of runs, data and features: one dataclass per concern, one flag per field, named as the field."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from deltarnn.kws.config.option import STEPS, TRAIN, Step, option
+
+
+def _feature(default: Any, help: str, **details: Any) -> Any:
+    return option(default, help, steps=("feature", *TRAIN), **details)
+
+
+def default_data_dir() -> str:
+    """/DATA if it exists, else /data."""
+    return "/DATA" if Path("/DATA").is_dir() else "/data"
+
+
+def _real_data(config: Any) -> bool:
+    return bool(config.data.dataset != "synth")
+
+
+def _iir(config: Any) -> bool:
+    return bool(config.features.feat_type == "iir")
+
+
+def _logfbank(config: Any) -> bool:
+    return not _iir(config)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Which step runs, on which device, and what it leaves behind."""
+
+    step: Step = option("pretrain", "step to run", choices=STEPS)  # noqa: RUF009
+    run_through: bool = option(False, "run this step and all later ones")
+    work_dir: str = option(".", "folder that receives data/, feat/, log/ and save/")
+    workers: int = option(
+        os.cpu_count() or 1, "processes for audio and features", minimum=1, steps=("prepare", "feature")
+    )
+    model_path: str = option("", "model file to write instead of the one under save/", steps=TRAIN)
+    path_net_pretrain: str = option(
+        "", "model to retrain from (default: the newest pretrain run that matches)", steps=("retrain",)
+    )
+    eval_val: bool = option(True, "evaluate on the validation set after every epoch", steps=TRAIN)
+    score_val: bool = option(True, "apply the decision rule to the validation set", steps=TRAIN)
+    eval_test: bool = option(True, "evaluate on the test set, once, with the best model", steps=TRAIN)
+    score_test: bool = option(True, "apply the decision rule to the test set", steps=TRAIN)
+    debug: bool = option(False, "record intermediate signals of a few clips beside the model", steps=TRAIN)
+    use_cuda: bool = option(True, "train on the GPU; the CPU with a message where there is none", steps=TRAIN)
+    gpu_device: int = option(
+        0, "index of the GPU", minimum=0, steps=TRAIN, needs=("--use_cuda 1", lambda c: c.run.use_cuda)
+    )
+    threads: int = option(
+        0, "threads that share each batch on the CPU; 0: as many as torch takes, at most 4", minimum=0, steps=TRAIN
+    )
+    save_every_epoch: bool = option(False, "keep the model of every epoch", steps=TRAIN)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where speech comes from and how it is grouped."""
+
+    dataset: str = option("gscdv2", "data set: gscdv2, or synth for speech synthesised on this machine")
+    data_dir: str = option(
+        default_data_dir(), "folder with speech_commands_v0.02 and speech_commands_test_set_v0.02", steps=("prepare",)
+    )
+    keywords: tuple[str, ...] = option(
+        ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes"),
+        "target words, separated by commas; every other word is _unknown_",
+    )
+    download: bool = option(
+        False,
+        "fetch the two official archives into data_dir (2.5 GB)",
+        steps=("prepare",),
+        needs=("--dataset gscdv2", _real_data),
+    )
+    download_url: str = option(
+        "http://download.tensorflow.org/data",
+        "folder that serves the archives",
+        steps=("prepare",),
+        needs=("--download 1", lambda c: c.data.download),
+    )
+    unknown_ratio: float = option(
+        1.0, "unknown training clips, relative to one keyword's", minimum=0, maximum=100, steps=("prepare",)
+    )
+    augment_noise: bool = option(
+        False, "add copies of the training clips with background noise at 10 and 5 dB SNR", steps=("prepare",)
+    )
+    target_snr: float = option(
+        5.0,
+        "SNR in dB of the noisier copies; the others have 5 dB more",
+        steps=("prepare",),
+        needs=("--augment_noise 1", lambda c: c.data.augment_noise),
+    )
+    synth_unknown: int = option(
+        0, "synthetic clips of further unknown words to add to the training set", minimum=0, steps=("prepare",)
+    )
+    synth_keywords: int = option(
+        0,
+        "synthetic clips of the keywords to add, so that a synthetic voice is no sign of an unknown word",
+        minimum=0,
+        steps=("prepare",),
+    )
+    synth_scale: float = option(
+        1.0,
+        "size of the synthetic data set, relative to the usual one",
+        minimum=0.01,
+        maximum=100,
+        steps=("prepare",),
+        needs=("--dataset synth", lambda c: not _real_data(c)),
+    )
+
+
+@dataclass(frozen=True)
+class FeatureConfig:
+    """The front end (docs/front_ends.md): the keys of --cfg_feat's JSON file; flags of the same names override them."""
+
+    cfg_feat: str = _feature("feat_fft", "feature configuration: NAME of config/DATASET/NAME.json, or a file's path")
+    zero_padding: Literal["head", "tail"] = _feature(
+        "head", "where clips under 1 s get zeros", choices=("head", "tail")
+    )
+    logf: Literal["none", "lut"] = _feature("none", "lut: take log10(1 + feature)", choices=("none", "lut"))
+    feat_type: Literal["logfbank", "iir"] = _feature("logfbank", "front end", choices=("logfbank", "iir"))
+    label_head: int = _feature(2, "frames at the start labelled silence", minimum=0)
+    label_tail: int = _feature(-2, "frames at the end labelled silence, as a negative number", maximum=0)
+    sim_mic: bool = _feature(True, "iir: microphone model before the filters", needs=("--feat_type iir", _iir))
+    mic_res: int = _feature(
+        12,
+        "resolution of the microphone's converter, bits",
+        minimum=1,
+        maximum=32,
+        needs=("--feat_type iir --sim_mic 1", lambda c: _iir(c) and c.features.sim_mic),
+    )
+    n_filt: int = _feature(16, "number of filters", minimum=1, maximum=512)
+    qf: bool = _feature(False, "quantise features: floor(x/max·2^(fqi−1)), then to Qfqi.fqf")
+    fqi: int = _feature(12, "integer bits of quantised features, sign included", minimum=1, maximum=32)
+    fqf: int = _feature(0, "fraction bits of quantised features", minimum=0, maximum=31)
+    nfft: int = _feature(1024, "FFT length", minimum=2, needs=("--feat_type logfbank", _logfbank))
+    mfcc: bool = _feature(False, "cepstral coefficients 1-39", needs=("--feat_type logfbank", _logfbank))
+    gradient: bool = _feature(
+        False, "append first and second differences along time", needs=("--feat_type logfbank", _logfbank)
+    )
+    log_feat: bool = _feature(True, "logarithmic features; 0: the filters' levels themselves")
+    approx_log: bool = _feature(
+        False,
+        "round the logarithm's input to Qfqi.fqf, its output to Q3.8",
+        needs=("--logf lut", lambda c: c.features.logf == "lut"),
+    )
+    floor: float = _feature(
+        80.0,
+        "lowest log level, dB: 80 is about the last bit of 16-bit audio, zeros would be -313",
+        needs=(
+            "--feat_type logfbank --log_feat 1 --gain_ctrl 0",
+            lambda c: _logfbank(c) and c.features.log_feat and not c.features.gain_ctrl,
+        ),
+    )
+    norm_feat: bool = _feature(True, "normalise by one mean and one deviation over the training set")
+    frame_size: float = _feature(0.016384, "frame length, seconds", minimum=1e-4, maximum=1.0)
+    frame_stride: float = _feature(0.016384, "distance of two frames, seconds", minimum=1e-4, maximum=1.0)
+    sample_rate: int = _feature(16000, "samples per second; other files are resampled", minimum=1000)
+    freq_low: float = _feature(100.0, "lower edge of the filters, Hz", minimum=0)
+    freq_high: float = _feature(8000.0, "upper edge of the filters, Hz", minimum=0)
+    gain_ctrl: bool = _feature(False, "one gain per block of 8 frames", needs=("--feat_type logfbank", _logfbank))
+    oversample_factor: int = _feature(
+        1, "iir: resample to this multiple before the filters", minimum=1, needs=("--feat_type iir", _iir)
+    )
+    ch_orders: int = _feature(2, "iir: order of the band-passes", minimum=1, needs=("--feat_type iir", _iir))
+    q_factors: float = _feature(3.0, "iir: quality factor of the band-passes", needs=("--feat_type iir", _iir))
+    f_spacing: Literal["mel", "log"] = _feature("mel", "spacing of the filters", choices=("mel", "log"))
+    f_centers: tuple[float, ...] = _feature(
+        (), "the n_filt + 2 corner frequencies (Hz) themselves, instead of f_spacing, freq_low, freq_high"
+    )

@@ -1,0 +1,319 @@
+"""The configuration of a run: command line, files and presets, checked and resolved into plain dataclasses.
+
+    config = parse_arguments(["--step", "retrain", "--thx", "0.1"])
+    config.delta.thx, config.training.lr, config.features.n_filt
+    config = config.replace(thx=(0.2,), rnn_size=128)
+
+Values come, each overriding the last, from the defaults (`options_data`, `options`), --preset,
+the feature configuration that --cfg_feat names, --config FILE (YAML or JSON of flag names), and the command line.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+
+from deltarnn.kws.config.option import STEPS, Option, Step
+from deltarnn.kws.config.options import (
+    AugmentationConfig,
+    DeltaConfig,
+    ExportConfig,
+    ModelConfig,
+    PruningConfig,
+    QuantizationConfig,
+    ScoringConfig,
+    TrainingConfig,
+)
+from deltarnn.kws.config.options_data import DataConfig, FeatureConfig, RunConfig
+from deltarnn.kws.config.presets import PRESETS
+from deltarnn.kws.files import write_json
+
+EXAMPLES = """
+Four steps lead from audio to a delta network, each a command:
+  python main.py --dataset gscdv2 --step prepare  --data_dir ~/speech --download
+  python main.py --dataset gscdv2 --step feature
+  python main.py --dataset gscdv2 --step pretrain --epochs_pretrain 20 --batch_size 32
+  python main.py --dataset gscdv2 --step retrain  --epochs_retrain 10 --thx 0.1 --thh 0.1 --batch_size 64
+--run_through 1 goes on from the step given; --dataset synth needs no download at all.
+`deltarnn STEP …` is the same as `python main.py --step STEP …`. A flag that does nothing in the step run is reported.
+"""
+
+IGNORED_FEATURE_KEYS = ("channel_scale", "channel_offset", "double_dynamic_range", "remove_offset")
+"""Keys of older feature configurations, accepted with a warning that they do nothing."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every option of a run, by concern; `given` names those that the user set, `notes` what there is to tell him."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    delta: DeltaConfig = field(default_factory=DeltaConfig)
+    quantization: QuantizationConfig = field(default_factory=QuantizationConfig)
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    export: ExportConfig = field(default_factory=ExportConfig)
+    preset: str = "none"
+    given: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The steps that this run takes."""
+        first = STEPS.index(self.run.step)
+        return STEPS[first:] if self.run.run_through else STEPS[first : first + 1]
+
+    @property
+    def feature_name(self) -> str:
+        """Name of the folder under feat/DATASET/: --cfg_feat's, and a digest where other options change it."""
+        values, _ = read_feature_file(self.data.dataset, self.features.cfg_feat)
+        named = FeatureConfig(cfg_feat=self.features.cfg_feat, **{k: _convert(k, v) for k, v in values.items()})
+        changes = {k: v for k, v in vars(self.features).items() if v != getattr(named, k)}
+        name = Path(self.features.cfg_feat).stem
+        return f"{name}-{digest(changes)}" if changes else name
+
+    def folder(self, kind: Literal["data", "feat", "log", "save"]) -> Path:
+        """WORK_DIR/kind/DATASET."""
+        return Path(self.run.work_dir) / kind / self.data.dataset
+
+    def flat(self) -> dict[str, Any]:
+        """All options by flag name, as JSON takes them."""
+        values = {}
+        for group in GROUPS:
+            for name, value in dataclasses.asdict(getattr(self, group)).items():
+                values[name] = list(value) if isinstance(value, tuple) else value
+        return values
+
+    def replace(self, **changes: Any) -> "Config":
+        """A copy with options changed by flag name, checked like the command line's."""
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in changes.items():
+            groups.setdefault(_group_of(name), {})[name] = _convert(name, value)
+        parts = {group: dataclasses.replace(getattr(self, group), **values) for group, values in groups.items()}
+        changed = dataclasses.replace(self, **parts, given=self.given | set(changes))
+        changed.check()
+        return changed
+
+    def check(self) -> None:
+        """ValueError where options contradict each other."""
+        if not re.fullmatch(r"\w[\w.-]*", self.data.dataset):
+            raise ValueError(f"--dataset {self.data.dataset}: must be a plain name; it names folders under --work_dir")
+        if len(set(self.data.keywords)) != len(self.data.keywords) or not self.data.keywords:
+            raise ValueError(f"--keywords {','.join(self.data.keywords)}: needs one or more words, each once")
+        for low, high in (("aug_snr_low", "aug_snr_high"), ("lr_end", "lr"), ("freq_low", "freq_high")):
+            if self._get(low) > self._get(high):
+                raise ValueError(f"--{low} {self._get(low)}: must not exceed --{high} {self._get(high)}")
+        if self.features.logf == "lut" and self.features.feat_type == "logfbank" and self.features.log_feat:
+            raise ValueError("--logf lut: logfbank features are logarithmic already; use it with --log_feat 0 or iir")
+        if self.model.use_hardsigmoid != self.model.use_hardtanh:
+            raise ValueError("--use_hardsigmoid and --use_hardtanh act together: give both, or neither")
+        if self.run.model_path and Path(self.run.model_path).is_dir():
+            raise ValueError(f"--model_path {self.run.model_path}: a folder; name a file in it")
+        if self.training.teacher and self.training.loss == "ctc":
+            raise ValueError("--teacher has no part in --loss ctc: leave one of them out")
+        self.delta.per_layer(self.model.rnn_layers)
+
+    def idle_flags(self) -> list[str]:
+        """One sentence for every option that the user gave and that does nothing in this run."""
+        sentences = []
+        for name in sorted(self.given):
+            rule = _options()[name][2]
+            if not set(rule.steps) & set(self.steps):
+                where = f"it acts in {' and '.join(rule.steps)}" if rule.steps else "it acts in `deltarnn export`"
+                sentences.append(f"--{name} does nothing in --step {self.run.step}: {where}")
+            elif rule.needs is not None and not rule.needs[1](self):
+                sentences.append(f"--{name} does nothing without {rule.needs[0]}")
+        return sentences
+
+    def save(self, path: Path) -> None:
+        """Write the resolved options as JSON (a file that --config reads), atomically."""
+        write_json(path, self.flat())
+
+    def _get(self, name: str) -> Any:
+        return getattr(getattr(self, _group_of(name)), name)
+
+
+GROUPS: dict[str, type] = {
+    f.name: cast(type, f.type) for f in dataclasses.fields(Config) if dataclasses.is_dataclass(f.type)
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser, *, groups: Sequence[str] = tuple(GROUPS)) -> None:
+    """Add the flags of `groups` (of `Config`), --preset and --config to a parser."""
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="none", help="a recipe: values for several flags")
+    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of flag names and values")
+    for group in groups:
+        section = parser.add_argument_group(group, (GROUPS[group].__doc__ or "").split("\n")[0])
+        for name, (owner, kind, rule, default) in _options().items():
+            if owner != group:
+                continue
+            values = "|".join(map(str, rule.choices)) if rule.choices else _metavar(kind)
+            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+            shown = int(shown) if kind is bool else shown if shown != "" else "none"
+            needs = f"; with {rule.needs[0]}" if rule.needs else ""
+            optional: dict[str, Any] = {"nargs": "?", "const": "1"} if kind is bool else {}
+            text = f"{rule.help} (default: {shown}{needs})".replace("%", "%%")
+            section.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar=values, help=text, **optional)
+
+
+def config_from_arguments(namespace: argparse.Namespace) -> Config:
+    """The configuration that parsed flags stand for. ValueError names the flag and what it takes."""
+    return resolve({k: v for k, v in vars(namespace).items() if k in _options()}, namespace.preset, namespace.config)
+
+
+def parse_arguments(argv: Sequence[str], command: str = "python main.py --step STEP") -> Config:
+    """The configuration of a command line such as ["--step", "prepare", "--dataset", "synth"].
+
+    command: how the user calls it, for messages.
+    """
+    parser = argparse.ArgumentParser(
+        prog=command, usage=f"{command} --dataset NAME [flags]", allow_abbrev=False,
+        description="Keyword spotting with delta networks.", epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    add_arguments(parser)
+    return config_from_arguments(parser.parse_args(list(argv)))
+
+
+def resolve(flags: Mapping[str, Any], preset: str = "none", file: str | None = None) -> Config:
+    """Options from flag values, a preset's name and a file's (see the module's head for which wins)."""
+    from_file = _read_mapping(Path(file)) if file else {}
+    unknown = sorted(set(from_file) - set(_options()))
+    if unknown:
+        raise ValueError(f"--config {file}: {unknown[0]!r} is no flag; `python main.py --help` lists them")
+    if preset not in PRESETS:
+        raise ValueError(f"--preset {preset}: must be one of {', '.join(sorted(PRESETS))}")
+    chosen = {**PRESETS[preset], **from_file, **flags}
+    dataset = _convert("dataset", chosen.get("dataset", DataConfig().dataset))
+    cfg_feat = _convert("cfg_feat", chosen.get("cfg_feat", FeatureConfig().cfg_feat))
+    from_features, notes = read_feature_file(dataset, cfg_feat)
+    values = {name: _convert(name, value) for name, value in {**from_features, **chosen}.items()}
+    parts: dict[str, Any] = {
+        group: kind(**{name: value for name, value in values.items() if _group_of(name) == group})
+        for group, kind in GROUPS.items()
+    }
+    config = Config(**parts, preset=preset, given=frozenset({**from_file, **flags}), notes=tuple(notes))
+    config.check()
+    return config
+
+
+def read_feature_file(dataset: str, cfg_feat: str) -> tuple[dict[str, Any], list[str]]:
+    """Options of a feature configuration, and sentences on what in it does nothing.
+
+    `cfg_feat` is the path of a JSON file, or the NAME of config/DATASET/NAME.json, looked for in the current folder and
+    among those that come with the project. ValueError lists the names there are.
+    """
+    package = Path(__file__).resolve().parents[2]
+    homes = (Path(), package.parents[1], package)  # the source tree's config/ is installed into the package
+    folders = [home / "config" / dataset for home in homes]
+    candidates = [Path(cfg_feat)] if cfg_feat.endswith(".json") else [f / f"{cfg_feat}.json" for f in folders]
+    path = next((c for c in candidates if c.is_file()), None)
+    if path is None:
+        if cfg_feat == FeatureConfig().cfg_feat:  # a data set without configurations: these are the defaults anyway
+            return {}, []
+        names = sorted({p.stem for f in folders for p in f.glob("*.json")})
+        raise ValueError(f"--cfg_feat {cfg_feat}: no such file; config/{dataset} has {', '.join(names) or 'none'}")
+    values = _read_mapping(path)
+    ignored = [key for key in IGNORED_FEATURE_KEYS if values.pop(key, None) is not None]
+    if isinstance(values.get("f_spacing"), list):
+        values["f_centers"] = values.pop("f_spacing")
+    unknown = sorted(set(values) - _names(FeatureConfig))
+    if unknown:
+        raise ValueError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(_names(FeatureConfig)))}")
+    return values, [f"{path}: {key} does nothing" for key in ignored]
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Eight hexadecimal digits that stand for a mapping of JSON values."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@cache
+def _options() -> dict[str, tuple[str, Any, Option, Any]]:
+    """Of every flag: its group, type, rule and default."""
+    table = {}
+    for group, kind in GROUPS.items():
+        types = get_type_hints(kind)
+        for f in dataclasses.fields(kind):
+            table[f.name] = (group, types[f.name], f.metadata["option"], f.default)
+    return table
+
+
+@cache
+def _names(kind: type) -> frozenset[str]:
+    return frozenset(f.name for f in dataclasses.fields(kind))
+
+
+def _group_of(name: str) -> str:
+    if name not in _options():
+        raise ValueError(f"{name!r} is no option; `python main.py --help` lists them")
+    return _options()[name][0]
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return f"{_metavar(get_args(kind)[0])}[,…]"
+    return {bool: "0|1", int: "N", float: "X", str: "TEXT"}[kind]
+
+
+def _convert(name: str, raw: Any) -> Any:
+    """The typed value of a flag from text, a file's value or Python. ValueError names the flag and what it takes."""
+    _, kind, rule, _ = _options()[name]
+    if get_origin(kind) is tuple:
+        items = raw.split(",") if isinstance(raw, str) else raw if isinstance(raw, (list, tuple)) else [raw]
+        return tuple(_scalar(name, get_args(kind)[0], rule, item) for item in items if item != "")
+    return _scalar(name, kind, rule, raw)
+
+
+def _scalar(name: str, kind: Any, rule: Option, raw: Any) -> Any:
+    text = str(raw).strip()
+    value: Any = text
+    if kind is bool:
+        value = {"0": False, "false": False, "1": True, "true": True}.get(text.lower())
+        if value is None:
+            raise ValueError(f"--{name} {text}: must be 0, 1, false or true")
+    elif kind in (int, float):
+        try:
+            value = kind(text)
+            if math.isinf(value):
+                raise ValueError
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"--{name} {text}: must be {what}") from None
+    if rule.choices is not None:
+        if kind not in (int, float):  # names are taken in any letter case
+            value = next((choice for choice in rule.choices if choice.lower() == text.lower()), text)
+        if value not in rule.choices:
+            raise ValueError(f"--{name} {text}: must be one of {', '.join(map(str, rule.choices))}")
+    # Written so that NaN fails both.
+    if rule.minimum is not None and not value >= rule.minimum:
+        raise ValueError(f"--{name} {text}: must be at least {rule.minimum:g}")
+    if rule.maximum is not None and not value <= rule.maximum:
+        raise ValueError(f"--{name} {text}: must be at most {rule.maximum:g}")
+    return value
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """A YAML or JSON file (JSON is YAML) that holds one mapping."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: neither YAML nor JSON ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must hold one mapping of names to values")
+    return {str(key): value for key, value in content.items()}

@@ -1,0 +1,268 @@
+"""The data description: which clips train, validate and test, with their labels (docs/data.md).
+
+`prepare(config)` writes data/DATASET/description.csv with the columns group, keyword, label, path, beside it
+description.json (settings, class names, what was left out and why), and the clips that it makes itself: silence cut
+from background noise, and noisy copies. Done again with the same options and files, it does nothing.
+"""
+
+import csv
+import hashlib
+import io
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from deltarnn.kws.config.resolve import Config, digest
+from deltarnn.kws.data.audio import Audio, AudioError, fit, read_audio, to_int16, write_wav
+from deltarnn.kws.data.corpus import GROUPS, SILENCE, UNKNOWN, Corpus, SourceClip, find_corpus
+from deltarnn.kws.data.selection import balanced, class_size, drop_same_samples, label_of, separate_speakers
+from deltarnn.kws.data.words import further_unknown_words
+from deltarnn.kws.draw import rng_of
+from deltarnn.kws.files import read_json, write_json, write_text
+
+SILENCE_LEVELS_DB = (0.0, -5.0, -10.0)
+UNKNOWN_VALIDATION_CLIPS = 400
+NOISE_TRAIN_SHARE = 0.8
+"""Training hears the first 80 % of each background noise, as silence and in noisy clips; validation the rest."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the data description."""
+
+    group: str
+    keyword: str
+    label: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Description:
+    """The data description: its rows, class names by label, background noises, settings, and a digest of all that."""
+
+    rows: list[Row]
+    class_names: list[str]
+    noises: list[str]
+    settings: dict[str, Any]
+    digest: str
+
+    def group(self, name: str) -> list[Row]:
+        """Rows of "train", "validation" or "test"."""
+        return [row for row in self.rows if row.group == name]
+
+    def __str__(self) -> str:
+        counts = Counter(row.group for row in self.rows)
+        return ", ".join(f"{counts[group]} {group}" for group in GROUPS) + f" clips, {len(self.class_names)} classes"
+
+
+def prepare(config: Config) -> Description:
+    """Make the data description of --dataset from the files under --data_dir, and return it."""
+    folder, data_dir = config.folder("data"), Path(config.data.data_dir)
+    corpus = find_corpus(data_dir, config.data.keywords)
+    settings = {
+        "dataset": config.data.dataset,
+        "data_dir": str(data_dir.resolve()),
+        "keywords": list(config.data.keywords),
+        "seed": config.training.seed,
+        "sample_rate": config.features.sample_rate,
+        "unknown_ratio": config.data.unknown_ratio,
+        "synth_unknown": config.data.synth_unknown,
+        "synth_keywords": config.data.synth_keywords,
+        "noisy_copies_snr": config.data.target_snr if config.data.augment_noise else None,
+        "files": _listing_digest(corpus),
+    }
+    done = _load(folder)
+    if done and done.settings == settings and all(Path(row.path).is_file() for row in done.rows):
+        print(f"{folder / 'description.csv'} is up to date: {done}")
+        return done
+    clips, digests, skipped = _check_files(corpus, config)
+    clips, apart = separate_speakers(clips)
+    clips, doubles = drop_same_samples(clips, digests)
+    left_out = apart + doubles
+    if corpus.duplicates:
+        left_out["also there as another file type"] = len(corpus.duplicates)
+    rows = _spoken_rows(clips, config)
+    rows += _silence_rows(corpus, clips, config, folder)
+    rows += _synthetic_rows(config, folder)
+    if config.data.augment_noise:
+        rows += _noisy_rows(rows, corpus, config, folder)
+    description = _write(folder, rows, corpus, settings, {"skipped": skipped, "left_out": dict(left_out)}, config)
+    for reason, count in sorted(left_out.items()):
+        print(f"left out {count} clips: {reason}")
+    print(f"wrote {folder / 'description.csv'}: {description}")
+    return description
+
+
+def read_description(config: Config) -> Description:
+    """The data description that `prepare` wrote. ValueError says how to make it."""
+    folder = config.folder("data")
+    description = _load(folder)
+    command = f"python main.py --dataset {config.data.dataset} --step prepare"
+    if description is None:
+        raise ValueError(f"no data description in {folder}: type {command}")
+    if "keywords" in config.given and list(config.data.keywords) != description.class_names[2:]:
+        words = ",".join(config.data.keywords)
+        raise ValueError(
+            f"--keywords {words}: {folder} was prepared for {','.join(description.class_names[2:])}; "
+            f"leave the flag out, or type {command} --keywords {words}"
+        )
+    return description
+
+
+def load_noise(description: Description) -> Audio:
+    """The training share of all background noises, one after another, (N,) int16."""
+    rate = description.settings["sample_rate"]
+    pieces = [read_audio(path, rate) for path in description.noises]
+    return np.concatenate([piece[: int(NOISE_TRAIN_SHARE * len(piece))] for piece in pieces])
+
+
+def mix(clip: Audio, noise: Audio, snr_db: float) -> Audio:
+    """A clip (N,) with noise (N,) at a signal-to-noise ratio of mean powers, in dB; scaled down where it would clip."""
+    power, noise_power = np.mean(clip.astype(np.float64) ** 2), np.mean(noise.astype(np.float64) ** 2)
+    gain = np.sqrt(power / (noise_power * 10 ** (snr_db / 10))) if noise_power else 0.0
+    mixed = clip + gain * noise
+    return to_int16(mixed * min(1.0, 32767 / max(1.0, float(np.abs(mixed).max()))))
+
+
+def _check_files(
+    corpus: Corpus, config: Config
+) -> tuple[dict[str, list[SourceClip]], dict[SourceClip, bytes], list[str]]:
+    """The readable clips by group, a digest of each one's samples, and a sentence on each that is not readable."""
+    every = [clip for group in GROUPS for clip in corpus.clips[group]]
+
+    def examine(clip: SourceClip) -> bytes | str:
+        try:
+            samples = read_audio(clip.path, config.features.sample_rate)
+        except (AudioError, OSError) as error:
+            return str(error)
+        return hashlib.blake2b(samples.tobytes(), digest_size=16).digest()
+
+    with ThreadPoolExecutor(config.run.workers) as pool:
+        results = list(tqdm(pool.map(examine, every, chunksize=64), total=len(every), desc="reading", unit="clip"))
+    digests = {clip: result for clip, result in zip(every, results, strict=True) if isinstance(result, bytes)}
+    skipped = [result for result in results if isinstance(result, str)]
+    for sentence in skipped:
+        print(f"warning: skipped {sentence}")
+    if skipped:
+        print(f"skipped {len(skipped)} of {len(every)} clips")
+    return {group: [c for c in corpus.clips[group] if c in digests] for group in GROUPS}, digests, skipped
+
+
+def _spoken_rows(clips: dict[str, list[SourceClip]], config: Config) -> list[Row]:
+    """Rows of all keywords, and of other words balanced as SEED_CLI says; the whole test-set folder."""
+    keywords = config.data.keywords
+    rows = []
+    for group in GROUPS:
+        chosen = [clip for clip in clips[group] if clip.word in keywords]
+        if not chosen:
+            raise ValueError(f"no usable {group} clip of any keyword: see the warnings above")
+        others = [clip for clip in clips[group] if clip.word not in keywords]
+        if group != "test":
+            count = UNKNOWN_VALIDATION_CLIPS
+            if group == "train":
+                count = round(class_size(chosen, keywords) * config.data.unknown_ratio)
+            others = balanced(others, count, rng_of(config.training.seed, "unknown", group))
+        rows += [Row(group, c.word, label_of(c.word, keywords), str(c.path.resolve())) for c in [*chosen, *others]]
+    return rows
+
+
+def _silence_rows(corpus: Corpus, clips: dict[str, list[SourceClip]], config: Config, folder: Path) -> list[Row]:
+    """Silence for train and validation, about one class's size each: seconds of background noise at three levels."""
+    rate = config.features.sample_rate
+    noises = {path.stem: read_audio(path, rate) for path in corpus.noises}
+    rows = []
+    for group in ("train", "validation"):
+        pieces = []
+        for name, samples in noises.items():
+            border = int(NOISE_TRAIN_SHARE * len(samples))
+            first, last = (0, border) if group == "train" else (border, len(samples))
+            starts = range(first, max(first + 1, last - rate + 1), rate // 2)
+            pieces += [(name, start, level) for start in starts for level in SILENCE_LEVELS_DB]
+        count = min(len(pieces), class_size(clips[group], config.data.keywords))
+        drawn = rng_of(config.training.seed, "silence", group).permutation(len(pieces))[:count]
+        for name, start, level in tqdm([pieces[i] for i in sorted(drawn)], desc=f"silence, {group}", unit="clip"):
+            path = folder / "silence" / group / f"{name}_{start}_{level:g}dB.wav"
+            piece = fit(noises[name][start : start + rate], rate, "tail")
+            write_wav(path, to_int16(piece * 10 ** (level / 20)), rate)
+            rows.append(Row(group, SILENCE, 0, str(path.resolve())))
+    return rows
+
+
+def _noisy_rows(rows: list[Row], corpus: Corpus, config: Config, folder: Path) -> list[Row]:
+    """Two copies of every spoken training clip, with background noise at --target_snr and 5 dB above."""
+    rate, snr = config.features.sample_rate, config.data.target_snr
+    noise = np.concatenate([x[: int(NOISE_TRAIN_SHARE * len(x))] for x in (read_audio(p, rate) for p in corpus.noises)])
+    jobs = [(row, level) for row in rows if row.group == "train" and row.label for level in (snr + 5, snr)]
+
+    def write_copy(job: tuple[Row, float]) -> Row:
+        row, level = job
+        path = folder / "noisy" / f"{level:g}dB" / f"{row.keyword}_{Path(row.path).stem}.wav"
+        clip = read_audio(row.path, rate)
+        start = int(rng_of(config.training.seed, *path.parts[-2:]).integers(len(noise)))
+        write_wav(path, mix(clip, np.take(noise, np.arange(start, start + len(clip)), mode="wrap"), level), rate)
+        return Row(row.group, row.keyword, row.label, str(path.resolve()))
+
+    with ThreadPoolExecutor(config.run.workers) as pool:
+        return list(tqdm(pool.map(write_copy, jobs), total=len(jobs), desc="noisy copies", unit="clip"))
+
+
+def _synthetic_rows(config: Config, folder: Path) -> list[Row]:
+    """Further words for the unknown class, and keywords in the same voices, from a synthesiser; for training only."""
+    from deltarnn.kws.data.synthetic import make_words
+
+    data, rows = config.data, []
+    for name, words, count in (
+        ("unknown", further_unknown_words(data.keywords), data.synth_unknown),
+        ("keywords", list(data.keywords), data.synth_keywords),
+    ):
+        if not count:
+            continue
+        # The count is in the path: what a voice says before a word colours it, so another number gives other samples.
+        own = folder / f"synthetic_{name}" / str(count)
+        clips = make_words(own, words, count, config.training.seed, config.run.workers)
+        rows += [Row("train", word, label_of(word, data.keywords), str(path.resolve())) for word, path in clips]
+    return rows
+
+
+def _write(
+    folder: Path, rows: list[Row], corpus: Corpus, settings: dict[str, Any], report: dict[str, Any], config: Config
+) -> Description:
+    rows = sorted(rows, key=lambda row: (GROUPS.index(row.group), row.label, row.path))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["group", "keyword", "label", "path"])
+    writer.writerows(asdict(row).values() for row in rows)
+    write_text(folder / "description.csv", text.getvalue())
+    class_names = [SILENCE, UNKNOWN, *config.data.keywords]
+    noises = [str(path.resolve()) for path in corpus.noises]
+    facts = {"settings": settings, "class_names": class_names, "noises": noises, "rows": _digest(text.getvalue())}
+    write_json(folder / "description.json", {**facts, **report})
+    return Description(rows, class_names, noises, settings, digest(facts))
+
+
+def _load(folder: Path) -> Description | None:
+    """The description in a folder, or None where there is none or its two files do not belong together."""
+    facts, path = read_json(folder / "description.json"), folder / "description.csv"
+    text = path.read_text() if path.is_file() else ""
+    if not isinstance(facts, dict) or facts.get("rows") != _digest(text):
+        return None
+    rows = [Row(r["group"], r["keyword"], int(r["label"]), r["path"]) for r in csv.DictReader(io.StringIO(text))]
+    facts = {name: facts[name] for name in ("settings", "class_names", "noises", "rows")}
+    return Description(rows, facts["class_names"], facts["noises"], facts["settings"], digest(facts))
+
+
+def _listing_digest(corpus: Corpus) -> str:
+    """Stands for the names, sizes and times of every source file, the lists' effect on the groups included."""
+    paths = [(group, clip.path) for group in GROUPS for clip in corpus.clips[group]]
+    paths += [("noise", path) for path in corpus.noises]
+    stats = ((group, path, path.stat()) for group, path in paths)
+    return _digest("\n".join(f"{group} {path} {stat.st_size} {stat.st_mtime_ns}" for group, path, stat in stats))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,333 @@
+"""Front ends: from 16-bit audio to one feature vector per frame, for many clips at once.
+
+Both banks are called as `bank(audio)`, audio int16 of shape (N,) or (B, N), and return float64 features of shape
+(frames, features) or (B, frames, features), before normalisation. `bank.stream()` gives the twin that takes the same
+audio piece by piece (`deltarnn.kws.features.frontend_stream`).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
+from scipy.fft import dct
+from scipy.signal import sosfilt
+
+from deltarnn.kws.features.filtering import BandLevels, BandPasses
+from deltarnn.kws.features.filters import (
+    Spacing,
+    band_pass,
+    check_count,
+    corner_frequencies,
+    spaced_frequencies,
+    triangles,
+)
+from deltarnn.kws.features.frontend_stream import FrameStream
+
+FloatArray = NDArray[np.float64]
+Samples = NDArray[Any]  # int16 or float64, whatever stage the signal is in
+
+FULL_SCALE_32BIT = 65536.0
+"""int16 samples enter the filter bank as 32-bit full-scale numbers."""
+
+GAIN_CONTROL_BLOCK = 8
+"""Frames that share one gain with `gain_ctrl`."""
+
+_GRADIENT_CONTEXT = 3
+"""Frames on either side that decide a frame's second difference, its edge formulas included."""
+
+
+class FrontEnd(Protocol):
+    """What training and the streaming spotter need of a front end."""
+
+    num_features: int
+
+    def __call__(self, audio: ArrayLike) -> FloatArray: ...
+
+    def num_frames(self, num_samples: int) -> int: ...
+
+    def stream(self) -> FrameStream: ...
+
+
+class Framing:
+    """How samples become frames: length and hop in seconds, rounded to samples.
+
+    count = ceil(|samples − length| / hop); a signal too short for its last frame counts as followed by zeros.
+    """
+
+    def __init__(self, frame_size: float, frame_stride: float, sample_rate: int) -> None:
+        if not (sample_rate > 0 and math.isfinite(frame_size) and math.isfinite(frame_stride)):
+            raise ValueError(
+                f"sample_rate={sample_rate}, frame_size={frame_size}, frame_stride={frame_stride}: must be finite and "
+                "above 0"
+            )
+        self.length = round(frame_size * sample_rate)
+        self.hop = round(frame_stride * sample_rate)
+        if min(self.length, self.hop) < 1:
+            raise ValueError(
+                f"frame_size={frame_size}, frame_stride={frame_stride}: seconds; each must be at least one sample, "
+                f"1/{sample_rate} s"
+            )
+
+    def count(self, num_samples: int) -> int:
+        """Frames of a clip of `num_samples` samples."""
+        return -(-abs(num_samples - self.length) // self.hop)
+
+    def whole(self, num_samples: int) -> int:
+        """Frames that lie within `num_samples` samples."""
+        return max(0, (num_samples - self.length) // self.hop + 1)
+
+    def filled(self, signal: Samples) -> Samples:
+        """A signal (B, N), followed by zeros where its last frame needs them."""
+        missing = (self.count(signal.shape[-1]) - 1) * self.hop + self.length - signal.shape[-1]
+        return np.pad(signal, ((0, 0), (0, missing))) if missing > 0 else signal
+
+
+def _as_batch(audio: ArrayLike) -> NDArray[np.int16]:
+    """Audio as (B, N) int16; anything else is refused, as it would be scaled wrongly in silence."""
+    array = np.asarray(audio)
+    if array.dtype != np.int16 or array.ndim not in (1, 2) or array.shape[-1] == 0:
+        raise ValueError(
+            f"audio of type {array.dtype} and shape {array.shape}: needs int16 samples of shape (N,) or (B, N), N > 0; "
+            "for floating-point audio in [-1, 1): (audio * 32768).astype(numpy.int16)"
+        )
+    return array.reshape(-1, array.shape[-1])
+
+
+def cepstrum(levels: FloatArray, num_coefficients: int = 39, lifter: int = 22) -> FloatArray:
+    """Mel-frequency cepstrum (…, T, K) of log levels (…, T, F): coefficients 1 … K of the orthonormal DCT-II, the k-th
+    liftered by 1 + lifter/2·sin(π(k − 1)/lifter), then their mean over the frames, and 10⁻⁸, taken off."""
+    position = np.arange(num_coefficients)
+    coefficients = dct(levels, type=2, axis=-1, norm="ortho")[..., 1 : num_coefficients + 1]
+    coefficients = coefficients * (1.0 + lifter / 2.0 * np.sin(np.pi * position / lifter))
+    return cast(FloatArray, coefficients - (coefficients.mean(axis=-2, keepdims=True) + 1e-8))
+
+
+def gradients(levels: FloatArray) -> FloatArray:
+    """Levels (…, T, F) with their first and second differences along time (second-order edges): (…, T, 3F)."""
+    if levels.shape[-2] < 3:
+        raise ValueError(f"gradient needs at least 3 frames, this clip has {levels.shape[-2]}")
+    first = np.gradient(levels, axis=-2, edge_order=2)
+    second = np.gradient(first, axis=-2, edge_order=2)
+    return np.concatenate([levels, first, second], axis=-1)
+
+
+class LogFilterBank:
+    """Log levels of triangular filters over the magnitude spectrum.
+
+    Per frame: 20·log10( Σ_k triangle_f[k] · |rfft_nfft(window · samples · 65536)|[k] / nfft ), Hamming window,
+    triangles with corners floor((nfft + 1)·frequency/sample_rate); a level of exactly 0 counts as the float64 epsilon.
+
+    Parameters
+    ----------
+    n_filt: number of filters. freq_low, freq_high: outer corners, Hz. f_spacing: "mel", "log", or the n_filt + 2
+        corner frequencies themselves.
+    frame_size, frame_stride: seconds. nfft: FFT length, at least the frame's length in samples.
+    gradient: append first and second differences along time (3·n_filt features).
+    gain_ctrl: each block of 8 frames to zero mean and unit standard deviation (ddof 1) before the window.
+    mfcc: cepstral coefficients 1–39 instead of levels (n_filt ≥ 40).
+    log: False gives the levels Σ themselves.
+    floor: log levels below it are raised to it, dB.
+
+    Raises
+    ------
+    ValueError
+        On parameters out of range (named), or audio that is not int16.
+
+    Examples
+    --------
+    >>> LogFilterBank()(np.zeros(16000, np.int16)).shape
+    (61, 16)
+    """
+
+    def __init__(
+        self,
+        n_filt: int = 16,
+        freq_low: float = 100,
+        freq_high: float = 8000,
+        frame_size: float = 0.016384,
+        frame_stride: float = 0.016384,
+        nfft: int = 1024,
+        f_spacing: Spacing | Sequence[float] = "mel",
+        gradient: bool = False,
+        gain_ctrl: bool = False,
+        mfcc: bool = False,
+        sample_rate: int = 16000,
+        log: bool = True,
+        floor: float = -math.inf,
+    ) -> None:
+        self.framing = Framing(frame_size, frame_stride, sample_rate)
+        if self.framing.length > nfft:
+            raise ValueError(f"nfft={nfft}: a frame has {self.framing.length} samples; nfft must be at least that")
+        if mfcc and n_filt < 40:
+            raise ValueError(f"mfcc needs coefficients 1-39 of at least 40 filters; n_filt={n_filt}")
+        if mfcc and not log:
+            raise ValueError("mfcc is the cepstrum of log levels; it cannot be combined with log=False")
+        self.nfft, self.gradient, self.gain_ctrl, self.mfcc, self.log = nfft, gradient, gain_ctrl, mfcc, log
+        self.floor = floor
+        self.sample_rate = sample_rate
+        self.corners = corner_frequencies(n_filt, freq_low, freq_high, f_spacing, sample_rate)
+        self.triangles = triangles(np.floor((nfft + 1) * self.corners / sample_rate), nfft // 2 + 1)
+        self.num_features = (39 if mfcc else n_filt) * (3 if gradient else 1)
+        window = np.hamming(self.framing.length) * (FULL_SCALE_32BIT / nfft)
+        self._band_levels = BandLevels(window, nfft, self.triangles)
+
+    def __call__(self, audio: ArrayLike) -> FloatArray:
+        samples = _as_batch(audio)
+        features = self.finish(self.levels(samples))
+        return features[0] if np.ndim(audio) == 1 else features
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of `num_samples` samples."""
+        return self.framing.count(num_samples)
+
+    def stream(self) -> FrameStream:
+        """A twin that takes audio piece by piece and gives the same numbers."""
+        return FrameStream(
+            self.framing.length,
+            self.framing.hop,
+            lambda samples: self._levels_of(samples[None], self.framing.whole(len(samples)))[0],
+            self.finish,
+            block=GAIN_CONTROL_BLOCK if self.gain_ctrl else 1,
+            context=None if self.mfcc else _GRADIENT_CONTEXT if self.gradient else 0,
+        )
+
+    def levels(self, samples: NDArray[np.int16]) -> FloatArray:
+        """Log levels (B, T, n_filt) of audio (B, N), before cepstrum and gradient."""
+        count = self.framing.count(samples.shape[-1])
+        return self._levels_of(self.framing.filled(samples), count)
+
+    def _levels_of(self, signal: Samples, count: int) -> FloatArray:
+        hop, length = self.framing.hop, self.framing.length
+        if self.gain_ctrl and count:
+            frames = sliding_window_view(signal, length, axis=-1)[:, ::hop][:, :count]
+            signal, hop = _equalise_gain(frames).reshape(len(signal), -1), length
+        out = self._band_levels(signal, hop, count)
+        if self.log:
+            np.copyto(out, np.finfo(np.float64).eps, where=out == 0)
+            np.log10(out, out=out)
+            out *= 20.0
+            np.maximum(out, self.floor, out=out)
+        return out
+
+    def finish(self, levels: FloatArray) -> FloatArray:
+        """Features of the levels (…, T, n_filt) of whole clips: cepstrum and gradient, where asked for."""
+        if self.mfcc:
+            levels = cepstrum(levels)
+        return gradients(levels) if self.gradient else levels
+
+
+class IIRFilterBank:
+    """Mean absolute output of band-pass filters behind a microphone model: the front end of analogue feature chips.
+
+    Per sample: v = clip(sample − mean, ±full_scale) / full_scale · 2^(mic_res − 1); per channel a Butterworth band-pass
+    of order `ch_orders` (two poles each) between f_c·(1 ∓ 1/(2·q)), in second-order sections;
+    per frame the mean of |·|.
+
+    Parameters
+    ----------
+    n_filt: number of channels.
+    f_centers: their centre frequencies in Hz: n_filt of them, or n_filt + 2 of which the two outermost only bound the
+        range; None: the inner ones of n_filt + 2 mel-spaced frequencies from 100 to 6500 Hz.
+    q_factors, ch_orders: quality factor and filter order, one for all or one per channel.
+    mean, full_scale: of the microphone, in int16 counts. mic_res: its resolution in bits; None: no microphone model.
+    frame_size, frame_stride: seconds.
+
+    Raises
+    ------
+    ValueError
+        On parameters out of range (named), or audio that is not int16.
+
+    Examples
+    --------
+    >>> IIRFilterBank(full_scale=7500)(np.zeros((2, 8000), np.int16)).shape
+    (2, 30, 16)
+    """
+
+    def __init__(
+        self,
+        n_filt: int = 16,
+        f_centers: Sequence[float] | FloatArray | None = None,
+        q_factors: float | Sequence[float] = 3,
+        ch_orders: int | Sequence[int] = 2,
+        mean: float = 0.0,
+        full_scale: float = 32768.0,
+        mic_res: int | None = 12,
+        frame_size: float = 0.016384,
+        frame_stride: float = 0.016384,
+        sample_rate: int = 16000,
+    ) -> None:
+        self.framing = Framing(frame_size, frame_stride, sample_rate)
+        if not full_scale > 0 or (mic_res is not None and mic_res < 1):
+            raise ValueError(f"full_scale={full_scale}, mic_res={mic_res}: both must be positive")
+        check_count(n_filt)
+        self.mean, self.full_scale, self.mic_res = float(mean), float(full_scale), mic_res
+        self.sample_rate, self.num_features = sample_rate, n_filt
+        if f_centers is None:
+            f_centers = spaced_frequencies(n_filt + 2, 100, 6500)
+        centres = np.asarray(f_centers, dtype=np.float64)
+        if centres.shape == (n_filt + 2,):
+            centres = centres[1:-1]
+        if centres.shape != (n_filt,):
+            raise ValueError(
+                f"f_centers has {centres.size} values: needs n_filt={n_filt}, or n_filt + 2 with the bounds"
+            )
+        self.centres = centres
+        qualities = np.broadcast_to(np.asarray(q_factors, dtype=np.float64), (n_filt,))
+        orders = np.broadcast_to(np.asarray(ch_orders, dtype=np.int64), (n_filt,))
+        self.sections = [
+            band_pass(float(f), float(q), int(order), sample_rate)
+            for f, q, order in zip(centres, qualities, orders, strict=True)
+        ]
+        self._band_passes = BandPasses(self.sections)
+
+    def __call__(self, audio: ArrayLike) -> FloatArray:
+        samples = _as_batch(audio)
+        count = self.num_frames(samples.shape[-1])
+        out = self._band_passes(self.microphone(samples), self.framing.length, self.framing.hop, count)
+        return out[0] if np.ndim(audio) == 1 else out
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of a clip of `num_samples` samples."""
+        return self.framing.count(num_samples)
+
+    def stream(self) -> FrameStream:
+        """A twin that takes audio piece by piece and gives the same numbers."""
+        states = [np.zeros((len(sections), 2)) for sections in self.sections]
+
+        def rectify(piece: Samples) -> Samples:
+            signal = self.microphone(piece)
+            outputs = []
+            for channel, sections in enumerate(self.sections):
+                filtered, states[channel] = sosfilt(sections, signal, zi=states[channel])
+                outputs.append(np.abs(filtered))
+            return np.stack(outputs)
+
+        def frame_means(rectified: Samples) -> FloatArray:
+            frames = sliding_window_view(rectified, self.framing.length, axis=-1)[:, :: self.framing.hop]
+            return cast(FloatArray, frames.mean(axis=-1).T)
+
+        return FrameStream(self.framing.length, self.framing.hop, frame_means, transform=rectify)
+
+    def microphone(self, samples: Samples) -> FloatArray:
+        """The microphone model's output (…, N) in counts of its converter."""
+        signal = samples.astype(np.float64)
+        if self.mic_res is None:
+            return signal
+        signal -= self.mean
+        np.clip(signal, -self.full_scale, self.full_scale, out=signal)
+        signal *= 2.0 ** (self.mic_res - 1) / self.full_scale
+        return signal
+
+
+def _equalise_gain(frames: Samples) -> FloatArray:
+    """Frames (B, T, length), each block of 8 frames with zero mean and unit deviation; silent blocks stay 0."""
+    equal = frames.astype(np.float64) * FULL_SCALE_32BIT
+    for start in range(0, equal.shape[1], GAIN_CONTROL_BLOCK):
+        block = equal[:, start : start + GAIN_CONTROL_BLOCK]
+        block -= block.mean(axis=(1, 2), keepdims=True)
+        deviation = block.std(axis=(1, 2), ddof=1, keepdims=True)
+        block /= np.where(deviation == 0, 1.0, deviation)
+    return equal / FULL_SCALE_32BIT  # the window brings the factor back

@@ -1,0 +1,123 @@
+"""Streaming twins of the front ends: the same numbers from audio that arrives piece by piece."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+Samples = NDArray[Any]  # int16 or float64, whatever stage the signal is in
+
+
+class FrameStream:
+    """Frames from a stream of samples. Made by `LogFilterBank.stream()` and `IIRFilterBank.stream()`.
+
+    A frame is ready as soon as no later sample can change it, and then equals the row of the whole clip's features.
+    With `gain_ctrl` frames come in blocks of 8, with `gradient` three frames late, and with `mfcc`, whose mean runs
+    over the whole clip, only after `input_finished`.
+
+    >>> from deltarnn.kws.features.frontend import LogFilterBank
+    >>> stream = LogFilterBank().stream()
+    >>> stream.accept_waveform(np.zeros(1000, np.int16))
+    >>> stream.num_frames_ready
+    3
+    >>> stream.get_frame(0).shape
+    (16,)
+    """
+
+    def __init__(
+        self,
+        length: int,
+        hop: int,
+        levels: Callable[[Samples], FloatArray],
+        finish: Callable[[FloatArray], FloatArray] | None = None,
+        *,
+        transform: Callable[[Samples], Samples] | None = None,
+        block: int = 1,
+        context: int | None = 0,
+    ) -> None:
+        """length, hop: of a frame, in samples. levels: samples (…, S) that hold whole frames -> levels (T, F).
+        finish: levels (T, F) of a clip -> its features. transform: what happens to samples before they are framed; it
+        keeps its own state. block: frames that are computed together. context: how many frames before and after frame t
+        decide its features; None: all of them."""
+        self._length, self._hop, self._block, self._context = length, hop, block, context
+        self._compute, self._finish, self._transform = levels, finish, transform
+        self._samples: Samples | None = None  # received, but not yet wholly used
+        self._received = 0
+        self._levels: list[FloatArray] = []  # of the frames from self._oldest on
+        self._oldest = 0
+        self._popped = 0
+        self._finished = False
+
+    def accept_waveform(self, samples: ArrayLike) -> None:
+        """Take the next int16 samples, of shape (S,)."""
+        piece = np.asarray(samples)
+        if piece.dtype != np.int16 or piece.ndim != 1:
+            raise ValueError(f"samples of type {piece.dtype} and shape {piece.shape}: needs int16 of shape (S,)")
+        if self._finished:
+            raise ValueError("accept_waveform after input_finished: this stream takes no more samples")
+        if not piece.size:
+            return
+        self._received += piece.size
+        self._append(self._transform(piece) if self._transform else piece)
+        # A clip of N samples has the frames i with N − length > i·hop: frame i is sure one sample after its own last.
+        complete = max(0, -((self._length - self._received) // self._hop))
+        self._compute_frames_before(complete - complete % self._block)
+
+    def input_finished(self) -> None:
+        """No more samples come: frames that were still held back become ready."""
+        if self._finished:
+            return
+        self._finished = True
+        if self._samples is None:
+            return
+        count = -(-abs(self._received - self._length) // self._hop)
+        missing = (count - 1) * self._hop + self._length - self._received
+        if missing > 0:
+            self._append(np.zeros((*self._samples.shape[:-1], missing), self._samples.dtype))
+        self._compute_frames_before(count)
+        if self._context is None and self._finish and self._levels:
+            self._levels = list(self._finish(np.stack(self._levels)))
+
+    @property
+    def num_frames_ready(self) -> int:
+        """How many frames are ready, counted from the start of the stream (popped ones included)."""
+        computed = self._oldest + len(self._levels)
+        if self._finished:
+            return computed
+        return 0 if self._context is None else max(0, computed - self._context)
+
+    def get_frame(self, index: int) -> FloatArray:
+        """Features (features,) of frame `index`. IndexError if it is not ready yet, or already popped."""
+        if not self._popped <= index < self.num_frames_ready:
+            raise IndexError(
+                f"frame {index}: at hand are the frames from {self._popped} to {self.num_frames_ready - 1}"
+            )
+        if not self._context or self._finish is None:
+            return self._levels[index - self._oldest]
+        first = max(self._oldest, index - self._context)
+        around = self._levels[first - self._oldest : index + self._context + 1 - self._oldest]
+        features = self._finish(np.stack(around))
+        return np.asarray(features[index - first], dtype=np.float64)
+
+    def pop(self, count: int) -> None:
+        """Forget the `count` oldest ready frames, so that a long stream needs little memory."""
+        if not 0 <= count <= self.num_frames_ready - self._popped:
+            raise ValueError(f"pop({count}): {self.num_frames_ready - self._popped} frames are at hand")
+        self._popped += count
+        forgotten = max(0, self._popped - (self._context or 0) - self._oldest)
+        del self._levels[:forgotten]
+        self._oldest += forgotten
+
+    def _append(self, piece: Samples) -> None:
+        self._samples = piece if self._samples is None else np.concatenate([self._samples, piece], axis=-1)
+
+    def _compute_frames_before(self, end: int) -> None:
+        """Levels of the frames up to `end`, from samples that are all there; the samples no longer needed go."""
+        count = end - self._oldest - len(self._levels)
+        if count <= 0 or self._samples is None:
+            return
+        taken = self._samples[..., : (count - 1) * self._hop + self._length]
+        self._levels.extend(self._compute(taken))
+        self._samples = self._samples[..., count * self._hop :]

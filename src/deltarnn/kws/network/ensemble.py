@@ -1,0 +1,27 @@
+"""Several keyword networks as one teacher."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from deltarnn.kws.network.decision import clip_scores
+from deltarnn.kws.network.model import KeywordModel
+
+
+class Ensemble:
+    """The mean of the clip posteriors of one or more networks that take the same features and know the same classes."""
+
+    def __init__(self, models: Sequence[KeywordModel]) -> None:
+        self.models = [model.eval() for model in models]
+
+    def to(self, device: torch.device) -> "Ensemble":
+        """All networks on `device`."""
+        return Ensemble([model.to(device) for model in self.models])
+
+    @torch.no_grad()
+    def clip_scores(self, features: Tensor) -> Tensor:
+        """Log of the mean posteriors (B, C) of features (T, B, I)."""
+        each = [clip_scores(model(features)[0]).log_softmax(-1) for model in self.models]
+        return torch.stack(each).logsumexp(0) - math.log(len(each))

@@ -1,0 +1,171 @@
+"""report.html: one self-contained page about a trained network, its figures inline SVG, readable in light and dark."""
+
+import csv
+import html
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deltarnn.kws.evaluation.scoring import Clips
+from deltarnn.kws.files import read_json, write_text
+from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
+from deltarnn.kws.network.model import KeywordModel
+from deltarnn.kws.report import charts
+from deltarnn.kws.report.charts import Series
+from deltarnn.nn.activity import record_activity
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What the page is made from.
+
+    metrics: as in metrics.json. clips: where the example comes from. sweep: as in sweep.json, or None. history: rows
+    of history.csv, or none.
+    """
+
+    model: KeywordModel
+    metrics: dict[str, Any]
+    clips: Clips
+    rule: DecisionRule
+    frame_stride: float
+    sweep: dict[str, Any] | None = None
+    history: tuple[dict[str, str], ...] = ()
+
+    @classmethod
+    def gather(
+        cls, path: Path, model: KeywordModel, metrics: dict[str, Any], clips: Clips, rule: DecisionRule, stride: float
+    ) -> "ReportData":
+        """With the history of the run that made the model file at `path`, and the newest sweep beside it."""
+        sweeps = sorted(path.parent.glob("sweep-*/sweep.json"), key=lambda file: file.stat().st_mtime)
+        history = Path(metrics.get("run", "")) / "history.csv"
+        rows = tuple(csv.DictReader(history.open())) if "run" in metrics and history.is_file() else ()
+        return cls(model, metrics, clips, rule, stride, read_json(sweeps[-1]) if sweeps else None, rows)
+
+
+def write_report(path: Path, data: ReportData) -> Path:
+    """Write the page."""
+    sections = [_example(data), _pair([_curve(data), _confusion(data)]), _pair([_history(data), _classes(data)])]
+    style = files("deltarnn.kws.report").joinpath("page.css").read_text()
+    words = ", ".join(label for label in data.metrics["labels"] if not label.startswith("_"))
+    page = (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Keyword spotting report</title>'
+        f"<style>{style}</style><main><h1>Keyword spotting with a delta network</h1>"
+        f'<p class="lead">{html.escape(str(data.model.rnn))} listens for {html.escape(words)}. It computes only where '
+        f"its inputs and its own state change by more than a threshold.</p>{_tiles(data)}{''.join(sections)}"
+        f"<footer>{html.escape(str(data.metrics.get('run', '')))} · model file "
+        f"<code>{html.escape(str(data.metrics.get('model', '')))}</code></footer></main></html>\n"
+    )
+    write_text(path, page)
+    return path
+
+
+def _tiles(data: ReportData) -> str:
+    m = data.metrics
+    accuracy = "test" if "test_accuracy" in m else "validation"
+    dense, sparse = m["operations_per_second_dense"], m["operations_per_second"]
+    values = [
+        (f"{m[f'{accuracy}_accuracy']:.1%}", f"of {accuracy} clips decided right"),
+        (f"{m['sparsity']:.1%}", "temporal sparsity: deltas that are zero"),
+        (_short(sparse), f"operations per second of audio, dense {_short(dense)}"),
+        (f"{dense / sparse:.1f}×", "less arithmetic than the dense network"),
+        (f"{m['parameters'] / 1000:.1f} k", f"parameters, {m['model_bytes_int8'] / 1024:.0f} KiB at 8 bits"),
+    ]
+    return f'<div class="tiles">{"".join(f"<div class=tile><b>{v}</b><span>{t}</span></div>" for v, t in values)}</div>'
+
+
+def _example(data: ReportData) -> str:
+    """A keyword clip: its features, and below them what fired."""
+    clip = _typical_clip(data)
+    features = data.clips.features[:, clip : clip + 1]
+    with torch.no_grad(), record_activity(data.model, events=True) as activity:
+        scores, _ = data.model.eval()(features)
+    fired_x, fired_h = (part[:, 0].numpy() for part in activity.events[0])
+    seconds = len(features) * data.frame_stride
+    label = data.clips.class_names[int(data.clips.labels[clip])]
+    posteriors = smoothed_posteriors(scores, data.rule.smoothing_window, data.rule.target)[-1, 0]
+    confidence = float(posteriors[int(data.clips.labels[clip])])
+    rows = [
+        charts.spectrogram(features[:, 0].numpy(), seconds),
+        charts.raster(fired_x, "var(--warm)", "Δx", seconds, height=100),
+        charts.raster(fired_h, "var(--green)", "Δh", seconds, height=210, time_axis=True),
+    ]
+    return (
+        f"<section><h2>“{html.escape(label)}”, frame by frame</h2><p>Above, what the network hears. Below, the only "
+        f"moments at which an input ({fired_x.mean():.0%} of all) or a unit of the first layer ({fired_h.mean():.0%}) "
+        f"changed enough to be passed on; every blank costs nothing. Decided with {confidence:.0%} confidence.</p>"
+        f"{''.join(rows)}</section>"
+    )
+
+
+def _typical_clip(data: ReportData) -> int:
+    """A keyword clip that was decided right, of median activity among the first of its kind."""
+    spoken = torch.nonzero(data.clips.labels > 1)[:, 0][:: max(1, len(data.clips) // 60)]
+    with torch.no_grad(), record_activity(data.model, events=True) as activity:
+        scores, _ = data.model.eval()(data.clips.features[:, spoken])
+    right = torch.nonzero(data.rule(scores) == data.clips.labels[spoken])[:, 0]
+    events = activity.events[0][1].float().mean((0, 2))
+    chosen = right if len(right) else torch.arange(len(spoken))
+    order = chosen[events[chosen].argsort()]
+    return int(spoken[order[len(order) // 2]])
+
+
+def _curve(data: ReportData) -> str:
+    if data.sweep is None:
+        return ""
+    points, front = data.sweep["points"], data.sweep["front"]
+    x, y = "test_sparsity", "test_accuracy"
+    front = sorted(front, key=lambda point: point[x])
+    series = [
+        Series([p[x] for p in points], [p[y] for p in points], "var(--grey)", "all thresholds", line=False, dots=True),
+        Series([p[x] for p in front], [p[y] for p in front], "var(--blue)", "best on validation", dots=True),
+    ]
+    best = data.sweep["best"]
+    mark = None if best is None else (best[x], best[y], f"θx {best['thx']:g}, θh {best['thh']:g}")
+    how = "retrained" if data.sweep["retrained_epochs"] else "not retrained"
+    chart = charts.line_chart(series, "temporal sparsity", "test accuracy", x_text="{:.0%}".format, mark=mark)
+    return f"<section><h2>Accuracy against sparsity</h2><p>Each point a pair of thresholds, {how}.</p>{chart}</section>"
+
+
+def _confusion(data: ReportData) -> str:
+    group = "test" if "test" in data.metrics else "validation"
+    chart = charts.confusion(data.metrics["labels"], data.metrics[group]["confusion"])
+    return f"<section><h2>Confusion</h2><p>{group.title()} clips: rows spoken, columns decided.</p>{chart}</section>"
+
+
+def _history(data: ReportData) -> str:
+    if len(data.history) < 2:
+        return ""
+    epochs = [float(row["epoch"]) for row in data.history]
+    series = [
+        Series(epochs, [float(row[name]) for row in data.history], colour, label)
+        for name, colour, label in (
+            ("validation_accuracy", "var(--blue)", "validation accuracy"),
+            ("sparsity", "var(--green)", "sparsity"),
+        )
+        if data.history[0].get(name)
+    ]
+    if not series:
+        return ""
+    chart = charts.line_chart(series, "epoch", "")
+    return f"<section><h2>Training</h2><p>After every epoch, at full thresholds.</p>{chart}</section>"
+
+
+def _classes(data: ReportData) -> str:
+    group = "test" if "test" in data.metrics else "validation"
+    chart = charts.bars(data.metrics[group]["per_class"], "var(--blue)")
+    return f"<section><h2>Classes</h2><p>Share of each class’s {group} clips decided right.</p>{chart}</section>"
+
+
+def _pair(sections: list[str]) -> str:
+    return f'<div class="pair">{"".join(sections)}</div>'
+
+
+def _short(number: float) -> str:
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"

@@ -1,0 +1,51 @@
+"""What a training run writes after every epoch: a line, history and best-epoch log, TensorBoard if it is installed."""
+
+from importlib.util import find_spec
+from typing import Any
+
+from tqdm import tqdm
+
+from deltarnn.kws.network.model import KeywordModel
+from deltarnn.kws.training.runs import Run
+from deltarnn.kws.training.trainer import Progress
+
+
+class Journal:
+    """Keeps the record of one run; lives in the first process.
+
+    header: the application's fields of model files. every_epoch: keep the model of every epoch.
+    """
+
+    def __init__(self, run: Run, epochs: int, header: dict[str, Any], every_epoch: bool) -> None:
+        self.run, self.epochs, self.header, self.every_epoch = run, epochs, header, every_epoch
+        self._tensorboard: Any = None
+
+    def after_epoch(self, progress: Progress, model: KeywordModel) -> None:
+        """Record the last row of the history."""
+        row, number = progress.history[-1], len(progress.history)
+        self.run.write_history(progress.history, progress.best_epoch)
+        if self.every_epoch:
+            model.save(self.run.save / "epochs" / f"epoch-{number:03d}.safetensors", **self.header)
+        if find_spec("tensorboard") is not None:
+            self._write_scalars(row)
+        best = " *" if progress.best_epoch == number - 1 else ""
+        tqdm.write(f"epoch {number}/{self.epochs}: {_line(row)}{best}")
+
+    def _write_scalars(self, row: dict[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        if self._tensorboard is None:
+            self._tensorboard = SummaryWriter(str(self.run.log / "tensorboard"))
+        for name, value in row.items():
+            if name not in ("epoch", "score"):
+                self._tensorboard.add_scalar(name, value, row["epoch"])
+        self._tensorboard.flush()
+
+
+def _line(row: dict[str, Any]) -> str:
+    parts = [f"loss {row['train_loss']:.4f}"]
+    if "validation_accuracy" in row:
+        parts.append(f"validation {row['validation_accuracy']:.2%} (loss {row['validation_loss']:.4f})")
+    if "sparsity" in row:
+        parts.append(f"sparsity {row['sparsity']:.1%}")
+    return ", ".join([*parts, f"{row['seconds']:.1f} s"])

@@ -1,0 +1,112 @@
+"""Where a training run keeps its files, and how it is told from other runs.
+
+    log/DATASET/NAME/   config.json, checkpoint.safetensors, history.csv, best.csv
+    save/DATASET/NAME/  model.safetensors, metrics.json, config.json
+
+NAME is made from the settings that change the result, so the same command finds its own files again and goes on.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deltarnn.kws.config.resolve import GROUPS, Config, digest
+from deltarnn.kws.files import read_json, write_text
+
+MODEL, METRICS, CONFIG = "model.safetensors", "metrics.json", "config.json"
+
+_NO_EFFECT = frozenset(
+    {
+        *("step", "run_through", "work_dir", "workers", "model_path", "path_net_pretrain", "eval_test", "score_test"),
+        *("debug", "use_cuda", "gpu_device", "threads", "save_every_epoch", "batch_size_eval", "data_dir", "download"),
+        *("download_url", "cfg_feat"),
+    }
+)
+"""Options that do not change what is learnt."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The files of one training run."""
+
+    step: str
+    identity: str
+    log: Path
+    save: Path
+    model_path: Path
+
+    @classmethod
+    def of(cls, config: Config, step: str, sources: dict[str, str]) -> "Run":
+        """The run of a configuration; `sources` are digests of the data and files that it learns from."""
+        other = "retrain" if step == "pretrain" else "pretrain"
+        idle = {name for name, steps in _steps().items() if steps and step not in steps} | _NO_EFFECT
+        idle |= {f"epochs_{other}", f"model_{other}"} | set(vars(config.export)) - {"num_array", "num_array_pe"}
+        if step == "pretrain" and set(config.training.teacher.split(",")) <= {"start", "all"}:
+            idle |= {"teacher", "teacher_weight", "temperature"}  # there is no network to start from
+        settings = {name: value for name, value in config.flat().items() if name not in idle}
+        identity = digest({"step": step, "settings": settings, "sources": sources})
+        model = config.model
+        name = f"{step}-{model.rnn_type.lower()}{model.rnn_size}x{model.rnn_layers}-{identity}"
+        log, save = config.folder("log") / name, config.folder("save") / name
+        path = Path(config.run.model_path) if config.run.model_path else save / MODEL
+        return cls(step, identity, log, save, path)
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file from which an interrupted run goes on."""
+        return self.log / "checkpoint.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """metrics.json beside the model."""
+        return self.model_path.with_name(METRICS)
+
+    def write_history(self, rows: list[dict[str, Any]], best: int) -> None:
+        """history.csv with all epochs, best.csv with the best one."""
+        write_text(self.log / "history.csv", _csv(rows))
+        if best >= 0:
+            write_text(self.log / "best.csv", _csv([rows[best]]))
+
+
+def pretrained_models(config: Config) -> list[Path]:
+    """The models of all finished pretrain runs with the same network, features and classes, the newest first.
+
+    ValueError if there is none.
+    """
+    names = ("rnn_type", "rnn_size", "rnn_layers", "fc_extra_size", "use_hardsigmoid", "keywords", "cfg_feat")
+    wanted = {name: config.flat()[name] for name in names}
+    found = []
+    for path in _finished(config.folder("save")):
+        options = read_json(path.with_name(CONFIG)) or {}
+        if path.parent.name.startswith("pretrain-") and all(options.get(k) == v for k, v in wanted.items()):
+            found.append(path)
+    if not found:
+        described = " ".join(f"--{name} {value}" for name, value in wanted.items() if name != "keywords")
+        raise ValueError(
+            f"no finished pretrain run under {config.folder('save')} has this network ({described}): "
+            "run --step pretrain with these options first, or name a model file with --path_net_pretrain"
+        )
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def _finished(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.glob(f"*/{MODEL}") if path.with_name(METRICS).is_file())
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _steps() -> dict[str, tuple[str, ...]]:
+    import dataclasses
+
+    return {
+        field.name: field.metadata["option"].steps for kind in GROUPS.values() for field in dataclasses.fields(kind)
+    }

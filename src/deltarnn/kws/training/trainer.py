@@ -1,0 +1,278 @@
+"""The training loop: epochs over clips, validation after each, the best model kept, a checkpoint to go on from."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from lightning_utilities.core.rank_zero import rank_zero_info
+from torch import Tensor
+from tqdm import tqdm
+
+from deltarnn.kws.network.averaging import AveragedModel
+from deltarnn.kws.network.ensemble import Ensemble
+from deltarnn.kws.network.losses import LossOptions, loss_of
+from deltarnn.kws.network.model import KeywordModel
+from deltarnn.kws.training.checkpoint import Checkpoint, cpu_generator
+from deltarnn.kws.training.finishing import Finisher
+from deltarnn.kws.training.schedule import LearningRate, warmed_up
+from deltarnn.nn.activity import record_activity
+
+ORDER, CHANGES, DROPOUT = range(3)
+"""Purposes of an epoch's random generators."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on, with the reason and the remedy."""
+
+
+class TrainingClips(Protocol):
+    """Labelled clips of one length, changed at random."""
+
+    labels: Tensor
+
+    def batch(self, clips: Tensor, generator: torch.Generator) -> Tensor:
+        """Normalised features (T, B, I) of clips (B,), given by their numbers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the loop does. Lengths in epochs; `threshold_warmup` a share of them; see `deltarnn.kws.config.options`."""
+
+    epochs: int
+    batch_size: int
+    optimizer: Callable[[Iterator[torch.nn.Parameter]], torch.optim.Optimizer]
+    rate: Callable[[int], LearningRate]
+    loss: LossOptions
+    seed: int = 0
+    class_weights: Tensor | None = None
+    teacher: Ensemble | None = None
+    beta: float = 0.0
+    gradient_limit: float = 200.0
+    average: float = 0.0
+    thx: tuple[float, ...] = (0.0,)
+    thh: tuple[float, ...] = (0.0,)
+    threshold_warmup: float = 0.0
+    carry_state: float = 0.0
+
+
+@dataclass
+class Progress:
+    """Where a run stands after an epoch; rows as in history.csv."""
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_epoch: int = -1
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    best_score: float = -math.inf
+    resumed_from: int = 0
+
+
+class Trainer:
+    """Trains `model` on `clips` by `plan`.
+
+    Parameters
+    ----------
+    fabric: where it runs; already launched. Under several processes each takes its share of every batch.
+    validate: of a model in evaluation mode at its full thresholds, the columns that go into the history; "score" among
+        them is what the best epoch has most of, "loss" what the plateau schedule watches.
+    finisher: what is done to the parameters after each epoch, rounding and pruning.
+    checkpoint: file to write after every epoch, and to go on from if it is there.
+    identity: stands for everything that changes the result.
+    after_epoch: called in the first process with the progress and the evaluated model, to write logs and models.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        model: KeywordModel,
+        clips: TrainingClips,
+        plan: Plan,
+        validate: Callable[[KeywordModel], dict[str, float]],
+        finisher: Finisher,
+        checkpoint: Path,
+        identity: str,
+        after_epoch: Callable[[Progress, KeywordModel], None],
+    ) -> None:
+        self.fabric, self.plan, self.clips = fabric, plan, clips
+        self.validate, self.finisher, self.after_epoch = validate, finisher, after_epoch
+        self.path, self.identity = checkpoint, identity
+        self.model = model
+        if plan.batch_size % fabric.world_size:
+            raise ValueError(f"--batch_size {plan.batch_size}: must be a multiple of the {fabric.world_size} processes")
+        optimizer = plan.optimizer(model.parameters())
+        self.wrapped, self.optimizer = fabric.setup(model, optimizer)
+        self.averaged = AveragedModel(model, plan.average)
+        self.evaluated = copy.deepcopy(model).eval()
+        self.steps_per_epoch = math.ceil(self._usable / plan.batch_size)
+        self.rate = plan.rate(self.steps_per_epoch * plan.epochs)
+        self.progress = Progress()
+        self._left: tuple[Tensor, ...] = ()
+        move = fabric.to_device
+        self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
+        self.teacher = None if plan.teacher is None else plan.teacher.to(fabric.device)
+
+    @property
+    def _usable(self) -> int:
+        """Clips of an epoch: as many as divide evenly among the processes."""
+        clips = len(self.clips.labels)
+        return clips - clips % self.fabric.world_size
+
+    def fit(self) -> Progress:
+        """Train to the plan's last epoch, from the checkpoint if there is one."""
+        start = self._resume()
+        epochs = self.plan.epochs
+        bar = tqdm(
+            total=epochs * self.steps_per_epoch, initial=start * self.steps_per_epoch, unit="step", leave=False,
+            disable=None if self.fabric.is_global_zero else True,
+        )  # fmt: skip
+        with bar:
+            for epoch in range(start, epochs):
+                bar.set_description(f"epoch {epoch + 1}/{epochs}")
+                row = self._epoch(epoch, bar)
+                self._conclude(epoch, row)
+                bar.set_postfix_str(f"best {self.progress.best_score:.4f}")
+        return self.progress
+
+    def best(self) -> KeywordModel:
+        """The best epoch's model as it was evaluated."""
+        model = self.evaluated
+        if self.progress.best_state:
+            model.load_state_dict(self.progress.best_state)
+        return model.eval()
+
+    def _epoch(self, epoch: int, bar: "tqdm[Any]") -> dict[str, Any]:
+        """One pass over the training clips and the validation after it."""
+        plan, started = self.plan, time.perf_counter()
+        world, rank = self.fabric.world_size, self.fabric.global_rank
+        order = torch.randperm(len(self.clips.labels), generator=cpu_generator(plan.seed, epoch, ORDER))[: self._usable]
+        changes = cpu_generator(plan.seed, epoch, CHANGES, rank)
+        torch.manual_seed(cpu_generator(plan.seed, epoch, DROPOUT, rank).initial_seed())
+        self.wrapped.train()
+        self._left = ()
+        losses, activity = 0.0, 0.0
+        for index in range(self.steps_per_epoch):
+            step = epoch * self.steps_per_epoch + index
+            batch = order[index * plan.batch_size : (index + 1) * plan.batch_size][rank::world]
+            loss, moved = self._step(step, batch, changes)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss} at step {index + 1} of epoch {epoch + 1}: lower --lr "
+                    f"(now {self.rate.at(step):g}) or --grad_clip_val (now {plan.gradient_limit:g})"
+                )
+            losses += loss
+            activity += moved
+            bar.update()
+        trained = time.perf_counter() - started
+        evaluated = self._evaluated(epoch)
+        row: dict[str, Any] = {
+            "epoch": epoch + 1,
+            "lr": self.rate.at(epoch * self.steps_per_epoch),
+            "train_loss": losses / self.steps_per_epoch,
+        }
+        if self.model.delta is not None:
+            row["l1_delta_h"] = activity / self.steps_per_epoch
+        return {**row, **self.validate(evaluated), "seconds": round(trained, 3)}
+
+    def _step(self, step: int, clips: Tensor, generator: torch.Generator) -> tuple[float, float]:
+        """One optimiser step; the loss, and the mean Σ|Δh| per frame and clip."""
+        plan, delta = self.plan, self.model.delta
+        features = self.fabric.to_device(self.clips.batch(clips, generator))
+        labels = self.fabric.to_device(self.clips.labels[clips])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate.at(step)
+        taught = None if self.teacher is None else self.teacher.clip_scores(features)
+        carried = self._carried(len(clips), generator)
+        if delta is None:
+            (scores, left), moved = self.wrapped(features, carried), None
+        else:
+            warmup = round(plan.threshold_warmup * plan.epochs * self.steps_per_epoch)
+            grid = delta.quantization.activation if delta.quantization is not None else None
+            self.model.set_thresholds(*(warmed_up(th, step, warmup, grid) for th in (plan.thx, plan.thh)))
+            with record_activity(self.model) as activity:
+                scores, left = self.wrapped(features, carried)
+            moved = activity.l1_delta_h / (features.shape[0] * features.shape[1])
+        loss = loss_of(scores, labels, plan.loss, self.class_weights, taught)
+        total = loss if moved is None or not plan.beta else loss + plan.beta * moved
+        self.optimizer.zero_grad()
+        self.fabric.backward(total)
+        if plan.gradient_limit:
+            self.fabric.clip_gradients(
+                self.wrapped, self.optimizer, max_norm=plan.gradient_limit, error_if_nonfinite=False
+            )
+        self.optimizer.step()
+        self._left = tuple(part.detach() for part in (left if isinstance(left, tuple) else (left,)))
+        self.averaged.update(self.model, step + 1)
+        return float(total.detach()), 0.0 if moved is None else float(moved.detach())
+
+    def _carried(self, batch: int, generator: torch.Generator) -> Any:
+        """Initial states: for a share `carry_state` of the batch those that clips of the last batch left behind."""
+        if not self.plan.carry_state or not self._left:
+            return None
+        chosen = torch.randint(self._left[0].shape[1], (batch,), generator=generator)
+        carries = torch.rand(batch, 1, generator=generator) < self.plan.carry_state
+        parts = tuple(part[:, chosen] * carries.to(part.device) for part in self._left)
+        return parts if len(parts) > 1 else parts[0]
+
+    def _evaluated(self, epoch: int) -> KeywordModel:
+        """The model to evaluate after an epoch: averaged, rounded, pruned, at full thresholds."""
+        evaluated = self.evaluated
+        self.finisher.train(self.model, epoch)
+        evaluated.load_state_dict(self.averaged.module.state_dict())
+        if evaluated.delta is not None:
+            evaluated.set_thresholds(self.plan.thx, self.plan.thh)
+        self.finisher.evaluate(evaluated, epoch)
+        return evaluated.eval()
+
+    def _conclude(self, epoch: int, row: dict[str, Any]) -> None:
+        """Schedule, best epoch, logs, checkpoint."""
+        progress, evaluated = self.progress, self.evaluated
+        if not all(parameter.isfinite().all() for parameter in evaluated.parameters()):
+            raise TrainingError(
+                f"a parameter is not finite after epoch {epoch + 1}: lower --lr (now {row['lr']:g}) or --grad_clip_val "
+                f"(now {self.plan.gradient_limit:g})"
+            )
+        self.rate.after_epoch(row.get("validation_loss", row["train_loss"]))
+        progress.history.append(row)
+        score = row.get("score", -row["train_loss"])
+        complete = self.finisher.complete(epoch) or not self.finisher.complete(self.plan.epochs - 1)
+        if complete and score > progress.best_score:
+            progress.best_epoch, progress.best_score = epoch, score
+            progress.best_state = {k: v.detach().clone().cpu() for k, v in evaluated.state_dict().items()}
+        if self.fabric.is_global_zero:
+            self.after_epoch(progress, evaluated)
+            self._checkpoint(epoch + 1).save(self.path, self.identity)
+        self.fabric.barrier()
+
+    def _checkpoint(self, epoch: int) -> Checkpoint:
+        return Checkpoint(
+            epoch,
+            {
+                "model": self.model.state_dict(),
+                "averaged": self.averaged.module.state_dict(),
+                "best": self.progress.best_state,
+            },
+            self.optimizer.state_dict(),
+            {**self.rate.state(), "best_score": self.progress.best_score},
+            self.progress.history,
+            self.progress.best_epoch,
+        )
+
+    def _resume(self) -> int:
+        """The first epoch to run."""
+        if not self.path.is_file():
+            return 0
+        saved = Checkpoint.load(self.path, self.identity)
+        self.model.load_state_dict(saved.tensors["model"])
+        self.averaged.module.load_state_dict(saved.tensors["averaged"])
+        self.optimizer.load_state_dict(saved.optimizer)
+        self.progress = Progress(
+            saved.history, saved.best_epoch, saved.tensors["best"], saved.schedule.pop("best_score"), saved.epoch
+        )
+        self.rate.restore(saved.schedule)
+        rank_zero_info(f"going on after epoch {saved.epoch} of {self.plan.epochs}")
+        return saved.epoch

@@ -1,0 +1,99 @@
+"""Which package may import which: docs/architecture.md's house, held against the imports of every module."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "deltarnn"
+
+PACKAGES = {
+    "native": set(),
+    "sparsity": set(),
+    "fixed": {"sparsity"},
+    "prune": {"fixed"},
+    "engine": {"fixed", "native", "sparsity"},
+    "nn": {"fixed", "native", "sparsity"},
+    "adapt": {"fixed", "nn", "sparsity"},
+    "onnx": {"engine", "nn", "fixed", "sparsity"},
+    "hardware": {"fixed", "prune", "engine", "sparsity"},
+    "bench": {"engine", "nn", "fixed", "native", "onnx"},
+    "kws": {"onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity"},
+    "cli": {"kws"},
+}
+"""Package or module of `deltarnn`: those that it may import."""
+
+WINGS = ("commands", "report", "training", "evaluation", "spotter", "features", "network", "data", "config")
+"""Of `deltarnn.kws`, from the top down: each imports only those after it, and the ground."""
+GROUND = {"files", "draw"}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """All modules of deltarnn that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "deltarnn"}
+
+
+def modules() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_packages_import_downward(path):
+    package = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if package == "__init__":
+        return  # it imports each public name's home on first use
+    assert package in PACKAGES, f"say in {Path(__file__).name} what {package} may import"
+    for name in imported_modules(path):
+        target = [*name.split("."), "__init__"][1]
+        allowed = PACKAGES[package] | {package}
+        assert target not in PACKAGES or target in allowed, f"{package} imports {name}"
+
+
+@pytest.mark.parametrize(
+    "path", sorted((SOURCE / "kws").glob("*/*.py")), ids=lambda path: str(path.relative_to(SOURCE / "kws"))
+)
+def test_wings_import_downward(path):
+    wing = path.parent.name
+    assert wing in WINGS, f"say in {Path(__file__).name} where the wing {wing} stands"
+    allowed = {*WINGS[WINGS.index(wing) :], *GROUND}
+    for name in imported_modules(path):
+        parts = name.split(".")
+        if parts[1:2] == ["kws"]:
+            assert parts[2] in allowed, f"{wing} imports {name}"
+
+
+@pytest.mark.parametrize("name", sorted(GROUND))
+def test_the_ground_imports_no_wing(name):
+    assert not {m for m in imported_modules(SOURCE / "kws" / f"{name}.py") if m.startswith("deltarnn.kws")}
+
+
+def modules_after(statement: str) -> set[str]:
+    """Modules loaded in a fresh interpreter after the statement."""
+    code = f"{statement}\nimport sys\nprint(*sorted(sys.modules), sep='\\n')"
+    return set(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+
+
+def test_a_public_name_of_kws_loads_only_what_it_needs():
+    loaded = modules_after("from deltarnn.kws import LogFilterBank")
+    assert "deltarnn.kws.features.frontend" in loaded
+    assert not {"torch", "deltarnn.kws.network.model", "deltarnn.kws.config.resolve"} & loaded
+
+
+def test_the_engine_loads_without_torch():
+    assert "torch" not in modules_after("import deltarnn.engine")
+
+
+def test_the_front_ends_old_home_warns():
+    with pytest.warns(DeprecationWarning, match=r"from deltarnn\.kws"):
+        import deltarnn.kws.frontend as old
+    from deltarnn.kws import LogFilterBank
+
+    assert old.LogFilterBank is LogFilterBank
