@@ -57,19 +57,23 @@ int encode(const float* value, float* memory, float threshold, int n, std::int32
     return count;
 }
 
-void add_columns_of(float* acc, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
-                    const float* delta, int count, int rows) {
+void add_columns(float* acc, float* sum, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                 const float* delta, int count, int rows) {
     constexpr int pass = pass_columns;
     const float* columns[2 * pass];
-    for (int k = 0; k < count; k += pass) {
-        const int here = count - k < pass ? count - k : pass;
-        const int known = count - k < 2 * pass ? count - k : 2 * pass;
+    for (int k = 0; k < count;) {
+        const int left = count - k, known = left < 2 * pass ? left : 2 * pass;
         for (int i = 0; i < known; ++i) columns[i] = matrix + index[k + i] * stride;
-        if (here == pass) {
-            detail::add_some_columns<pass>(acc, columns, delta + k, rows, known == 2 * pass ? columns + pass : nullptr);
-        } else {
-            add_columns(acc, columns, delta + k, here, rows);
-        }
+        const auto add = [&]<int here>(detail::Vectors<here>) DELTARNN_INLINE_LAMBDA {
+            const float* const* const next = known == 2 * pass ? columns + pass : nullptr;
+            detail::add_some_columns<here>(acc, sum, k == 0, left == here, columns, delta + k, rows, next);
+            k += here;
+        };
+        if (left >= pass) add(detail::Vectors<pass>{});
+        else if (left >= 8) add(detail::Vectors<8>{});
+        else if (left >= 4) add(detail::Vectors<4>{});
+        else if (left >= 2) add(detail::Vectors<2>{});
+        else add(detail::Vectors<1>{});
     }
 }
 
@@ -123,13 +127,10 @@ void tile_products(float* out, const float* matrix, std::ptrdiff_t stride, const
             vf weight[pass];
             for (int i = 0; i < pass; ++i) weight[i] = load(columns[i] + row);
             for (int t = 0; t < tile_frames; ++t) {
-                vf even = load(out + t * rows + row), odd = {};
+                vf total = load(out + t * rows + row);
 #pragma GCC unroll 8
-                for (int i = 0; i < pass; i += 2) {
-                    even = fma(weight[i], splat(deltas[t][i]), even);
-                    odd = fma(weight[i + 1], splat(deltas[t][i + 1]), odd);
-                }
-                store(out + t * rows + row, even + odd);
+                for (int i = 0; i < pass; ++i) total = fma(weight[i], splat(deltas[t][i]), total);
+                store(out + t * rows + row, total);
             }
         }
     }
@@ -177,7 +178,7 @@ float sum_of(const float* values, std::int64_t n) {
 
 }  // namespace
 
-extern const FloatKernels float_kernels = {apply_gate,    encode,    add_columns_of, add_block,
+extern const FloatKernels float_kernels = {apply_gate,    encode,    add_columns, add_block,
                                            tile_products, gru_gates, lstm_gates,     sum_of};
 
 }  // namespace deltarnn::DELTARNN_ISA

@@ -61,6 +61,8 @@ FloatLayerState::FloatLayerState(const FloatLayer& layer)
       c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
       full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0),
       acc_(layer.shape.accumulator_rows()),
+      sum_(layer.shape.rows()),
+      held_(static_cast<std::size_t>(chunk_frames) * layer.shape.padded_input()),
       index_(static_cast<std::size_t>(chunk_frames) * (layer.shape.padded_input() + row_padding) +
              layer.shape.padded_outputs() + row_padding),
       delta_(index_.size()),
@@ -68,7 +70,6 @@ FloatLayerState::FloatLayerState(const FloatLayer& layer)
       tile_index_(layer.shape.padded_input()),
       tile_delta_(static_cast<std::size_t>(tile_frames) * layer.shape.padded_input()),
       products_(static_cast<std::size_t>(chunk_frames) * layer.shape.rows()) {
-    std::fill_n(slot_.data(), slot_.size(), -1);
     reset();
 }
 
@@ -83,26 +84,25 @@ void FloatLayerState::reset() {
 void FloatLayerState::run(const float* x, int frames, float* y) {
     const LayerShape& shape = layer_.shape;
     const FloatKernels& kernels = layer_.kernels;
-    const int op = shape.padded_outputs(), hp = shape.padded_hidden(), rows = shape.rows();
-    const int per_frame = shape.padded_input() + row_padding;
+    const int ip = shape.padded_input(), op = shape.padded_outputs(), hp = shape.padded_hidden(), rows = shape.rows();
+    const int per_frame = ip + row_padding;
     std::int32_t* const index_h = index_.data() + chunk_frames * per_frame;
     float* const delta_h = delta_.data() + chunk_frames * per_frame;
 
     encode_inputs(x, frames);
-    std::int64_t fired_x = 0, fired_h = 0;
     for (int t = 0; t < frames; ++t) {
         const int count_h = kernels.encode(h_.data(), h_hat_.data(), layer_.thh, op, index_h, delta_h);
-        kernels.add_columns(acc_.data() + shape.hidden_offset(), layer_.hidden_columns.data(), layer_.stride, index_h,
-                            delta_h, count_h, rows);
+        kernels.add_columns(acc_.data() + shape.hidden_offset(), sum_.data(), layer_.hidden_columns.data(), layer_.stride,
+                            index_h, delta_h, count_h, rows);
         if (tiled_[t / tile_frames]) {
             const float* product = products_.data() + t * rows;
             for (int row = 0; row < rows; ++row) acc_[row] += product[row];
         } else {
-            kernels.add_columns(acc_.data(), layer_.input_columns.data(), layer_.stride, index_.data() + t * per_frame,
-                                delta_.data() + t * per_frame, count_[t], rows);
+            kernels.add_columns(acc_.data(), sum_.data(), layer_.input_columns.data(), layer_.stride,
+                                index_.data() + t * per_frame, delta_.data() + t * per_frame, count_[t], rows);
         }
-        fired_x += count_[t];
-        fired_h += count_h;
+        activity_.fired_x += count_[t];
+        activity_.fired_h += count_h;
         if (shape.cell == Cell::gru) {
             kernels.gru_gates(layer_.hard, acc_.data(), h_.data(), hp);
         } else if (shape.projection == 0) {
@@ -112,12 +112,10 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
             project();
         }
         std::memcpy(y + t * op, h_.data(), op * sizeof(float));
+        work_since_refresh_ += static_cast<std::int64_t>(count_[t] + count_h) * rows;
+        refresh(held_.data() + t * ip);
     }
     activity_.steps += frames;
-    activity_.fired_x += fired_x;
-    activity_.fired_h += fired_h;
-    work_since_refresh_ += (fired_x + fired_h) * rows;
-    refresh();
 }
 
 // The events of all frames, which do not wait for h, and where it is cheaper their products, tile by tile.
@@ -126,6 +124,7 @@ void FloatLayerState::encode_inputs(const float* x, int frames) {
     for (int t = 0; t < frames; ++t) {
         count_[t] = layer_.kernels.encode(x + t * ip, x_hat_.data(), layer_.thx, ip, index_.data() + t * per_frame,
                                           delta_.data() + t * per_frame);
+        std::copy_n(x_hat_.data(), ip, held_.data() + t * ip);
     }
     for (int first = 0; first < frames; first += tile_frames) {
         const bool tiled = frames - first > 1 && gather_tile(first, std::min(tile_frames, frames - first));
@@ -148,22 +147,24 @@ bool FloatLayerState::gather_tile(int first, int frames) {
         most = std::max(most, count_[t]);
     }
     if (events * cost <= static_cast<double>(most) * tile_frames) return false;
-    tile_count_ = 0;
-    for (int t = 0; t < frames; ++t) {
-        const std::int32_t* const index = index_.data() + (first + t) * per_frame;
-        const float* const delta = delta_.data() + (first + t) * per_frame;
-        for (int k = 0; k < count_[first + t]; ++k) {
-            std::int32_t& slot = slot_[index[k]];
-            if (slot < 0) {
-                slot = tile_count_++;
-                tile_index_[slot] = index[k];
-                std::fill_n(tile_delta_.data() + slot * tile_frames, tile_frames, 0.0f);
-            }
-            tile_delta_[slot * tile_frames + t] = delta[k];
-        }
+    std::fill_n(slot_.data(), slot_.size(), -1);
+    for (int t = first; t < first + frames; ++t) {
+        for (int k = 0; k < count_[t]; ++k) slot_[index_[t * per_frame + k]] = 0;
     }
-    for (int k = 0; k < tile_count_; ++k) slot_[tile_index_[k]] = -1;
-    return events * cost > static_cast<double>(tile_count_) * tile_frames;
+    // Columns in rising order, as in each frame's own list: the order of the sums.
+    tile_count_ = 0;
+    for (int j = 0; j < layer_.shape.input; ++j) {
+        if (slot_[j] < 0) continue;
+        tile_index_[tile_count_] = j;
+        slot_[j] = tile_count_++;
+    }
+    if (events * cost <= static_cast<double>(tile_count_) * tile_frames) return false;
+    std::fill_n(tile_delta_.data(), tile_count_ * tile_frames, 0.0f);
+    for (int t = 0; t < frames; ++t) {
+        const int from = (first + t) * per_frame;
+        for (int k = 0; k < count_[first + t]; ++k) tile_delta_[slot_[index_[from + k]] * tile_frames + t] = delta_[from + k];
+    }
+    return true;
 }
 
 // h = W_hr (o ∘ tanh(c)): dense, every step.
@@ -180,24 +181,24 @@ void FloatLayerState::project() {
 }
 
 // Every addition to M rounds. M = W x̂ + U ĥ + b by the held-state identity (MATH §4), so it can be computed anew at any time: a few
-// rows at once, when enough was added to have paid for it.
-void FloatLayerState::refresh() {
+// rows at once, when enough was added to have paid for it. x_hat is that of the frame just computed, however far inputs are encoded:
+// a row is refreshed at the same frame, from the same values, whether frames come singly or together.
+void FloatLayerState::refresh(const float* x_hat) {
     const std::int64_t block_work = static_cast<std::int64_t>(refresh_rows) * (layer_.shape.input + layer_.shape.outputs());
     while (work_since_refresh_ >= refresh_share * block_work) {
         work_since_refresh_ -= refresh_share * block_work;
-        refresh_block();
+        refresh_block(x_hat);
     }
 }
 
-void FloatLayerState::refresh_block() {
+void FloatLayerState::refresh_block(const float* x_hat) {
     const LayerShape& shape = layer_.shape;
     const int hp = shape.padded_hidden(), rows = shape.rows();
     const int row = refresh_row_;
     const int here = row % hp + refresh_rows <= hp ? refresh_rows : row_padding;
     std::copy_n(layer_.memory.data() + row, here, acc_.data() + row);
     if (row < rows) {
-        layer_.kernels.add_block(acc_.data() + row, layer_.input_columns.data() + row, layer_.stride, x_hat_.data(), shape.input,
-                                 here);
+        layer_.kernels.add_block(acc_.data() + row, layer_.input_columns.data() + row, layer_.stride, x_hat, shape.input, here);
     }
     if (row >= shape.hidden_offset()) {
         layer_.kernels.add_block(acc_.data() + row, layer_.hidden_columns.data() + row - shape.hidden_offset(),

@@ -22,15 +22,16 @@ struct FloatKernels {
     // other than 0 go to (index, delta), room for n + row_padding each. Returns how many.
     int (*encode)(const float* value, float* memory, float threshold, int n, std::int32_t* index, float* delta);
 
-    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], k < count. rows is a multiple of row_padding.
-    void (*add_columns)(float* acc, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], k < count: the sum by itself, its terms in the order of the list, then
+    // added. rows is a multiple of row_padding; sum: room for as many.
+    void (*add_columns)(float* acc, float* sum, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                         const float* delta, int count, int rows);
 
     // acc[0:rows] += Σ_j matrix[:, j]·value[j], j < n: all columns, for a block of at most 32 rows at a time.
     void (*add_block)(float* acc, const float* matrix, std::ptrdiff_t stride, const float* value, int n, int rows);
 
     // out[t][0:rows] = Σ_k matrix[:, index[k]]·delta[k][t], k < count, for tile_frames frames at once: every weight is
-    // read once for all of them. delta is (count, tile_frames), out (tile_frames, rows).
+    // read once for all of them. The same sums as those of add_columns, as a delta of 0 changes none. delta is (count, tile_frames), out (tile_frames, rows).
     void (*tile_products)(float* out, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                           const float* delta, int count, int rows);
 

@@ -39,7 +39,8 @@ class FloatLayerState {
 
     void reset();
 
-    // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
+    // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding. The same
+    // numbers, to the last bit, however a stream is cut into calls.
     void run(const float* x, int frames, float* y);
 
     std::vector<double> read(StateField field) const;
@@ -49,16 +50,17 @@ class FloatLayerState {
     void encode_inputs(const float* x, int frames);
     bool gather_tile(int first, int frames);
     void project();
-    void refresh();
-    void refresh_block();
+    void refresh(const float* x_hat);
+    void refresh_block(const float* x_hat);
 
     const FloatLayer& layer_;
-    AlignedArray<float> x_hat_, h_, h_hat_, c_, full_h_, acc_;
+    AlignedArray<float> x_hat_, h_, h_hat_, c_, full_h_, acc_, sum_;
+    AlignedArray<float> held_;  // x̂ after each frame of a chunk
     AlignedArray<std::int32_t> index_;  // events of each frame of a chunk, then those of h
     AlignedArray<float> delta_;
     int count_[chunk_frames] = {};
     bool tiled_[chunk_frames / tile_frames] = {};  // whether products_ has the input products of a tile
-    AlignedArray<std::int32_t> slot_, tile_index_;  // columns that fire anywhere in the tile
+    AlignedArray<std::int32_t> slot_, tile_index_;  // columns that fire anywhere in the tile, and their places in its list
     AlignedArray<float> tile_delta_;
     AlignedArray<float> products_;  // (chunk_frames, rows())
     int tile_count_ = 0;

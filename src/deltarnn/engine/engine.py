@@ -41,7 +41,7 @@ class Engine:
     step: step(frame (I,), out=None) -> (H,) float32, or the class scores of a whole model. A new array unless `out`, a
         contiguous float32 array, is given, which is then filled and returned. Anything but a contiguous float32 frame
         is converted first. In int8, a frame with NaN is an error.
-    run: run(frames (T, I), out=None) -> (T, H), what T calls of `step` give (float32: to rounding; int8: exactly).
+    run: run(frames (T, I), out=None) -> (T, H), what T calls of `step` give, to the last bit.
     reset: reset() goes back to the state before the first step; counts restart.
     """
 
