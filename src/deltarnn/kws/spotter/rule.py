@@ -73,7 +73,8 @@ class StreamRule:
         first, second = ranked[..., -1:], ranked[..., -2:-1]
         others = np.where(values == first, second, first)  # of two equal leaders each is the other's rival
         lead = (values - others)[..., NON_KEYWORDS:] * np.float32(UNIT)
-        return np.clip(np.rint(lead), -self.bound, self.bound).astype(np.int32)
+        rounded: NDArray[np.int32] = np.clip(np.rint(lead), -self.bound, self.bound).astype(np.int32)
+        return rounded
 
     def scores(self, logits: ArrayLike) -> NDArray[np.float32]:
         """s (T, keywords), of a fresh stream, of class scores (T, classes)."""
@@ -84,7 +85,8 @@ class StreamRule:
         before = np.full((self.smoothing, *margins.shape[1:]), -self.bound, np.int64)
         sums = np.cumsum(np.concatenate([before, margins]), axis=0)
         sums = sums[self.smoothing :] - sums[: -self.smoothing]
-        return (sums / (UNIT * self.smoothing)).astype(np.float32)
+        means: NDArray[np.float32] = (sums / (UNIT * self.smoothing)).astype(np.float32)
+        return means
 
     def peaks(self, scores: NDArray[np.float32], frame_stride: float) -> list[Peak]:
         """All detections in scores (T, keywords) of frames `frame_stride` seconds apart."""
