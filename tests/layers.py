@@ -1,6 +1,7 @@
 """What the tests of the layers share: golden files, random cases, and the guard of comparisons in floating point."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,9 @@ def reference_runs(layer: nn.Module, x: Tensor) -> list[reference.Run]:
     """The layers of a unidirectional `layer`, by the reference, one run per layer; each fed the output of the last."""
     runs: list[reference.Run] = []
     signal = x.detach().double().numpy()
-    cell = reference.gru if isinstance(layer, DeltaGRU) else reference.lstm
+    cell = partial(reference.gru, relu=layer.candidate == "relu") if isinstance(layer, DeltaGRU) else reference.lstm
+    if not layer.reset_after:
+        cell = partial(reference.gru_reset_before, relu=layer.candidate == "relu")
     for index in range(layer.num_layers):
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         weights = [getattr(layer, f"{name}_l{index}").detach().double().numpy() for name in names]

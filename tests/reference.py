@@ -37,25 +37,32 @@ class Run:
     x_encoder: Encoder
     h_encoder: Encoder
     saved: list[tuple[Array, ...]]
+    rh_encoder: Encoder | None = None
+
+    @property
+    def hidden_encoders(self) -> list[Encoder]:
+        return [self.h_encoder] + ([self.rh_encoder] if self.rh_encoder else [])
 
     @property
     def margin(self) -> float:
-        return min(self.x_encoder.margin, self.h_encoder.margin)
+        return min(encoder.margin for encoder in (self.x_encoder, *self.hidden_encoders))
 
     @property
-    def zeros(self) -> tuple[int, int]:
-        return tuple(int(sum((d == 0).sum() for d in e.deltas)) for e in (self.x_encoder, self.h_encoder))
+    def zeros(self) -> tuple[int, ...]:
+        return tuple(int(sum((d == 0).sum() for d in e.deltas)) for e in (self.x_encoder, *self.hidden_encoders))
 
     @property
     def l1_delta_h(self) -> float:
-        return float(sum(np.abs(d).sum() for d in self.h_encoder.deltas))
+        return float(sum(np.abs(d).sum() for encoder in self.hidden_encoders for d in encoder.deltas))
 
 
 def sigmoid(m: Array) -> Array:
     return 1 / (1 + np.exp(-m))
 
 
-def gru(x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, thx: float, thh: float, state=None) -> Run:
+def gru(
+    x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, thx: float, thh: float, state=None, relu=False
+) -> Run:
     """MATH §2 over x (T, B, I)."""
     (_, batch, inputs), hidden = x.shape, w_hh.shape[1]
     w_r, w_z, w_n = np.split(w_ih, 3)
@@ -76,13 +83,40 @@ def gru(x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, thx: float
         m_nx = m_nx + dx @ w_n.T
         m_nh = m_nh + dh @ u_n.T
         r, z = sigmoid(m_r), sigmoid(m_z)
-        n = np.tanh(m_nx + r * m_nh)
+        n = np.maximum(m_nx + r * m_nh, 0) if relu else np.tanh(m_nx + r * m_nh)
         saved.append((r, z, n, m_nh, h))
         h = (1 - z) * n + z * h
         ys.append(h)
     m = np.concatenate([m_r, m_z, m_nx, m_nh], axis=1)
     final = {"x_hat": encode_x.memory, "h": h, "h_hat": encode_h.memory, "m": m}
     return Run(np.stack(ys), final, encode_x, encode_h, saved)
+
+
+def gru_reset_before(
+    x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, thx: float, thh: float, relu: bool = False
+) -> Run:
+    """MATH §2 with the reset gate before the product, over x (T, B, I)."""
+    (_, batch, inputs), hidden = x.shape, w_hh.shape[1]
+    w_r, w_z, w_n = np.split(w_ih, 3)
+    u_r, u_z, u_n = np.split(w_hh, 3)
+    b_i, b_h = np.split(b_ih, 3), np.split(b_hh, 3)
+    m_r, m_z, m_nx, m_nh = (np.tile(b, (batch, 1)) for b in (b_i[0] + b_h[0], b_i[1] + b_h[1], b_i[2], b_h[2]))
+    h = np.zeros((batch, hidden))
+    encode_x, encode_h, encode_rh = Encoder(np.zeros((batch, inputs)), thx), Encoder(h, thh), Encoder(h, thh)
+    ys = []
+    for x_t in x:
+        dx, dh = encode_x(x_t), encode_h(h)
+        m_r = m_r + dx @ w_r.T + dh @ u_r.T
+        m_z = m_z + dx @ w_z.T + dh @ u_z.T
+        m_nx = m_nx + dx @ w_n.T
+        r, z = sigmoid(m_r), sigmoid(m_z)
+        m_nh = m_nh + encode_rh(r * h) @ u_n.T
+        n = np.maximum(m_nx + m_nh, 0) if relu else np.tanh(m_nx + m_nh)
+        h = (1 - z) * n + z * h
+        ys.append(h)
+    m = np.concatenate([m_r, m_z, m_nx, m_nh], axis=1)
+    final = {"x_hat": encode_x.memory, "h": h, "h_hat": encode_h.memory, "rh_hat": encode_rh.memory, "m": m}
+    return Run(np.stack(ys), final, encode_x, encode_h, [], encode_rh)
 
 
 def lstm(x: Array, w_ih: Array, w_hh: Array, b_ih: Array, b_hh: Array, thx: float, thh: float, state=None) -> Run:

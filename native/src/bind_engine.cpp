@@ -51,11 +51,12 @@ T value(const nb::dict& from, const char* name) {
 
 LayerShape layer_shape(const nb::dict& from) {
     const LayerShape shape = {value<bool>(from, "lstm") ? Cell::lstm : Cell::gru, value<int>(from, "input"),
-                              value<int>(from, "hidden"), value<int>(from, "projection")};
+                              value<int>(from, "hidden"), value<int>(from, "projection"), value<bool>(from, "reset_before")};
     // A column's offset is computed as index · stride, both well within an int.
     constexpr int limit = 1 << 20;
     if (shape.input < 1 || shape.hidden < 1 || shape.projection < 0 || shape.input > limit || shape.hidden > limit ||
-        shape.projection >= shape.hidden || (shape.cell == Cell::gru && shape.projection > 0)) {
+        shape.projection >= shape.hidden || (shape.cell == Cell::gru && shape.projection > 0) ||
+        (shape.cell == Cell::lstm && shape.reset_before)) {
         throw nb::value_error("layer sizes out of range");
     }
     return shape;
@@ -74,6 +75,7 @@ deltarnn::FloatLayerSpec float_layer(const nb::dict& from) {
     deltarnn::FloatLayerSpec spec = {};
     spec.shape = layer_shape(from);
     spec.hard = value<bool>(from, "hard");
+    spec.relu = value<bool>(from, "relu");
     spec.thx = value<float>(from, "thx");
     spec.thh = value<float>(from, "thh");
     set_arrays<deltarnn::FloatLayerSpec, float, float>(spec, from);
@@ -89,6 +91,7 @@ deltarnn::TableSpec table(const nb::dict& from, const char* name) {
 deltarnn::Int8LayerSpec int8_layer(const nb::dict& from) {
     deltarnn::Int8LayerSpec spec = {};
     spec.shape = layer_shape(from);
+    if (spec.shape.reset_before) throw nb::value_error("an int8 layer resets after the product");
     spec.activation_bits = value<int>(from, "activation_bits");
     spec.activation_fraction = value<int>(from, "activation_fraction");
     spec.weight_fraction = value<int>(from, "weight_fraction");
@@ -185,10 +188,10 @@ class PyStream {
         stream_->reset();
     }
 
-    std::tuple<std::uint64_t, std::uint64_t, std::uint64_t> activity(int layer) {
+    std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t> activity(int layer) {
         const InUse guard(busy_);
         const Activity a = stream_->activity(layer);
-        return {a.steps, a.fired_x, a.fired_h};
+        return {a.steps, a.fired_x, a.fired_h, a.fired_rh};
     }
 
     std::vector<double> read(int layer, const std::string& field) {
@@ -196,6 +199,7 @@ class PyStream {
         if (field == "x_hat") return stream_->read(layer, StateField::x_hat);
         if (field == "h") return stream_->read(layer, StateField::h);
         if (field == "h_hat") return stream_->read(layer, StateField::h_hat);
+        if (field == "rh_hat") return stream_->read(layer, StateField::rh_hat);
         if (field == "c") return stream_->read(layer, StateField::c);
         if (field == "m") return stream_->read(layer, StateField::m);
         throw nb::value_error("no such part of the state");
@@ -318,6 +322,6 @@ void bind_engine(nb::module_& module) {
         .def("run", &PyStream::run, "frames"_a, "out"_a = nb::none(),
              "run(frames (T, I), out=None) -> (T, H) float32: T time steps, as that many calls of step.")
         .def("reset", &PyStream::reset, "Back to the state before the first step, counts included.")
-        .def("activity", &PyStream::activity, "layer"_a, "(steps, deltas of x that were not 0, deltas of h that were not 0)")
+        .def("activity", &PyStream::activity, "layer"_a, "(steps, deltas that were not 0 of x, of h, and of r ∘ h where that has its own)")
         .def("read", &PyStream::read, "layer"_a, "field"_a, "A part of the layer's state, as float64.");
 }

@@ -62,7 +62,7 @@ std::vector<LayerShape> shapes_of(const std::vector<Spec>& layers) {
 }
 
 std::size_t bytes_of(const FloatLayer& l) {
-    return (l.input_columns.size() + l.hidden_columns.size() + l.projection_columns.size()) * sizeof(float);
+    return (l.input_columns.size() + l.hidden_columns.size() + l.reset_columns.size() + l.projection_columns.size()) * sizeof(float);
 }
 std::size_t bytes_of(const Int8Layer& l) {
     return l.input_columns.size() + l.hidden_columns.size() + l.projection_columns.size();

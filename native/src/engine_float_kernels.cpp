@@ -136,18 +136,33 @@ void tile_products(float* out, const float* matrix, std::ptrdiff_t stride, const
     }
 }
 
-template <bool hard>
+template <bool hard, bool relu, bool reset_before>
 void gru_gates_of(const float* acc, float* h, int hp) {
     for (int i = 0; i < hp; i += lanes) {
-        const vf r = gate_sigmoid<hard>(load(acc + hp + i));
+        const vf m_nh = load(acc + 3 * hp + i), m_nx = load(acc + i);
         const vf z = gate_sigmoid<hard>(load(acc + 2 * hp + i));
-        const vf n = gate_tanh<hard>(fma(r, load(acc + 3 * hp + i), load(acc + i)));
+        const vf m_n = reset_before ? m_nx + m_nh : fma(gate_sigmoid<hard>(load(acc + hp + i)), m_nh, m_nx);
+        const vf n = relu ? maximum(m_n, vf{}) : gate_tanh<hard>(m_n);
         store(h + i, fma(z, load(h + i) - n, n));
     }
 }
 
-void gru_gates(bool hard, const float* acc, float* h, int hp) {
-    hard ? gru_gates_of<true>(acc, h, hp) : gru_gates_of<false>(acc, h, hp);
+void gru_gates(GruForm form, const float* acc, float* h, int hp) {
+    static constexpr decltype(&gru_gates_of<false, false, false>) gates[2][2][2] = {
+        {{gru_gates_of<false, false, false>, gru_gates_of<false, false, true>},
+         {gru_gates_of<false, true, false>, gru_gates_of<false, true, true>}},
+        {{gru_gates_of<true, false, false>, gru_gates_of<true, false, true>},
+         {gru_gates_of<true, true, false>, gru_gates_of<true, true, true>}}};
+    gates[form.hard][form.relu][form.reset_before](acc, h, hp);
+}
+
+template <bool hard>
+void gru_reset_of(const float* acc, const float* h, float* rh, int hp) {
+    for (int i = 0; i < hp; i += lanes) store(rh + i, gate_sigmoid<hard>(load(acc + hp + i)) * load(h + i));
+}
+
+void gru_reset(bool hard, const float* acc, const float* h, float* rh, int hp) {
+    hard ? gru_reset_of<true>(acc, h, rh, hp) : gru_reset_of<false>(acc, h, rh, hp);
 }
 
 template <bool hard>
@@ -178,7 +193,7 @@ float sum_of(const float* values, std::int64_t n) {
 
 }  // namespace
 
-extern const FloatKernels float_kernels = {apply_gate,    encode,    add_columns, add_block,
-                                           tile_products, gru_gates, lstm_gates,     sum_of};
+extern const FloatKernels float_kernels = {apply_gate, encode,    add_columns, add_block,  tile_products,
+                                           gru_gates,  gru_reset, lstm_gates,  sum_of};
 
 }  // namespace deltarnn::DELTARNN_ISA

@@ -23,12 +23,16 @@ FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_ta
     : kernels(kernel_table),
       shape(spec.shape),
       hard(spec.hard),
+      relu(spec.relu),
       thx(spec.thx),
       thh(spec.thh),
       stride(column_stride(shape.rows(), row_padding)),
+      hidden_stride(column_stride(shape.hidden_rows(), row_padding)),
+      reset_stride(column_stride(shape.reset_rows(), row_padding)),
       projection_stride(column_stride(shape.padded_outputs(), row_padding)),
       input_columns(static_cast<std::size_t>(stride) * shape.input),
-      hidden_columns(static_cast<std::size_t>(stride) * shape.outputs()),
+      hidden_columns(static_cast<std::size_t>(hidden_stride) * shape.outputs()),
+      reset_columns(shape.reset_before ? static_cast<std::size_t>(reset_stride) * shape.hidden : 0),
       projection_columns(shape.projection > 0 ? static_cast<std::size_t>(projection_stride) * shape.hidden : 0),
       memory(shape.accumulator_rows()) {
     const int hidden = shape.hidden, hp = shape.padded_hidden(), inputs = shape.input, outputs = shape.outputs();
@@ -36,9 +40,12 @@ FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_ta
         for (int i = 0; i < hidden; ++i) {
             const std::size_t from = static_cast<std::size_t>(gate) * hidden + i;
             const int to_x = shape.input_block(gate) * hp + i;
-            const int to_h = shape.hidden_block(gate) * hp + i - shape.hidden_offset();
+            const bool resets = shape.reset_before && gate == 2;
+            float* const to_h = resets ? reset_columns.data() + i
+                                       : hidden_columns.data() + shape.hidden_block(gate) * hp + i - shape.hidden_offset();
+            const std::size_t step_h = resets ? reset_stride : hidden_stride;
             for (int j = 0; j < inputs; ++j) input_columns[static_cast<std::size_t>(j) * stride + to_x] = spec.weight_ih[from * inputs + j];
-            for (int j = 0; j < outputs; ++j) hidden_columns[static_cast<std::size_t>(j) * stride + to_h] = spec.weight_hh[from * outputs + j];
+            for (int j = 0; j < outputs; ++j) to_h[j * step_h] = spec.weight_hh[from * outputs + j];
         }
     }
     for (int part = 0; part < 4; ++part) {
@@ -60,6 +67,8 @@ FloatLayerState::FloatLayerState(const FloatLayer& layer)
       h_hat_(layer.shape.padded_outputs()),
       c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
       full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0),
+      rh_(layer.shape.reset_rows()),
+      rh_hat_(layer.shape.reset_rows()),
       acc_(layer.shape.accumulator_rows()),
       sum_(layer.shape.rows()),
       held_(static_cast<std::size_t>(chunk_frames) * layer.shape.padded_input()),
@@ -74,7 +83,7 @@ FloatLayerState::FloatLayerState(const FloatLayer& layer)
 }
 
 void FloatLayerState::reset() {
-    for (AlignedArray<float>* part : {&x_hat_, &h_, &h_hat_, &c_}) std::fill_n(part->data(), part->size(), 0.0f);
+    for (AlignedArray<float>* part : {&x_hat_, &h_, &h_hat_, &c_, &rh_hat_}) std::fill_n(part->data(), part->size(), 0.0f);
     std::copy_n(layer_.memory.data(), acc_.size(), acc_.data());
     work_since_refresh_ = 0;
     refresh_row_ = 0;
@@ -86,14 +95,10 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
     const FloatKernels& kernels = layer_.kernels;
     const int ip = shape.padded_input(), op = shape.padded_outputs(), hp = shape.padded_hidden(), rows = shape.rows();
     const int per_frame = ip + row_padding;
-    std::int32_t* const index_h = index_.data() + chunk_frames * per_frame;
-    float* const delta_h = delta_.data() + chunk_frames * per_frame;
-
     encode_inputs(x, frames);
     for (int t = 0; t < frames; ++t) {
-        const int count_h = kernels.encode(h_.data(), h_hat_.data(), layer_.thh, op, index_h, delta_h);
-        kernels.add_columns(acc_.data() + shape.hidden_offset(), sum_.data(), layer_.hidden_columns.data(), layer_.stride,
-                            index_h, delta_h, count_h, rows);
+        const int count_h =
+            add_events(h_, h_hat_, layer_.hidden_columns, layer_.hidden_stride, shape.hidden_offset(), shape.hidden_rows());
         if (tiled_[t / tile_frames]) {
             const float* product = products_.data() + t * rows;
             for (int row = 0; row < rows; ++row) acc_[row] += product[row];
@@ -101,10 +106,16 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
             kernels.add_columns(acc_.data(), sum_.data(), layer_.input_columns.data(), layer_.stride,
                                 index_.data() + t * per_frame, delta_.data() + t * per_frame, count_[t], rows);
         }
+        int count_rh = 0;
+        if (shape.reset_before) {
+            kernels.gru_reset(layer_.hard, acc_.data(), h_.data(), rh_.data(), hp);
+            count_rh = add_events(rh_, rh_hat_, layer_.reset_columns, layer_.reset_stride, shape.reset_offset(), shape.reset_rows());
+        }
         activity_.fired_x += count_[t];
         activity_.fired_h += count_h;
+        activity_.fired_rh += count_rh;
         if (shape.cell == Cell::gru) {
-            kernels.gru_gates(layer_.hard, acc_.data(), h_.data(), hp);
+            kernels.gru_gates({layer_.hard, layer_.relu, shape.reset_before}, acc_.data(), h_.data(), hp);
         } else if (shape.projection == 0) {
             kernels.lstm_gates(layer_.hard, acc_.data(), c_.data(), h_.data(), hp);
         } else {
@@ -112,10 +123,22 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
             project();
         }
         std::memcpy(y + t * op, h_.data(), op * sizeof(float));
-        work_since_refresh_ += static_cast<std::int64_t>(count_[t] + count_h) * rows;
+        work_since_refresh_ += std::int64_t{count_[t]} * rows + std::int64_t{count_h} * shape.hidden_rows() +
+                               std::int64_t{count_rh} * shape.reset_rows();
         refresh(held_.data() + t * ip);
     }
     activity_.steps += frames;
+}
+
+// The changes of h, or of r ∘ h, and their products. Returns how many there were.
+int FloatLayerState::add_events(const AlignedArray<float>& value, AlignedArray<float>& memory,
+                                const AlignedArray<float>& columns, int stride, int offset, int rows) {
+    const std::size_t free = static_cast<std::size_t>(chunk_frames) * (layer_.shape.padded_input() + row_padding);
+    std::int32_t* const index = index_.data() + free;
+    float* const delta = delta_.data() + free;
+    const int count = layer_.kernels.encode(value.data(), memory.data(), layer_.thh, static_cast<int>(value.size()), index, delta);
+    layer_.kernels.add_columns(acc_.data() + offset, sum_.data(), columns.data(), stride, index, delta, count, rows);
+    return count;
 }
 
 // The events of all frames, which do not wait for h, and where it is cheaper their products, tile by tile.
@@ -200,9 +223,12 @@ void FloatLayerState::refresh_block(const float* x_hat) {
     if (row < rows) {
         layer_.kernels.add_block(acc_.data() + row, layer_.input_columns.data() + row, layer_.stride, x_hat, shape.input, here);
     }
-    if (row >= shape.hidden_offset()) {
+    if (shape.reset_before && row >= shape.reset_offset()) {
+        layer_.kernels.add_block(acc_.data() + row, layer_.reset_columns.data() + row - shape.reset_offset(),
+                                 layer_.reset_stride, rh_hat_.data(), shape.hidden, here);
+    } else if (row >= shape.hidden_offset()) {
         layer_.kernels.add_block(acc_.data() + row, layer_.hidden_columns.data() + row - shape.hidden_offset(),
-                                 layer_.stride, h_hat_.data(), shape.outputs(), here);
+                                 layer_.hidden_stride, h_hat_.data(), shape.outputs(), here);
     }
     refresh_row_ = (row + here) % shape.accumulator_rows();
 }
@@ -213,6 +239,7 @@ std::vector<double> FloatLayerState::read(StateField field) const {
         case StateField::x_hat: return {x_hat_.data(), x_hat_.data() + shape.input};
         case StateField::h: return {h_.data(), h_.data() + shape.outputs()};
         case StateField::h_hat: return {h_hat_.data(), h_hat_.data() + shape.outputs()};
+        case StateField::rh_hat: return {rh_hat_.data(), rh_hat_.data() + (shape.reset_before ? shape.hidden : 0)};
         case StateField::c: return {c_.data(), c_.data() + (shape.cell == Cell::lstm ? shape.hidden : 0)};
         default: return unpadded_memory(shape, acc_.data(), 1.0);
     }

@@ -218,6 +218,7 @@ std::vector<double> Int8LayerState::read(StateField field) const {
         case StateField::x_hat: return values(x_hat_, shape.input);
         case StateField::h: return values(h_, shape.outputs());
         case StateField::h_hat: return values(h_hat_, shape.outputs());
+        case StateField::rh_hat: return {};  // the reset comes after the product
         case StateField::c: return values(c_, shape.cell == Cell::lstm ? shape.hidden : 0);
         default:
             return layer_.wide ? unpadded_memory(shape, wide_acc_.data(), memory_step)

@@ -45,23 +45,23 @@ bool hold(V value, V& memory, V threshold) {
 
 struct FloatCase {
     LayerShape shape;
-    bool hard;
+    bool hard, relu;
     float thx, thh;
     std::vector<float> weight_ih, weight_hh, memory, weight_hr;
 
     FloatLayerSpec spec() const {
-        return {shape, hard, thx, thh, weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
+        return {shape, hard, relu, thx, thh, weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
     }
 };
 
 // Step by step in double precision, M by the held-state identity.
 struct FloatReference {
     const FloatCase& layer;
-    std::vector<double> x_hat, h, h_hat, c;
+    std::vector<double> x_hat, h, h_hat, rh_hat, c;
     long long fired = 0;
 
     explicit FloatReference(const FloatCase& l)
-        : layer(l), x_hat(l.shape.input), h(l.shape.outputs()), h_hat(l.shape.outputs()), c(l.shape.hidden) {}
+        : layer(l), x_hat(l.shape.input), h(l.shape.outputs()), h_hat(l.shape.outputs()), rh_hat(l.shape.hidden), c(l.shape.hidden) {}
 
     std::vector<double> step(const std::vector<double>& x) {
         const LayerShape& s = layer.shape;
@@ -69,14 +69,26 @@ struct FloatReference {
         for (int j = 0; j < s.outputs(); ++j) hold<double>(h[j], h_hat[j], layer.thh);
         const auto sigmoid = [&](double v) { return layer.hard ? std::fmin(std::fmax(v / 4 + 0.5, 0), 1) : 1 / (1 + std::exp(-v)); };
         const auto tanh = [&](double v) { return layer.hard ? std::fmin(std::fmax(v, -1), 1) : std::tanh(v); };
+        const auto candidate = [&](double v) { return layer.relu ? std::fmax(v, 0) : tanh(v); };
+        const auto gate_of_h = [&](int gate, int i) {
+            return sigmoid(dot(layer.weight_ih, gate * s.hidden + i, x_hat) + dot(layer.weight_hh, gate * s.hidden + i, h_hat) +
+                           layer.memory[gate * s.hidden + i]);
+        };
+        if (s.reset_before) {
+            for (int j = 0; j < s.hidden; ++j) hold<double>(gate_of_h(0, j) * h[j], rh_hat[j], layer.thh);
+        }
         std::vector<double> full(s.hidden);
         for (int i = 0; i < s.hidden; ++i) {
             const auto from_x = [&](int gate) { return dot(layer.weight_ih, gate * s.hidden + i, x_hat); };
             const auto from_h = [&](int gate) { return dot(layer.weight_hh, gate * s.hidden + i, h_hat); };
             const auto start = [&](int part) { return static_cast<double>(layer.memory[part * s.hidden + i]); };
-            if (s.cell == Cell::gru) {
-                const double r = sigmoid(from_x(0) + from_h(0) + start(0)), z = sigmoid(from_x(1) + from_h(1) + start(1));
-                const double n = tanh(from_x(2) + start(2) + r * (from_h(2) + start(3)));
+            if (s.reset_before) {
+                const double z = gate_of_h(1, i);
+                const double n = candidate(from_x(2) + start(2) + dot(layer.weight_hh, 2 * s.hidden + i, rh_hat) + start(3));
+                full[i] = (1 - z) * n + z * h[i];
+            } else if (s.cell == Cell::gru) {
+                const double r = gate_of_h(0, i), z = gate_of_h(1, i);
+                const double n = candidate(from_x(2) + start(2) + r * (from_h(2) + start(3)));
                 full[i] = (1 - z) * n + z * h[i];
             } else {
                 const auto m = [&](int gate) { return from_x(gate) + from_h(gate) + start(gate); };
@@ -93,8 +105,8 @@ struct FloatReference {
     }
 };
 
-void check_float(Isa isa, LayerShape shape, bool hard, float thx) {
-    FloatCase layer{shape, hard, thx, 0.0f, {}, {}, {}, {}};
+void check_float(Isa isa, LayerShape shape, bool hard, bool relu, float thx) {
+    FloatCase layer{shape, hard, relu, thx, 0.0f, {}, {}, {}, {}};
     const double range = 1 / std::sqrt(shape.hidden);
     const auto fill = [&](std::vector<float>& values, int n) {
         for (int i = 0; i < n; ++i) values.push_back(static_cast<float>(uniform(-range, range)));
@@ -257,7 +269,7 @@ void check_int8(Isa isa, LayerShape shape, int bits, int a, int w, int n, bool f
 void check_threads(Isa isa) {
     const LayerShape shape = {Cell::gru, 19, 33, 0};
     const std::vector<float> weight_ih(99 * 19, 0.03f), weight_hh(99 * 33, -0.02f), memory(132, 0.1f), head(7 * 33, 0.5f), bias(7, 1.0f);
-    const FloatLayerSpec spec = {shape, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(), memory.data(), nullptr};
+    const FloatLayerSpec spec = {shape, false, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(), memory.data(), nullptr};
     const auto model = make_model(isa, std::vector<FloatLayerSpec>{spec}, {{33, 7, true, head.data(), bias.data()}});
     std::vector<float> frames(200 * 19);
     for (float& value : frames) value = static_cast<float>(uniform(-1, 1));
@@ -281,7 +293,11 @@ int main() {
                     for (const int projection : {0, 9}) {
                         if (projection > 0 && (cell == Cell::gru || hidden < 15)) continue;
                         const LayerShape shape = {cell, input, hidden, projection};
-                        check_float(isa, shape, hidden == 33, input == 1 ? 0.0f : 0.25f);
+                        check_float(isa, shape, hidden == 33, hidden == 64, input == 1 ? 0.0f : 0.25f);
+                        if (cell == Cell::gru) {
+                            check_float(isa, {cell, input, hidden, 0, true}, hidden == 33, hidden == 17, input == 1 ? 0.0f : 0.25f);
+                            ++cases;
+                        }
                         check_int8(isa, shape, 16, 8, 7, 6, false, false);
                         check_int8(isa, shape, 16, 8, 7, 6, hidden == 17, true);
                         check_int8(isa, shape, 8, 5, 7, 6, input == 8, false);
@@ -291,7 +307,7 @@ int main() {
                 }
             }
         }
-        check_float(isa, {Cell::gru, 500, 90, 0}, false, 0.25f);  // tile products
+        check_float(isa, {Cell::gru, 500, 90, 0}, false, false, 0.25f);  // tile products
         check_int8(isa, {Cell::gru, 700, 5, 0}, 16, 8, 7, 6, false, true);  // 64-bit accumulators
         check_threads(isa);
         cases += 3;

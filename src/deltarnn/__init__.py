@@ -9,12 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deltarnn.fixed.qformat import QFormat, Quantization
-    from deltarnn.nn import DeltaGRU, DeltaGRUState, DeltaLSTM, DeltaLSTMState, convert, record_activity
+    from deltarnn.nn import (
+        DeltaGRU,
+        DeltaGRUResetBeforeState,
+        DeltaGRUState,
+        DeltaLSTM,
+        DeltaLSTMState,
+        convert,
+        record_activity,
+    )
 
 __version__ = "0.1.0"
 
 _HOME = {
     "DeltaGRU": "deltarnn.nn",
+    "DeltaGRUResetBeforeState": "deltarnn.nn",
     "DeltaGRUState": "deltarnn.nn",
     "DeltaLSTM": "deltarnn.nn",
     "DeltaLSTMState": "deltarnn.nn",
@@ -26,6 +35,7 @@ _HOME = {
 
 __all__ = [
     "DeltaGRU",
+    "DeltaGRUResetBeforeState",
     "DeltaGRUState",
     "DeltaLSTM",
     "DeltaLSTMState",

@@ -1,6 +1,20 @@
 """The fractions by which activity is told, in the layers and in the engine alike (MATH §1)."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+
+class DeltaCount(NamedTuple):
+    """Deltas of one signal: how many are 0, how many there are, and the weights (rows) that each fetches.
+
+    r ∘ h, whose deltas feed the candidate of a GRU that resets before its product, counts as "h".
+    """
+
+    signal: Literal["x", "h"]
+    zeros: int
+    numel: int
+    rows: int
 
 
 class Sparsity(ABC):
@@ -27,5 +41,14 @@ class Sparsity(ABC):
         return self._zero_fraction("xh", weigh=True)
 
     @abstractmethod
+    def _delta_counts(self) -> Iterator[DeltaCount]:
+        """The counts of all that ran."""
+
     def _zero_fraction(self, signals: str, weigh: bool = False) -> float:
-        """Of the deltas of `signals` ("x", "h" or both), weighed by the rows they fetch or not."""
+        zeros = numel = 0
+        for count in self._delta_counts():
+            if count.signal in signals:
+                weight = count.rows if weigh else 1
+                zeros += weight * count.zeros
+                numel += weight * count.numel
+        return zeros / numel

@@ -57,6 +57,8 @@ def layers(draw: st.DrawFn, quantized: bool) -> Any:
         "quantization": None,
         "backend": "eager",
     }
+    if not lstm and not quantized:
+        options |= {"reset_after": draw(st.booleans()), "candidate": draw(st.sampled_from(["tanh", "relu"]))}
     if lstm and hidden > 3 and draw(st.booleans()):
         options["proj_size"] = draw(st.integers(1, hidden - 1))
     torch.manual_seed(draw(st.integers(0, 2**31)))

@@ -90,6 +90,16 @@ def test_wrong_shapes_are_named(call: Any, message: str) -> None:
         call(compiled(gru()))
 
 
+def test_a_gru_of_another_form_comes_back_from_its_file(tmp_path: Path) -> None:
+    for form in ({"reset_after": False}, {"candidate": "relu"}, {"reset_after": False, "candidate": "relu"}):
+        engine, frames = Engine.compile(gru(**form)), signal(20, 7, 0)
+        expected = engine.run(frames)
+        engine.save(tmp_path / "model.safetensors")
+        assert set(load_model(tmp_path / "model.safetensors")[1]["architecture"]) >= form.keys()
+        np.testing.assert_array_equal(Engine.load(tmp_path / "model.safetensors").run(frames), expected)
+    assert not Engine.compile(gru()).header["architecture"].keys() & {"reset_after", "candidate"}
+
+
 def test_an_empty_run_does_nothing() -> None:
     engine = compiled(gru())
     assert engine.run(np.zeros((0, 7), np.float32)).shape == (0, 20)

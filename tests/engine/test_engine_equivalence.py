@@ -39,11 +39,14 @@ def check_equal(layer: Any, name: str, frames: np.ndarray, tolerance: float) -> 
     # In float32 and at θ = 0, whether a delta is 0 hangs on the last bit of h.
     if tolerance == 0 or min(layer.thx + layer.thh) > 0:
         for actual, wanted in zip(engine.activity.per_layer, expected.per_layer, strict=True):
-            counts = [actual.zeros_x, actual.zeros_h, actual.numel_x, actual.numel_h]
+            counts = [actual.zeros_x, actual.zeros_h, actual.zeros_rh, actual.numel_x, actual.numel_h, actual.numel_rh]
+            if layer.reset_after:
+                counts = counts[:2] + counts[3:5]
             assert counts == sum(call.counts for call in wanted.calls).tolist()
         for part in ("sparsity_x", "sparsity_h", "sparsity", "effective_sparsity"):
             assert getattr(engine.activity, part) == pytest.approx(getattr(expected, part), rel=1e-12)
     for actual_state, wanted_state in zip(engine.state, state, strict=True):
+        assert actual_state.keys() == set(wanted_state._fields)
         for part, values in actual_state.items():
             np.testing.assert_allclose(values, getattr(wanted_state, part)[0].numpy(), rtol=0, atol=10 * tolerance)
     engine.reset()

@@ -35,6 +35,7 @@ def run_steps(path: Path, frames: np.ndarray) -> np.ndarray:
         (DeltaGRU, {"num_layers": 2}),
         (DeltaGRU, {"bias": False, "thx": 0.0, "thh": 0.0}),
         (DeltaGRU, {"hard_activations": True}),
+        (DeltaGRU, {"num_layers": 2, "reset_after": False, "candidate": "relu"}),
         (DeltaLSTM, {"num_layers": 2, "thx": [0.25, 0.0625]}),
         (DeltaLSTM, {"proj_size": 5, "hard_activations": True}),
     ],

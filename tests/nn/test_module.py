@@ -19,7 +19,8 @@ BOTH = pytest.mark.parametrize("kind", ["GRU", "LSTM"])
 def test_signature_extends_the_dense_layer(kind):
     delta = inspect.signature(CELLS[kind].__init__).parameters
     options = [name for name, parameter in delta.items() if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
-    assert options == ["thx", "thh", "quantization", "hard_activations", "backend"]
+    forms = ["reset_after", "candidate"] if kind == "GRU" else []
+    assert options == ["thx", "thh", "quantization", "hard_activations", *forms, "backend"]
     order = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
     order += (["proj_size"] if kind == "LSTM" else []) + ["device", "dtype"]
     assert list(delta)[1 : 1 + len(order)] == order

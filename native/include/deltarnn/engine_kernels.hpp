@@ -14,6 +14,11 @@ namespace deltarnn {
 constexpr int row_padding = 16;  // elements
 constexpr int tile_frames = 8;   // frames of one tile product
 
+// The functions of a GRU's gates, and what n's products are of: r ∘ M_nh, or, with the reset before the product, M_nh alone.
+struct GruForm {
+    bool hard, relu, reset_before;
+};
+
 struct FloatKernels {
     // Activation functions over n values, to[i] = f(from[i]): hard or smooth, σ or tanh.
     void (*apply_gate)(bool hard, bool tanh, const float* from, float* to, int n);
@@ -36,7 +41,9 @@ struct FloatKernels {
                           const float* delta, int count, int rows);
 
     // Gates and state update (MATH §2, §3) over hp rows; acc as above. For the LSTM h receives o ∘ tanh(c).
-    void (*gru_gates)(bool hard, const float* acc, float* h, int hp);
+    void (*gru_gates)(GruForm form, const float* acc, float* h, int hp);
+    // rh = σ(M_r) ∘ h, to be encoded where the reset comes before the product.
+    void (*gru_reset)(bool hard, const float* acc, const float* h, float* rh, int hp);
     void (*lstm_gates)(bool hard, const float* acc, float* c, float* h, int hp);
 
     // Σ values, n a multiple of 128: reads memory as fast as one thread can, the floor of benchmarks.

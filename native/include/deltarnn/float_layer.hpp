@@ -11,7 +11,7 @@ namespace deltarnn {
 // memory (4H): M before the first step, in the order of the state's m.
 struct FloatLayerSpec {
     LayerShape shape;
-    bool hard;
+    bool hard, relu;  // relu: the function of a GRU's candidate
     float thx, thh;
     const float *weight_ih, *weight_hh, *memory, *weight_hr;
 };
@@ -25,10 +25,11 @@ class FloatLayer {
 
     const FloatKernels& kernels;
     const LayerShape shape;
-    const bool hard;
+    const bool hard, relu;
     const float thx, thh;
-    const int stride, projection_stride;                // floats from column to column
-    AlignedArray<float> input_columns, hidden_columns;  // rows() each
+    const int stride, hidden_stride, reset_stride, projection_stride;  // floats from column to column
+    AlignedArray<float> input_columns, hidden_columns;  // rows() and hidden_rows() each
+    AlignedArray<float> reset_columns;                  // reset_rows() each
     AlignedArray<float> projection_columns;             // padded_outputs() each
     AlignedArray<float> memory;                         // the accumulator before the first step
 };
@@ -49,12 +50,14 @@ class FloatLayerState {
   private:
     void encode_inputs(const float* x, int frames);
     bool gather_tile(int first, int frames);
+    int add_events(const AlignedArray<float>& value, AlignedArray<float>& memory, const AlignedArray<float>& columns,
+                   int stride, int offset, int rows);
     void project();
     void refresh(const float* x_hat);
     void refresh_block(const float* x_hat);
 
     const FloatLayer& layer_;
-    AlignedArray<float> x_hat_, h_, h_hat_, c_, full_h_, acc_, sum_;
+    AlignedArray<float> x_hat_, h_, h_hat_, c_, full_h_, rh_, rh_hat_, acc_, sum_;
     AlignedArray<float> held_;  // x̂ after each frame of a chunk
     AlignedArray<std::int32_t> index_;  // events of each frame of a chunk, then those of h
     AlignedArray<float> delta_;

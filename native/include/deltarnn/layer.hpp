@@ -20,12 +20,14 @@ inline int round_up(int value, int multiple) { return (value + multiple - 1) / m
 // put the same rows of all columns of a pass into few sets of the cache, where they evict each other.
 inline int column_stride(int rows, int line) { return ((rows + line - 1) / line | 1) * line; }
 
-// Sizes of one layer. projection is 0, or the size of an LSTM's projected h.
+// Sizes of one layer. projection is 0, or the size of an LSTM's projected h. reset_before: a GRU whose reset gate is applied before
+// the product, so that a column of h feeds r and z alone, and r ∘ h has columns of its own, which feed nh.
 struct LayerShape {
     Cell cell;
     int input;
     int hidden;
     int projection;
+    bool reset_before = false;
 
     int outputs() const { return projection > 0 ? projection : hidden; }
     int gates() const { return cell == Cell::gru ? 3 : 4; }
@@ -33,8 +35,11 @@ struct LayerShape {
     int padded_hidden() const { return round_up(hidden, row_padding); }
     int padded_outputs() const { return round_up(outputs(), row_padding); }
     int rows() const { return gates() * padded_hidden(); }           // of a stored column
+    int hidden_rows() const { return reset_before ? 2 * padded_hidden() : rows(); }
+    int reset_rows() const { return reset_before ? padded_hidden() : 0; }
     int accumulator_rows() const { return 4 * padded_hidden(); }
     int hidden_offset() const { return cell == Cell::gru ? padded_hidden() : 0; }  // where a hidden column adds
+    int reset_offset() const { return 3 * padded_hidden(); }                       // where a column of r ∘ h adds
 
     // The accumulator's block of PyTorch's gate g, for input columns and for hidden columns.
     int input_block(int gate) const { return cell == Cell::gru ? (gate + 1) % 3 : gate; }  // r z n → nx r z
@@ -48,10 +53,11 @@ struct Activity {
     std::uint64_t steps = 0;
     std::uint64_t fired_x = 0;
     std::uint64_t fired_h = 0;
+    std::uint64_t fired_rh = 0;
 };
 
 // Parts of the delta state, as in deltarnn.nn.state.
-enum class StateField { x_hat, h, h_hat, c, m };
+enum class StateField { x_hat, h, h_hat, rh_hat, c, m };
 
 // The accumulator, times scale, in the order of the state's m, without the padding.
 template <class T>

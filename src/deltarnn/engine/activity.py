@@ -1,9 +1,9 @@
 """How much of a stream stood still, in the terms of `deltarnn.record_activity` (MATH §1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from deltarnn.sparsity import Sparsity
+from deltarnn.sparsity import DeltaCount, Sparsity
 
 
 class _Counted(Sparsity):
@@ -11,15 +11,14 @@ class _Counted(Sparsity):
     def layers(self) -> Sequence["LayerActivity"]:
         raise NotImplementedError
 
-    def _zero_fraction(self, signals: str, weigh: bool = False) -> float:
-        zeros = numel = 0
+    def _delta_counts(self) -> Iterator[DeltaCount]:
         for layer in self.layers:
             if layer.steps == 0:
                 raise RuntimeError("no step since the start or the last reset: there is nothing to report")
-            weight = layer.gate_rows if weigh else 1
-            zeros += weight * sum(getattr(layer, f"zeros_{signal}") for signal in signals)
-            numel += weight * sum(getattr(layer, f"numel_{signal}") for signal in signals)
-        return zeros / numel
+            yield DeltaCount("x", layer.zeros_x, layer.numel_x, layer.gate_rows)
+            # A column of h or r ∘ h of a GRU that resets before its product holds only the gates it feeds.
+            yield DeltaCount("h", layer.zeros_h, layer.numel_h, layer.gate_rows - layer.reset_rows)
+            yield DeltaCount("h", layer.zeros_rh, layer.numel_rh, layer.reset_rows)
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,8 @@ class LayerActivity(_Counted):
     """Exact counts of one layer since its stream's start or last reset.
 
     zeros_x, zeros_h: deltas equal to 0, of numel_x, numel_h. gate_rows: weights that one delta fetches, 3H or 4H.
+    With reset_after=False, zeros_rh and numel_rh count the deltas of r ∘ h, each of which fetches reset_rows weights,
+    H, and a delta of h the other 2H.
     """
 
     steps: int
@@ -35,6 +36,9 @@ class LayerActivity(_Counted):
     numel_x: int
     numel_h: int
     gate_rows: int
+    zeros_rh: int = 0
+    numel_rh: int = 0
+    reset_rows: int = 0
 
     @property
     def layers(self) -> Sequence["LayerActivity"]:

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.engine.model_file import FORMAT, Header, Tensors, head_names, read_quantization, write_quantization
+from deltarnn.engine.model_file import (
+    FORMAT,
+    GRU_OPTIONS,
+    Header,
+    Tensors,
+    head_names,
+    read_quantization,
+    write_quantization,
+)
 from deltarnn.fixed.qformat import Quantization
 
 
@@ -56,6 +64,9 @@ class Description:
             "hard_activations": bool(rnn.hard_activations),
             "head": head,
         }
+        for option, (default, *_) in GRU_OPTIONS.items():
+            if getattr(rnn, option) != default:
+                architecture[option] = getattr(rnn, option)
         return cls(
             tensors,
             {
@@ -72,6 +83,18 @@ class Description:
         """The header's architecture."""
         fields: dict[str, Any] = self.header["architecture"]
         return fields
+
+    @property
+    def reset_after(self) -> bool:
+        """Whether a GRU applies its reset gate after the recurrent product (MATH §2)."""
+        value: bool = self.architecture.get("reset_after", True)
+        return value
+
+    @property
+    def candidate(self) -> str:
+        """The function of a GRU's candidate: "tanh" or "relu"."""
+        value: str = self.architecture.get("candidate", "tanh")
+        return value
 
     @property
     def quantization(self) -> Quantization | None:

@@ -154,17 +154,21 @@ class Engine:
         outputs = a["proj_size"] or a["hidden_size"]
         layers = []
         for index in range(a["num_layers"]):
-            steps, fired_x, fired_h = self._stream.activity(index)
+            steps, fired_x, fired_h, fired_rh = self._stream.activity(index)
             numel_x, numel_h = steps * (a["input_size"] if index == 0 else outputs), steps * outputs
             gate_rows = (3 if a["cell"] == "GRU" else 4) * a["hidden_size"]
-            layers.append(LayerActivity(steps, numel_x - fired_x, numel_h - fired_h, numel_x, numel_h, gate_rows))
+            reset_rows = 0 if self._description.reset_after else a["hidden_size"]
+            numel_rh = steps * reset_rows
+            zeros = numel_x - fired_x, numel_h - fired_h, numel_rh - fired_rh
+            layers.append(LayerActivity(steps, *zeros[:2], numel_x, numel_h, gate_rows, zeros[2], numel_rh, reset_rows))
         return Activity(tuple(layers))
 
     @property
     def state(self) -> tuple[dict[str, NDArray[np.float64]], ...]:
-        """A copy of the delta state, per layer: x_hat, h, h_hat, m and, for the LSTM, c, as in `DeltaGRUState`."""
+        """A copy of the delta state, per layer, with the fields of the layer's own (`DeltaGRUState`, …)."""
         a = self._description.architecture
-        fields = ("x_hat", "h", "h_hat", "m") + (("c",) if a["cell"] == "LSTM" else ())
+        fields = ["x_hat", "h", "h_hat", "m"]
+        fields += ["c"] if a["cell"] == "LSTM" else [] if self._description.reset_after else ["rh_hat"]
         return tuple(
             {field: np.array(self._stream.read(index, field)) for field in fields} for index in range(a["num_layers"])
         )

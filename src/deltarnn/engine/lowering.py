@@ -34,6 +34,7 @@ def float32_layers(description: Description) -> list[Layer]:
             {
                 **_shape(description, index),
                 "hard": description.architecture["hard_activations"],
+                "relu": description.candidate == "relu",
                 "thx": description.header["thx"][index],
                 "thh": description.header["thh"][index],
                 "memory": _contiguous(biases, np.float32),
@@ -49,13 +50,16 @@ def int8_layers(description: Description, quantization: Quantization) -> list[La
     Raises
     ------
     UnsupportedModelError
-        If a format has more bits than the core holds.
+        If a format has more bits than the core holds, or the GRU is one without integer arithmetic.
 
     Warns
     -----
     UserWarning
         Naming each matrix that W clips; not of a layer with these formats, which was clipped to them in training.
     """
+    if not description.reset_after or description.candidate != "tanh":
+        option = "reset_after=False" if not description.reset_after else f"candidate={description.candidate!r}"
+        raise UnsupportedModelError(f"precision='int8' does not combine with {option}: use precision='float32'")
     a, w, n = quantization.activation, quantization.weight, quantization.gate
     for name, fmt, bits in (("activation", a, 16), ("weight", w, 8), ("gate", n, 16)):
         if fmt.bits > bits:
@@ -138,6 +142,7 @@ def _shape(description: Description, index: int) -> Layer:
         "input": description.layer(index, "weight_ih").shape[1],
         "hidden": a["hidden_size"],
         "projection": a["proj_size"],
+        "reset_before": not description.reset_after,
     }
 
 

@@ -27,6 +27,8 @@ KEY = "deltarnn"
 MAX_SIZE = 1 << 20
 """The largest size (features, units, layers) that a header may name."""
 
+GRU_OPTIONS: dict[str, tuple[Any, ...]] = {"reset_after": (True, False), "candidate": ("tanh", "relu")}
+"""Fields of the architecture that may be absent, and their values, the first of them meant by absence."""
 
 MAX_THRESHOLD = float(np.finfo(np.float32).max)
 
@@ -152,7 +154,7 @@ class _Checker:
     def _architecture(self, fields: Any) -> dict[str, Any]:
         known = {"cell", "input_size", "hidden_size", "num_layers", "bias", "bidirectional", "proj_size"}
         known |= {"hard_activations", "head"}
-        if not isinstance(fields, dict) or set(fields) != known:
+        if not isinstance(fields, dict) or set(fields) - set(GRU_OPTIONS) != known:
             self.fail(f"architecture must be an object of {', '.join(sorted(known))}")
         if fields["cell"] not in ("GRU", "LSTM"):
             self.fail(f"cell is {fields['cell']!r}: must be 'GRU' or 'LSTM'")
@@ -161,6 +163,12 @@ class _Checker:
         for name in ("bias", "bidirectional", "hard_activations"):
             if type(fields[name]) is not bool:
                 self.fail(f"{name} is {fields[name]!r}: must be true or false")
+        for name, (default, *others) in GRU_OPTIONS.items():
+            value = fields.get(name, default)
+            if type(value) is not type(default) or value not in (default, *others):
+                self.fail(f"{name} is {value!r}: must be {' or '.join(map(json.dumps, (default, *others)))}")
+            if fields["cell"] == "LSTM" and value != default:
+                self.fail(f"{name} is for the GRU only")
         projection = fields["proj_size"]
         if type(projection) is not int or not 0 <= projection < fields["hidden_size"]:
             self.fail(f"proj_size is {projection!r}: must be 0, or less than hidden_size")
@@ -220,6 +228,9 @@ class _Checker:
         names = {"activation", "weight", "gate", "rounding"}
         if fields is not None and (not isinstance(fields, dict) or set(fields) != names):
             self.fail(f"quantization must be null, or an object of {', '.join(sorted(names))}")
+        for name, (default, *_) in GRU_OPTIONS.items():
+            if fields is not None and header["architecture"].get(name, default) != default:
+                self.fail(f"quantization does not combine with {name} {header['architecture'][name]!r}: must be null")
         try:
             read_quantization(header)
         except (TypeError, ValueError) as error:

@@ -21,9 +21,9 @@ def export_onnx_step(model: Any, path: str | os.PathLike[str]) -> None:
     """Write one step of a DeltaGRU, a DeltaLSTM, or a model with one as `.rnn` and a dense head as `.head`.
 
     Inputs of the graph, all float32: frame (B, I); per layer l the state, zeros before the first step: x_hat_l (B, I),
-    h_l and h_hat_l (B, P), and for the LSTM c_l (B, H). P is H, or the size of the projection. Outputs: output (B, ·),
-    and per state the same name after next_: what to give with the next frame. The graph needs no memory m: it computes
-    W x̂ + U ĥ + b anew, which is the same number (MATH §4).
+    h_l and h_hat_l (B, P), for the LSTM c_l (B, H), and with reset_after=False rh_hat_l (B, H). P is H, or the size of
+    the projection. Outputs: output (B, ·), and per state the same name after next_: what to give with the next frame.
+    The graph needs no memory m: it computes W x̂ + U ĥ + b anew, which is the same number (MATH §4).
 
     Raises
     ------
@@ -95,18 +95,11 @@ class _Graph:
         self.output(f"x_hat_{index}", x_hat, inputs)
         self.output(f"h_hat_{index}", h_hat, outputs)
         biases = entering_biases(a["cell"], d.layer(index, "bias_ih"), d.layer(index, "bias_hh"))
-        from_h = self.linear(h_hat, d.layer(index, "weight_hh"), f"weight_hh_{index}")
         if a["cell"] == "GRU":
-            from_x = self.linear(x_hat, d.layer(index, "weight_ih"), f"weight_ih_{index}", biases[: 3 * hidden])
-            r_x, z_x, n_x = self.split(from_x, 3)
-            r_h, z_h, n_h = self.split(from_h, 3)
-            r = self.sigmoid(self.node("Add", r_x, r_h))
-            z = self.sigmoid(self.node("Add", z_x, z_h))
-            m_nh = self.node("Add", n_h, self.constant(f"bias_nh_{index}", biases[3 * hidden :]))
-            n = self.tanh(self.node("Add", n_x, self.node("Mul", r, m_nh)))
-            h = self.node("Add", n, self.node("Mul", z, self.node("Sub", h, n)))
+            h = self.gru(index, x_hat, h, h_hat, biases)
         else:
             c = self.input(f"c_{index}", hidden)
+            from_h = self.linear(h_hat, d.layer(index, "weight_hh"), f"weight_hh_{index}")
             from_x = self.linear(x_hat, d.layer(index, "weight_ih"), f"weight_ih_{index}", biases)
             i, f, g, o = self.split(self.node("Add", from_x, from_h), 4)
             kept = self.node("Mul", self.sigmoid(f), c)
@@ -117,6 +110,29 @@ class _Graph:
                 h = self.linear(h, d.layer(index, "weight_hr"), f"weight_hr_{index}")
         self.output(f"h_{index}", h, outputs)
         return h
+
+    def gru(self, index: int, x_hat: str, h: str, h_hat: str, biases: NDArray[Any]) -> str:
+        """The gates of a GRU layer; its h."""
+        d, hidden = self.description, self.description.architecture["hidden_size"]
+        from_x = self.linear(x_hat, d.layer(index, "weight_ih"), f"weight_ih_{index}", biases[: 3 * hidden])
+        r_x, z_x, n_x = self.split(from_x, 3)
+        weight_hh = d.layer(index, "weight_hh")
+        if d.reset_after:
+            r_h, z_h, n_h = self.split(self.linear(h_hat, weight_hh, f"weight_hh_{index}"), 3)
+        else:
+            r_h, z_h = self.split(self.linear(h_hat, weight_hh[: 2 * hidden], f"weight_hh_{index}"), 2)
+        r = self.sigmoid(self.node("Add", r_x, r_h))
+        z = self.sigmoid(self.node("Add", z_x, z_h))
+        bias_nh = self.constant(f"bias_nh_{index}", biases[3 * hidden :])
+        if d.reset_after:
+            m_n = self.node("Add", n_x, self.node("Mul", r, self.node("Add", n_h, bias_nh)))
+        else:
+            rh_hat = self.hold(self.node("Mul", r, h), self.input(f"rh_hat_{index}", hidden), d.header["thh"][index])
+            self.output(f"rh_hat_{index}", rh_hat, hidden)
+            n_h = self.linear(rh_hat, weight_hh[2 * hidden :], f"weight_nh_{index}")
+            m_n = self.node("Add", n_x, self.node("Add", n_h, bias_nh))
+        n = self.node("Relu", m_n) if d.candidate == "relu" else self.tanh(m_n)
+        return self.node("Add", n, self.node("Mul", z, self.node("Sub", h, n)))
 
     def hold(self, value: str, memory: str, threshold: float) -> str:
         """`value` where |value − memory| ≥ θ or is NaN, else `memory`."""

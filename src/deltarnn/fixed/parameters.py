@@ -91,6 +91,7 @@ class NetworkParameters:
             raise UnsupportedModelError(
                 f"{type(rnn).__name__} has no thresholds: convert it first with deltarnn.convert(model, thx=…, thh=…)"
             )
+        _check_candidate(rnn.reset_after, rnn.candidate)
         tensors = {f"rnn.{name}": value.detach().cpu().double().numpy() for name, value in rnn.state_dict().items()}
         head = []
         for module in getattr(model, "head", None) or ():
@@ -128,6 +129,7 @@ class NetworkParameters:
             For bidirectional or projected layers.
         """
         architecture = header["architecture"]
+        _check_candidate(architecture.get("reset_after", True), architecture.get("candidate", "tanh"))
         weights = (name for name in tensors if name.startswith("head.") and name.endswith(".weight"))
         names = [f"head.{position}" for position in sorted(int(name.split(".")[1]) for name in weights)]
         head = tuple(
@@ -174,6 +176,14 @@ class NetworkParameters:
             )
             layers.append(RecurrentWeights(w_ih, w_hh, b_ih, b_hh, float(thx[index]), float(thh[index])))
         return cls(cell, tuple(layers), head, bool(hard_activations), quantization)
+
+
+def _check_candidate(reset_after: bool, candidate: str) -> None:
+    if not reset_after or candidate != "tanh":
+        option = "reset_after=False" if not reset_after else f"candidate={candidate!r}"
+        raise UnsupportedModelError(
+            f"the GRU has {option}: fixed-point deployment knows reset_after=True and tanh only"
+        )
 
 
 def _dense(weight: Any, bias: Any, activation: Any) -> DenseWeights:

@@ -3,11 +3,12 @@
 from deltarnn.nn.activity import Activity, record_activity
 from deltarnn.nn.conversion import convert, quantize
 from deltarnn.nn.delta_rnn import DeltaGRU, DeltaLSTM
-from deltarnn.nn.state import DeltaGRUState, DeltaLSTMState
+from deltarnn.nn.state import DeltaGRUResetBeforeState, DeltaGRUState, DeltaLSTMState
 
 __all__ = [
     "Activity",
     "DeltaGRU",
+    "DeltaGRUResetBeforeState",
     "DeltaGRUState",
     "DeltaLSTM",
     "DeltaLSTMState",

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from deltarnn.nn.base import ActivityRecorder, DeltaRNNBase
+from deltarnn.nn.base import DeltaRNNBase
+from deltarnn.nn.options import ActivityRecorder
 from deltarnn.nn.state import SequenceActivity
-from deltarnn.sparsity import Sparsity
+from deltarnn.sparsity import DeltaCount, Sparsity
 
 
 class _Recorded(Sparsity):
@@ -32,16 +33,13 @@ class _Recorded(Sparsity):
             raise RuntimeError(f"{names} did not run inside the record_activity block: there is nothing to report")
         return ran
 
-    def _zero_fraction(self, signals: str, weigh: bool = False) -> float:
-        zeros = numel = 0
+    def _delta_counts(self) -> Iterator[DeltaCount]:
         for layer in self._active:
-            weight = layer.gate_rows if weigh else 1
             for call in layer.calls:
-                zeros_x, zeros_h, numel_x, numel_h = call.counts.tolist()
-                counts = {"x": (zeros_x, numel_x), "h": (zeros_h, numel_h)}
-                zeros += weight * sum(counts[signal][0] for signal in signals)
-                numel += weight * sum(counts[signal][1] for signal in signals)
-        return zeros / numel
+                counts = call.counts.tolist()
+                signals = len(counts) // 2
+                for index, (zeros, numel) in enumerate(zip(counts[:signals], counts[signals:], strict=True)):
+                    yield DeltaCount("h" if index else "x", zeros, numel, layer.delta_rows[index])
 
 
 @dataclass
@@ -49,12 +47,17 @@ class LayerActivity(_Recorded):
     """Activity of one layer and direction.
 
     name: where it stands in the recorded module, such as "rnn.l0" or "rnn.l0_reverse".
-    gate_rows: rows of its weight matrices, 3H or 4H: how many weights one delta fetches.
+    delta_rows: how many weights a delta of x, of h and, with reset_after=False, of r ∘ h fetches.
     """
 
     name: str
-    gate_rows: int
+    delta_rows: tuple[int, ...]
     calls: list[SequenceActivity] = field(default_factory=list, repr=False)
+
+    @property
+    def gate_rows(self) -> int:
+        """Rows of its weight matrices: 3H or 4H."""
+        return self.delta_rows[0]
 
     @property
     def layers(self) -> Sequence["LayerActivity"]:
@@ -62,7 +65,10 @@ class LayerActivity(_Recorded):
 
     @property
     def events(self) -> tuple[Tensor, Tensor]:
-        """(fired_x (T, B, I), fired_h (T, B, H)): bool, where deltas are not 0; several calls joined along T."""
+        """(fired_x (T, B, I), fired_h (T, B, H)): bool, where deltas are not 0; several calls joined along T.
+
+        With reset_after=False fired_h is (T, B, 2H): h, then r ∘ h.
+        """
         calls = [call for layer in self._active for call in layer.calls]
         if calls[0].fired_x is None:
             raise RuntimeError("events were not recorded: use record_activity(module, events=True)")
@@ -121,7 +127,7 @@ def record_activity(module: nn.Module, events: bool = False) -> Iterator[Activit
     for name, layer in module.named_modules():
         if isinstance(layer, DeltaRNNBase):
             prefix = f"{name}." if name else ""
-            entries = [LayerActivity(prefix + suffix, layer.gate_rows) for suffix in layer.layer_names]
+            entries = [LayerActivity(prefix + suffix, layer.delta_rows) for suffix in layer.layer_names]
             recorders.append((layer, ActivityRecorder([entry.calls for entry in entries], events)))
             per_layer += entries
     if not recorders:

@@ -30,11 +30,12 @@ def choose(requested: Backend, mode: str, x: Tensor, parameters: LayerParameters
     ValueError
         If "native" was asked for and cannot compute this call; with the reason.
     """
+    run_eager = _EAGER[mode] if options.reset_after else eager.gru_reset_before_sequence
     if requested == "eager":
-        return Choice(_EAGER[mode], False, "eager (as asked)")
+        return Choice(run_eager, False, "eager (as asked)")
     reason = native.unsupported(x, parameters, options)
     if reason is None:
         return Choice(_NATIVE[mode], True, f"native ({native.products_used(options)})")
     if requested == "native":
         raise ValueError(f"backend='native' cannot compute this call: {reason}; use backend='auto' or 'eager'")
-    return Choice(_EAGER[mode], False, f"eager ({reason})")
+    return Choice(run_eager, False, f"eager ({reason})")

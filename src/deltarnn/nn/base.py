@@ -2,46 +2,35 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from deltarnn.fixed.fake_quant import fake_quantize, fake_quantize_straight_through
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn import backends
 from deltarnn.nn.initialization import Initialization, initialize
 from deltarnn.nn.layout import Layout, reverse
+from deltarnn.nn.options import DeltaOptions
 from deltarnn.nn.state import (
-    DeltaGRUState,
-    DeltaLSTMState,
+    Candidate,
     DeltaState,
     FreshState,
     LayerOptions,
     LayerParameters,
     SequenceActivity,
 )
-from deltarnn.nn.thresholds import Thresholds, per_layer
+from deltarnn.nn.thresholds import Thresholds
 
 DenseState = Tensor | tuple[Tensor, Tensor]
 
 
-@dataclass(eq=False)
-class ActivityRecorder:
-    """Where a layer writes its activity: one list of calls per layer and direction."""
-
-    calls: list[list[SequenceActivity]]
-    events: bool
-
-
-class DeltaRNNBase(nn.RNNBase):
+class DeltaRNNBase(nn.RNNBase, DeltaOptions):
     """What DeltaGRU and DeltaLSTM share: parameters and options of nn.RNNBase, thresholds, the delta state."""
 
-    state_type: type[DeltaGRUState] | type[DeltaLSTMState]
-    gates: int
+    state_type: type[DeltaState]
 
     def __init__(
         self,
@@ -52,60 +41,17 @@ class DeltaRNNBase(nn.RNNBase):
         quantization: Quantization | None,
         hard_activations: bool,
         backend: backends.Backend,
+        reset_after: bool = True,
+        candidate: Candidate = "tanh",
     ) -> None:
         super().__init__(mode, *dense_arguments)
-        if backend not in get_args(backends.Backend):
-            raise ValueError(f"backend={backend!r}: must be one of {', '.join(map(repr, get_args(backends.Backend)))}")
-        self._quantization: Quantization | None = None
-        self.thx = thx
-        self.thh = thh
-        self.quantization = quantization
-        self.hard_activations = bool(hard_activations)
-        self.backend = backend
-        self.backend_used: str | None = None
-        self.recorders: list[ActivityRecorder] = []
-
-    @property
-    def thx(self) -> tuple[float, ...]:
-        """Thresholds of the inputs, one per layer; may be set to a number or a sequence."""
-        return self._thx
-
-    @thx.setter
-    def thx(self, value: Thresholds) -> None:
-        self._thx = per_layer("thx", value, self.num_layers, self.quantization)
-
-    @property
-    def thh(self) -> tuple[float, ...]:
-        """Thresholds of the hidden states, one per layer; may be set to a number or a sequence."""
-        return self._thh
-
-    @thh.setter
-    def thh(self, value: Thresholds) -> None:
-        self._thh = per_layer("thh", value, self.num_layers, self.quantization)
-
-    @property
-    def quantization(self) -> Quantization | None:
-        """Formats of quantised inference, or None. In training mode only the weights are rounded (MATH §6)."""
-        return self._quantization
-
-    @quantization.setter
-    def quantization(self, value: Quantization | None) -> None:
-        if value is not None and not isinstance(value, Quantization):
-            raise TypeError(f"quantization={value!r}: must be a Quantization or None")
-        per_layer("thx", self.thx, self.num_layers, value)
-        per_layer("thh", self.thh, self.num_layers, value)
-        self._quantization = value
+        self.set_options(thx, thh, quantization, hard_activations, backend, reset_after, candidate)
 
     @property
     def layer_names(self) -> list[str]:
         """Suffixes of the parameter names, one per layer and direction: l0, l0_reverse, l1, …"""
         directions = ["", "_reverse"] if self.bidirectional else [""]
         return [f"l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
-
-    @property
-    def gate_rows(self) -> int:
-        """Rows of the weight matrices: 3H (GRU) or 4H (LSTM)."""
-        return self.gates * self.hidden_size
 
     def reset_parameters(self, scheme: Initialization = "uniform") -> None:
         """Draw new parameters.
@@ -176,7 +122,10 @@ class DeltaRNNBase(nn.RNNBase):
         finals: list[DeltaState] = []
         for layer in range(self.num_layers):
             quantization = self.quantization if self._quantized else None
-            options = LayerOptions(self.thx[layer], self.thh[layer], self.hard_activations, quantization)
+            options = LayerOptions(
+                *(self.thx[layer], self.thh[layer], self.hard_activations, quantization),
+                *(self.reset_after, self.candidate),
+            )
             outputs = []
             for direction in range(directions):
                 index = layer * directions + direction
@@ -203,24 +152,6 @@ class DeltaRNNBase(nn.RNNBase):
         assert isinstance(weight, Tensor)
         return weight.dtype
 
-    @property
-    def _quantized(self) -> bool:
-        return self.quantization is not None and not self.training
-
-    def _rounded(self, values: Tensor) -> Tensor:
-        """Activations on the grid A, in float64 so that sums of products are exact; in float inference unchanged."""
-        if self.quantization is None or self.training:
-            return values
-        return fake_quantize(values.double(), self.quantization.activation, self.quantization.rounding)
-
-    def _rounded_weight(self, values: Tensor) -> Tensor:
-        """Weights or biases on the grid W: in training with a straight-through gradient, in inference in float64."""
-        if self.quantization is None:
-            return values
-        if self.training:
-            return fake_quantize_straight_through(values, self.quantization.weight)
-        return fake_quantize(values.double(), self.quantization.weight)
-
     def _parameters_of(self, name: str) -> LayerParameters:
         return LayerParameters(
             self._rounded_weight(getattr(self, f"weight_ih_{name}")),
@@ -245,6 +176,7 @@ class DeltaRNNBase(nn.RNNBase):
             "x_hat": getattr(self, f"weight_ih_{name}").shape[1],
             "h": self.proj_size or self.hidden_size,
             "h_hat": self.proj_size or self.hidden_size,
+            "rh_hat": self.hidden_size,
             "c": self.hidden_size,
             "m": 4 * self.hidden_size,
         }
@@ -332,18 +264,7 @@ class DeltaRNNBase(nn.RNNBase):
             )
 
     def extra_repr(self) -> str:
-        text = str(super().extra_repr())
-        for name in ("thx", "thh"):
-            values = getattr(self, name)
-            text += f", {name}={values[0] if len(set(values)) == 1 else values}"
-        if self.quantization is not None:
-            formats = self.quantization
-            text += f", quantization={formats.activation}/{formats.weight}/{formats.gate} {formats.rounding}"
-        if self.hard_activations:
-            text += ", hard_activations=True"
-        if self.backend != "auto":
-            text += f", backend={self.backend!r}"
-        return text
+        return str(super().extra_repr()) + self._options_repr()
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
@@ -366,4 +287,4 @@ def _in_callers_order(activity: SequenceActivity, backwards: bool, layout: Layou
 
 
 def _is_delta_state(hx: Any) -> bool:
-    return isinstance(hx, (tuple, list)) and len(hx) > 0 and isinstance(hx[0], (DeltaGRUState, DeltaLSTMState))
+    return isinstance(hx, (tuple, list)) and len(hx) > 0 and isinstance(hx[0], DeltaState)

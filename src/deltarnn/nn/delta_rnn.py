@@ -9,7 +9,7 @@ from torch import Tensor
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
 from deltarnn.nn.base import DeltaRNNBase, DenseState
-from deltarnn.nn.state import DeltaGRUState, DeltaLSTMState, DeltaState
+from deltarnn.nn.state import Candidate, DeltaGRUResetBeforeState, DeltaGRUState, DeltaLSTMState, DeltaState
 from deltarnn.nn.thresholds import Thresholds
 
 
@@ -32,6 +32,10 @@ class DeltaGRU(DeltaRNNBase):
     quantization: formats of fixed-point inference in eval mode; in training mode the weights are rounded, with a
         straight-through gradient (MATH §6).
     hard_activations: clip(x/4 + 1/2, 0, 1) for σ and clip(x, −1, 1) for tanh.
+    reset_after: False applies the reset gate before the recurrent product, n = tanh(M_nx + M_nh) with
+        M_nh += W_hn Δ(r ∘ h) (MATH §2): Keras' reset_after=False, linear_before_reset=0 of ONNX. Deltas of r ∘ h have
+        the threshold thh; the state is a `DeltaGRUResetBeforeState`.
+    candidate: the function of n, "tanh" or "relu".
     backend: "eager", "native", or "auto", which takes the native kernels where they support the call. What ran, and
         why, is in `backend_used` after a call.
 
@@ -39,7 +43,7 @@ class DeltaGRU(DeltaRNNBase):
     ICML 2017.
     """
 
-    state_type = DeltaGRUState
+    state_type: type[DeltaState] = DeltaGRUState
     gates = 3
 
     def __init__(
@@ -58,6 +62,8 @@ class DeltaGRU(DeltaRNNBase):
         thh: Thresholds = 0.0,
         quantization: Quantization | None = None,
         hard_activations: bool = False,
+        reset_after: bool = True,
+        candidate: Candidate = "tanh",
         backend: Backend = "auto",
     ) -> None:
         super().__init__(
@@ -68,7 +74,11 @@ class DeltaGRU(DeltaRNNBase):
             quantization=quantization,
             hard_activations=hard_activations,
             backend=backend,
+            reset_after=reset_after,
+            candidate=candidate,
         )
+        if not reset_after:
+            self.state_type = DeltaGRUResetBeforeState
 
     def _fresh_memory(self, name: str) -> Tensor:
         bias_ih, bias_hh = self._biases(name)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from deltarnn.fixed.fake_quant import fake_quantize
-from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.state import (
+    DeltaGRUResetBeforeState,
     DeltaGRUState,
     DeltaLSTMState,
     LayerOptions,
@@ -38,7 +38,7 @@ def gru_sequence(
     lengths (B,): steps of each sample; beyond them nothing fires, the state is held and the output is 0. With
     `options.quantization`, x, the state and the parameters are expected on their grids, in float64 (MATH §6).
     """
-    sigmoid, tanh, to_activation = _arithmetic(options.quantization, options.hard_activations)
+    sigmoid, candidate, to_activation = _arithmetic(options)
     valid = _valid_steps(x, lengths)
     hidden = state.h.shape[1]
     x_hat = encode(x, state.x_hat, options.thx, valid)
@@ -57,17 +57,56 @@ def gru_sequence(
         m_nx, m_nh = m_x[:, 2 * hidden :], m_h[:, 2 * hidden :]
         r, z = sigmoid(m_rz).chunk(2, dim=1)
         if options.quantization is None:
-            n = tanh(torch.addcmul(m_nx, r, m_nh))
+            n = candidate(torch.addcmul(m_nx, r, m_nh))
             h_new = torch.lerp(n, h, z)  # (1 − z) ∘ n + z ∘ h
         else:
-            n = tanh(m_nx + r * to_activation(m_nh))
+            n = candidate(m_nx + r * to_activation(m_nh))
             h_new = to_activation(to_activation((1 - z) * n) + to_activation(z * h))
         h = h_new if valid_now is None else torch.where(valid_now, h_new, h)
         outputs.append(h)
         h_hats.append(h_hat)
 
     state_after = DeltaGRUState(x_hat[-1], h, h_hat, torch.cat([m_rz, m_nx, m_nh], dim=1))
-    activity = _activity(torch.cat([state.x_hat[None], x_hat]), torch.stack(h_hats), valid, record_events)
+    activity = _activity(torch.cat([state.x_hat[None], x_hat]), [h_hats], valid, record_events)
+    return SequenceResult(_stack_outputs(outputs, valid), state_after, activity)
+
+
+def gru_reset_before_sequence(
+    x: Tensor,
+    state: DeltaGRUResetBeforeState,
+    parameters: LayerParameters,
+    options: LayerOptions,
+    lengths: Tensor | None = None,
+    record_events: bool = False,
+) -> SequenceResult:
+    """One layer of DeltaGRU(reset_after=False) over a sequence; arguments as of `gru_sequence`, in float only."""
+    sigmoid, candidate, _ = _arithmetic(options)
+    valid = _valid_steps(x, lengths)
+    hidden = state.h.shape[1]
+    x_hat = encode(x, state.x_hat, options.thx, valid)
+
+    weight_rz, weight_n = parameters.weight_hh.tensor_split([2 * hidden])
+    memory_x = F.linear(x_hat - state.x_hat, parameters.weight_ih) + state.m[:, : 3 * hidden]
+    start_rz = -F.linear(state.h_hat, weight_rz)
+    start_nh = state.m[:, 3 * hidden :] - F.linear(state.rh_hat, weight_n)
+
+    h, h_hat, rh_hat = state.h, state.h_hat, state.rh_hat
+    outputs, h_hats, rh_hats = [], [h_hat], [rh_hat]
+    for step, m_x in enumerate(memory_x.unbind(0)):
+        valid_now = None if valid is None else valid[step]
+        h_hat = hold(h, h_hat, options.thh, valid_now)
+        m_rz = m_x[:, : 2 * hidden] + torch.addmm(start_rz, h_hat, weight_rz.t())
+        r, z = sigmoid(m_rz).chunk(2, dim=1)
+        rh_hat = hold(r * h, rh_hat, options.thh, valid_now)
+        m_nx, m_nh = m_x[:, 2 * hidden :], torch.addmm(start_nh, rh_hat, weight_n.t())
+        h_new = torch.lerp(candidate(m_nx + m_nh), h, z)  # (1 − z) ∘ n + z ∘ h
+        h = h_new if valid_now is None else torch.where(valid_now, h_new, h)
+        outputs.append(h)
+        h_hats.append(h_hat)
+        rh_hats.append(rh_hat)
+
+    state_after = DeltaGRUResetBeforeState(x_hat[-1], h, h_hat, rh_hat, torch.cat([m_rz, m_nx, m_nh], dim=1))
+    activity = _activity(torch.cat([state.x_hat[None], x_hat]), [h_hats, rh_hats], valid, record_events)
     return SequenceResult(_stack_outputs(outputs, valid), state_after, activity)
 
 
@@ -83,7 +122,7 @@ def lstm_sequence(
 
     With a projection, h = W_hr (o ∘ tanh(c)), rounded to A under quantisation.
     """
-    sigmoid, tanh, to_activation = _arithmetic(options.quantization, options.hard_activations)
+    sigmoid, tanh, to_activation = _arithmetic(options)
     valid = _valid_steps(x, lengths)
     hidden = state.c.shape[1]
     x_hat = encode(x, state.x_hat, options.thx, valid)
@@ -109,7 +148,7 @@ def lstm_sequence(
         h_hats.append(h_hat)
 
     state_after = DeltaLSTMState(x_hat[-1], h, h_hat, c, m)
-    activity = _activity(torch.cat([state.x_hat[None], x_hat]), torch.stack(h_hats), valid, record_events)
+    activity = _activity(torch.cat([state.x_hat[None], x_hat]), [h_hats], valid, record_events)
     return SequenceResult(_stack_outputs(outputs, valid), state_after, activity)
 
 
@@ -153,10 +192,13 @@ def _valid_steps(x: Tensor, lengths: Tensor | None) -> Tensor | None:
     return (steps[:, None] < lengths.to(x.device))[..., None]
 
 
-def _arithmetic(quantization: Quantization | None, hard: bool) -> tuple[Function, Function, Function]:
-    """σ, tanh and the rounding to A of MATH §6; in float the plain functions and the identity."""
+def _arithmetic(options: LayerOptions) -> tuple[Function, Function, Function]:
+    """σ, tanh (or the candidate's function) and the rounding to A of MATH §6; in float plain, without rounding."""
+    hard, quantization = options.hard_activations, options.quantization
     sigmoid: Function = hard_sigmoid if hard else torch.sigmoid
     tanh: Function = hard_tanh if hard else torch.tanh
+    if options.candidate == "relu":
+        tanh = torch.relu
     if quantization is None:
         return sigmoid, tanh, lambda values: values
 
@@ -184,16 +226,18 @@ def _stack_outputs(outputs: list[Tensor], valid: Tensor | None) -> Tensor:
     return stacked if valid is None else stacked.masked_fill(~valid, 0)
 
 
-def _activity(x_hats: Tensor, h_hats: Tensor, valid: Tensor | None, record_events: bool) -> SequenceActivity:
-    """Counts of the deltas between successive held values: x_hats (T + 1, B, I), h_hats (T + 1, B, H)."""
+def _activity(
+    x_hats: Tensor, hidden: list[list[Tensor]], valid: Tensor | None, record_events: bool
+) -> SequenceActivity:
+    """Counts of the deltas between successive held values: x_hats (T + 1, B, I); hidden: per signal T + 1 of (B, H)."""
     delta_x = x_hats.detach().diff(dim=0)
-    delta_h = h_hats.diff(dim=0)
-    widths = torch.tensor([delta_x.shape[2], delta_h.shape[2]], device=delta_x.device)
-    numels = widths * (delta_x.shape[0] * delta_x.shape[1] if valid is None else valid.sum())
-    fired = torch.stack([delta_x.count_nonzero(), delta_h.count_nonzero()])
+    deltas = [torch.stack(h_hats).diff(dim=0) for h_hats in hidden]
+    steps = delta_x.shape[0] * delta_x.shape[1] if valid is None else valid.sum()
+    numels = torch.tensor([delta.shape[2] for delta in (delta_x, *deltas)], device=delta_x.device) * steps
+    fired = torch.stack([delta.count_nonzero() for delta in (delta_x, *deltas)])
     return SequenceActivity(
         counts=torch.cat([numels - fired, numels]),
-        l1_delta_h=delta_h.abs().sum(),
+        l1_delta_h=torch.stack([delta.abs().sum() for delta in deltas]).sum(),
         fired_x=delta_x != 0 if record_events else None,
-        fired_h=delta_h != 0 if record_events else None,
+        fired_h=torch.cat(deltas, dim=2) != 0 if record_events else None,
     )

@@ -48,6 +48,10 @@ def unsupported(x: Tensor, parameters: LayerParameters, options: LayerOptions) -
         return "quantised arithmetic is eager"
     if parameters.weight_hr is not None:
         return "projections are eager"
+    if not options.reset_after:
+        return "reset_after=False is eager"
+    if options.candidate != "tanh":
+        return f"candidate={options.candidate!r} is eager"
     if x.device.type != "cpu":
         return f"the device is {x.device.type}"
     if x.dtype != torch.float32:

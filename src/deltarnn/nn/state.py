@@ -1,6 +1,6 @@
 """What a delta layer carries from step to step, and what passes between a layer and its backends."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
@@ -20,6 +20,18 @@ class DeltaGRUState(NamedTuple):
     m: Tensor
 
 
+class DeltaGRUResetBeforeState(NamedTuple):
+    """Full state of one layer and direction of DeltaGRU(reset_after=False): as `DeltaGRUState`, and
+    rh_hat: (B, H) delta memory of r ∘ h.
+    """
+
+    x_hat: Tensor
+    h: Tensor
+    h_hat: Tensor
+    rh_hat: Tensor
+    m: Tensor
+
+
 class DeltaLSTMState(NamedTuple):
     """Full state of one DeltaLSTM layer and direction (MATH §3).
 
@@ -33,7 +45,10 @@ class DeltaLSTMState(NamedTuple):
     m: Tensor
 
 
-DeltaState = DeltaGRUState | DeltaLSTMState
+DeltaState = DeltaGRUState | DeltaGRUResetBeforeState | DeltaLSTMState
+
+Candidate = Literal["tanh", "relu"]
+"""The function of a GRU's candidate n."""
 
 
 class FreshState(NamedTuple):
@@ -59,12 +74,17 @@ class LayerParameters(NamedTuple):
 
 
 class LayerOptions(NamedTuple):
-    """Settings of one layer: thresholds, activation functions, formats of quantised inference (None: float)."""
+    """Settings of one layer: thresholds, activation functions, formats of quantised inference (None: float).
+
+    reset_after: False where a GRU's reset gate is applied before the product. candidate: the function of its n.
+    """
 
     thx: float
     thh: float
     hard_activations: bool
     quantization: Quantization | None
+    reset_after: bool = True
+    candidate: Candidate = "tanh"
 
 
 class SequenceActivity(NamedTuple):
@@ -72,7 +92,8 @@ class SequenceActivity(NamedTuple):
 
     counts: (4,) int64, how many deltas of x and of h are 0, and how many deltas of x and of h there are.
     l1_delta_h: 0-dim Σ|Δh|, differentiable. fired_x (T, B, I), fired_h (T, B, H): bool, where deltas are not 0; None
-    unless asked for.
+    unless asked for. Of a GRU that resets before its product: counts (6,) of x, h and r ∘ h, l1_delta_h of both, and
+    fired_h (T, B, 2H).
     """
 
     counts: Tensor
