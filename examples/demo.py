@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deltarnn.cli import main as deltarnn
-from deltarnn.kws.files import read_json
+from deltarnn.files import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 

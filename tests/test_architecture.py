@@ -12,22 +12,23 @@ SOURCE = Path(__file__).parents[1] / "src" / "deltarnn"
 PACKAGES = {
     "native": set(),
     "sparsity": set(),
+    "files": set(),
     "fixed": {"sparsity"},
     "prune": {"fixed"},
     "engine": {"fixed", "native", "sparsity"},
     "nn": {"fixed", "native", "sparsity"},
-    "adapt": {"fixed", "nn", "sparsity"},
+    "adapt": {"files", "fixed", "nn", "sparsity"},
     "onnx": {"engine", "nn", "fixed", "sparsity"},
     "hardware": {"fixed", "prune", "engine", "sparsity"},
     "bench": {"engine", "nn", "fixed", "native", "onnx"},
-    "kws": {"onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity"},
+    "kws": {"files", "onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity"},
     "cli": {"kws"},
 }
 """Package or module of `deltarnn`: those that it may import."""
 
 WINGS = ("commands", "report", "training", "evaluation", "spotter", "features", "network", "data", "config")
 """Of `deltarnn.kws`, from the top down: each imports only those after it, and the ground."""
-GROUND = {"files", "draw"}
+GROUND = {"draw"}
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from deltarnn.adapt.checkpoint import Checkpoint, CheckpointError
 from deltarnn.cli import main
 from deltarnn.fixed import QFormat, Quantization
 from deltarnn.kws.commands.evaluate import load_groups, precisions
@@ -25,7 +26,6 @@ from deltarnn.kws.network.decision import DecisionRule, clip_scores
 from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
 from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_model
-from deltarnn.kws.training.checkpoint import Checkpoint, CheckpointError
 from deltarnn.kws.training.finishing import Finisher, PruningPlan
 from deltarnn.kws.training.outcome import accumulator_bits
 from deltarnn.kws.training.runs import Run, pretrained_models

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+from deltarnn.files import read_json
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.evaluation.metrics import write_metrics
 from deltarnn.kws.evaluation.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried, fits
 from deltarnn.kws.features.store import load_features
-from deltarnn.kws.files import read_json
 from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.losses import LossOptions
 from deltarnn.kws.network.model import KeywordModel, load_keyword_model

@@ -20,8 +20,8 @@ from typing import Any
 from tqdm import tqdm
 
 from deltarnn.engine.model_file import load_model
+from deltarnn.files import read_json, replacing, write_json, write_text
 from deltarnn.kws.config.resolve import digest
-from deltarnn.kws.files import read_json, replacing, write_json, write_text
 
 FIELDS = (
     "thx", "thh", "validation_accuracy", "validation_sparsity", "test_accuracy", "test_sparsity", "sparsity_x",

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
 
+from deltarnn.files import write_json
 from deltarnn.kws.config.option import STEPS, Option, Step
 from deltarnn.kws.config.options import (
     AugmentationConfig,
@@ -33,7 +34,6 @@ from deltarnn.kws.config.options import (
 )
 from deltarnn.kws.config.options_data import DataConfig, FeatureConfig, RunConfig
 from deltarnn.kws.config.presets import PRESETS
-from deltarnn.kws.files import write_json
 
 EXAMPLES = """
 Four steps lead from audio to a delta network, each a command:

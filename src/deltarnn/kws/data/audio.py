@@ -10,7 +10,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.kws.files import replacing
+from deltarnn.files import replacing
 
 Audio = NDArray[np.int16]
 

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from deltarnn.files import read_json, write_json, write_text
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import Audio, AudioError, fit, read_audio, to_int16, write_wav
 from deltarnn.kws.data.corpus import GROUPS, SILENCE, UNKNOWN, Corpus, SourceClip, find_corpus
 from deltarnn.kws.data.selection import balanced, class_size, drop_same_samples, label_of, separate_speakers
 from deltarnn.kws.data.words import further_unknown_words
 from deltarnn.kws.draw import rng_of
-from deltarnn.kws.files import read_json, write_json, write_text
 
 SILENCE_LEVELS_DB = (0.0, -5.0, -10.0)
 UNKNOWN_VALIDATION_CLIPS = 400

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from deltarnn.files import read_json, write_json, write_text
 from deltarnn.kws.data.acoustics import NOISE_KINDS, Signal, background, in_room, tilted
 from deltarnn.kws.data.audio import Audio, resample, to_int16, write_wav
 from deltarnn.kws.data.corpus import GROUPS, NOISE_FOLDER, SILENCE, TEST_FOLDER, TRAIN_FOLDER, UNKNOWN
 from deltarnn.kws.data.espeak import Espeak
 from deltarnn.kws.data.words import OTHER_WORDS, listed
 from deltarnn.kws.draw import rng_of
-from deltarnn.kws.files import read_json, write_json, write_text
 
 SAMPLE_RATE = 16000
 NOISE_SECONDS = 30

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from deltarnn.kws.files import write_json
+from deltarnn.files import write_json
 
 
 @dataclass(frozen=True)

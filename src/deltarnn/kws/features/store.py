@@ -18,13 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from deltarnn.files import replacing, write_text
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import Audio, fit, read_audio
 from deltarnn.kws.data.corpus import GROUPS
 from deltarnn.kws.data.prepare import Description, read_description
 from deltarnn.kws.features.pipeline import FeaturePipeline, Features
-from deltarnn.kws.files import replacing, write_text
 
 _CHUNK = 256
 """Clips that one worker takes at a time."""

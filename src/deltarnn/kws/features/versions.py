@@ -17,13 +17,13 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from deltarnn.files import replacing
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.prepare import load_noise, read_description
 from deltarnn.kws.data.splice import splice
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.pipeline import Features
 from deltarnn.kws.features.store import FeatureSet, load_audio
-from deltarnn.kws.files import replacing
 
 UNKNOWN = 1
 """The class of words that are no keywords."""

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from deltarnn.files import read_json, write_text
 from deltarnn.kws.evaluation.scoring import Clips
-from deltarnn.kws.files import read_json, write_text
 from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.report import charts

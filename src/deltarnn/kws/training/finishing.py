@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from deltarnn.adapt.checkpoint import cpu_generator
 from deltarnn.kws.config.grid import Grid
 from deltarnn.kws.network.model import KeywordModel
-from deltarnn.kws.training.checkpoint import cpu_generator
 from deltarnn.prune import ColumnBalancedPruner
 
 PRUNING = 3

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from deltarnn.files import replacing
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.evaluation.scoring import Clips, Evaluation
-from deltarnn.kws.files import replacing
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.training.finishing import zero_fraction
 from deltarnn.nn.activity import record_activity

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deltarnn.files import read_json, write_text
 from deltarnn.kws.config.resolve import GROUPS, Config, digest
-from deltarnn.kws.files import read_json, write_text
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.json", "config.json"
 

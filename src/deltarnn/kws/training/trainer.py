@@ -14,11 +14,11 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor
 from tqdm import tqdm
 
+from deltarnn.adapt.checkpoint import Checkpoint, cpu_generator
 from deltarnn.kws.network.averaging import AveragedModel
 from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
 from deltarnn.kws.network.model import KeywordModel
-from deltarnn.kws.training.checkpoint import Checkpoint, cpu_generator
 from deltarnn.kws.training.finishing import Finisher
 from deltarnn.kws.training.schedule import LearningRate, warmed_up
 from deltarnn.nn.activity import record_activity

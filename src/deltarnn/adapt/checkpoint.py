@@ -4,6 +4,7 @@ Every random choice of an epoch is drawn from generators seeded by (seed, epoch)
 checkpoint: parameters, averaged parameters, optimiser, schedule, history and the best epoch so far are all there is.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deltarnn.kws.files import replacing
+from deltarnn.files import replacing
 
-_KEY = "training"
+_KEY, _CHECKSUM = "training", "checksum"
 
 
 class CheckpointError(ValueError):
@@ -62,8 +63,9 @@ class Checkpoint:
             "history": self.history,
             "best_epoch": self.best_epoch,
         }
+        text = json.dumps(record)
         with replacing(path) as part:
-            save_file(flat, part, metadata={_KEY: json.dumps(record)})
+            save_file(flat, part, metadata={_KEY: text, _CHECKSUM: _checksum(text, flat)})
 
     @classmethod
     def load(cls, path: Path, identity: str) -> "Checkpoint":
@@ -71,8 +73,11 @@ class Checkpoint:
         remedy = f"delete {path.parent} to train anew"
         try:
             with safe_open(path, framework="pt") as file:
-                record = json.loads((file.metadata() or {})[_KEY])
+                metadata = file.metadata() or {}
                 flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            if metadata[_CHECKSUM] != _checksum(metadata[_KEY], flat):
+                raise CheckpointError(f"{path}: damaged (its checksum differs); {remedy}")
+            record = json.loads(metadata[_KEY])
             if record["identity"] != identity:
                 raise CheckpointError(f"{path}: made with other settings or features; {remedy}")
             return cls._from(record, flat)
@@ -98,6 +103,15 @@ class Checkpoint:
             record["history"],
             record["best_epoch"],
         )
+
+
+def _checksum(record: str, tensors: dict[str, Tensor]) -> str:
+    """Of everything in the file: safetensors checks its header alone."""
+    digest = hashlib.blake2b(record.encode(), digest_size=16)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def cpu_generator(*keys: int) -> torch.Generator:

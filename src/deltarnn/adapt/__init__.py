@@ -1,0 +1,1 @@
+"""Thresholds to a loss budget, and fine-tuning towards the dense network."""
