@@ -1,10 +1,10 @@
-# make demo · make test · make bench · make docs
+# make demo · make test · make bench · make docs · make wheel
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test lint bench docs wheel clean
 
 # torch is installed first, by its exact pin: an unpinned torch resolves to a build with gigabytes of CUDA packages.
 $(READY): pyproject.toml constraints.txt $(shell find native -type f 2>/dev/null)
@@ -31,5 +31,12 @@ docs: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
+# An sdist, a wheel built from it, its platform tag, and the tests of engine and layers against it where no compiler is.
+wheel: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[wheel]'
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	.ci/check_wheel $(BIN) dist
+
 clean:
-	rm -rf build $(VENV) docs/_build docs/api
+	rm -rf build dist $(VENV) docs/_build docs/api

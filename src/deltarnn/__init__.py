@@ -4,8 +4,9 @@ The public names load on first use, so that `deltarnn.engine`, `deltarnn.fixed` 
 `deltarnn.hardware` can be imported where torch is not installed.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deltarnn.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deltarnn.fixed.qformat import QFormat, Quantization
@@ -21,18 +22,6 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "DeltaGRU": "deltarnn.nn",
-    "DeltaGRUResetBeforeState": "deltarnn.nn",
-    "DeltaGRUState": "deltarnn.nn",
-    "DeltaLSTM": "deltarnn.nn",
-    "DeltaLSTMState": "deltarnn.nn",
-    "QFormat": "deltarnn.fixed.qformat",
-    "Quantization": "deltarnn.fixed.qformat",
-    "convert": "deltarnn.nn",
-    "record_activity": "deltarnn.nn",
-}
-
 __all__ = [
     "DeltaGRU",
     "DeltaGRUResetBeforeState",
@@ -46,12 +35,17 @@ __all__ = [
     "record_activity",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'deltarnn' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "DeltaGRU": "nn",
+        "DeltaGRUResetBeforeState": "nn",
+        "DeltaGRUState": "nn",
+        "DeltaLSTM": "nn",
+        "DeltaLSTMState": "nn",
+        "QFormat": "fixed.qformat",
+        "Quantization": "fixed.qformat",
+        "convert": "nn",
+        "record_activity": "nn",
+    },
+)

@@ -1,11 +1,16 @@
 """Fixed point: Q formats, rounding, look-up tables, integer cells, format choice. Imports without torch."""
 
-from deltarnn.fixed.arithmetic import requantize, saturate, shift_right, wrap
-from deltarnn.fixed.choice import choose_formats
-from deltarnn.fixed.edgedrnn import edgedrnn_forward
-from deltarnn.fixed.network import IntegerNetwork
-from deltarnn.fixed.qformat import QFormat, Quantization
-from deltarnn.fixed.tables import LookUpTable, gate_tables
+from typing import TYPE_CHECKING
+
+from deltarnn.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from deltarnn.fixed.arithmetic import requantize, saturate, shift_right, wrap
+    from deltarnn.fixed.choice import choose_formats
+    from deltarnn.fixed.edgedrnn import edgedrnn_forward
+    from deltarnn.fixed.network import IntegerNetwork
+    from deltarnn.fixed.qformat import QFormat, Quantization
+    from deltarnn.fixed.tables import LookUpTable, gate_tables
 
 __all__ = [
     "IntegerNetwork",
@@ -20,3 +25,20 @@ __all__ = [
     "shift_right",
     "wrap",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "IntegerNetwork": "network",
+        "LookUpTable": "tables",
+        "QFormat": "qformat",
+        "Quantization": "qformat",
+        "choose_formats": "choice",
+        "edgedrnn_forward": "edgedrnn",
+        "gate_tables": "tables",
+        "requantize": "arithmetic",
+        "saturate": "arithmetic",
+        "shift_right": "arithmetic",
+        "wrap": "arithmetic",
+    },
+)

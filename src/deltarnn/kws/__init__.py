@@ -5,27 +5,21 @@ commands · report · training · evaluation · spotter · features · network �
 The public names load on first use: importing one does not import all.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from deltarnn.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deltarnn.kws.features.frontend import IIRFilterBank, LogFilterBank
     from deltarnn.kws.network.model import KeywordModel
 
-_HOME = {
-    "IIRFilterBank": "deltarnn.kws.features.frontend",
-    "KeywordModel": "deltarnn.kws.network.model",
-    "LogFilterBank": "deltarnn.kws.features.frontend",
-}
-
 __all__ = ["IIRFilterBank", "KeywordModel", "LogFilterBank"]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'deltarnn.kws' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "IIRFilterBank": "features.frontend",
+        "KeywordModel": "network.model",
+        "LogFilterBank": "features.frontend",
+    },
+)
