@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deltarnn.engine.activity import Activity, LayerActivity
 from deltarnn.engine.description import Description
-from deltarnn.engine.lowering import check_streamable, float32_layers, head_layers, int8_layers, rounded_thresholds
+from deltarnn.engine.lowering import float32_layers, head_layers, int8_layers, rounded_thresholds
 from deltarnn.engine.model_file import load_model, save_model, write_quantization
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.native import MISSING, native_core
@@ -67,6 +67,8 @@ class Engine:
     ) -> "Engine":
         """Compile a DeltaGRU or DeltaLSTM, or a model with one as `.rnn` and a dense head as `.head`.
 
+        What is compiled is run on a random sequence, in float32 with thresholds 0, and must give what the model gives.
+
         Parameters
         ----------
         precision: "float32" or "int8".
@@ -76,12 +78,14 @@ class Engine:
         Raises
         ------
         ValueError
-            If the model is bidirectional, not a delta network, or does not fit the formats; if a threshold > 0 would
-            round to 0; if the model has fixed-point formats that precision="float32" would ignore.
+            If the model is bidirectional, not a delta network, or does not fit the formats; if it computes anything
+            beside `.rnn` and `.head`, which would be lost; if a threshold > 0 would round to 0; if the model has
+            fixed-point formats that precision="float32" would ignore.
         ImportError
             If the native core was not built.
         """
-        return cls._build(Description.of(model), precision, quantization)
+        description = Description.of(model, lambda read, frames: cls._build(read, "float32", None).run(frames))
+        return cls._build(description, precision, quantization)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], precision: Precision | None = None) -> "Engine":
@@ -185,7 +189,7 @@ class Engine:
     def _build(cls, description: Description, precision: Precision, quantization: Quantization | None) -> "Engine":
         if precision not in get_args(Precision):
             raise ValueError(f"precision={precision!r}: must be one of {', '.join(map(repr, get_args(Precision)))}")
-        check_streamable(description)
+        description.check_streamable()
         core = native_core()
         if core is None:
             raise ImportError(f"{MISSING}. Until then use the layer itself, or its ONNX export.")

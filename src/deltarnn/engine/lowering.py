@@ -6,22 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.engine.description import Description, UnsupportedModelError
+from deltarnn.engine.description import Description
 from deltarnn.fixed.arithmetic import requantize
 from deltarnn.fixed.cells import entering_biases
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.fixed.tables import LookUpTable, gate_tables
+from deltarnn.fixed.verification import UnsupportedModelError
 
 Layer = dict[str, Any]
-
-
-def check_streamable(description: Description) -> None:
-    """Raise UnsupportedModelError for a model that cannot run forwards in time."""
-    if description.architecture["bidirectional"]:
-        raise UnsupportedModelError(
-            "the model is bidirectional: streaming runs forwards in time only, so half of it would need the future; "
-            "train with bidirectional=False, or run the eager layer on whole sequences"
-        )
 
 
 def float32_layers(description: Description) -> list[Layer]:

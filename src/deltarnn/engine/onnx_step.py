@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.engine.description import Description, UnsupportedModelError
-from deltarnn.engine.lowering import check_streamable
+from deltarnn.engine.description import Description
 from deltarnn.fixed.cells import entering_biases
+from deltarnn.fixed.verification import UnsupportedModelError
 
 OPSET = 17
 
@@ -28,12 +28,12 @@ def export_onnx_step(model: Any, path: str | os.PathLike[str]) -> None:
     Raises
     ------
     ValueError
-        For a bidirectional or a quantised model.
+        For a bidirectional or a quantised model, and for one that computes anything beside `.rnn` and `.head`, which
+        would be lost: the graph is run on a random sequence and must give what the model gives.
     ModuleNotFoundError
         If the package onnx is missing: pip install 'deltarnn[onnx]'.
     """
-    description = Description.of(model)
-    check_streamable(description)
+    description = Description.of(model, _run)
     if description.quantization is not None:
         raise UnsupportedModelError(
             "the model has fixed-point formats, whose integer arithmetic this export does not carry: set "
@@ -46,6 +46,23 @@ def export_onnx_step(model: Any, path: str | os.PathLike[str]) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _run(description: Description, frames: NDArray[np.float32]) -> NDArray[Any]:
+    """The graph's output (T, ·) over frames (T, I), step by step."""
+    from onnx.reference import ReferenceEvaluator
+
+    graph = _Graph(description)
+    evaluator = ReferenceEvaluator(graph.build())
+    names = [value.name for value in graph.outputs]
+    widths = {value.name: value.type.tensor_type.shape.dim[1].dim_value for value in graph.inputs[1:]}
+    state = {name: np.zeros((1, width), np.float32) for name, width in widths.items()}
+    outputs = []
+    for frame in frames:
+        results = dict(zip(names, evaluator.run(None, {"frame": frame[None], **state}), strict=True))
+        outputs.append(results["output"][0])
+        state = {name: results[f"next_{name}"] for name in state}
+    return np.stack(outputs)
 
 
 class _Graph:

@@ -94,9 +94,11 @@ class IntegerNetwork:
         Raises
         ------
         ValueError
-            If a θ > 0 rounds to 0, a weight lies outside W, or an accumulator could exceed 32 bits.
+            If a θ > 0 rounds to 0, a weight lies outside W, an accumulator could exceed 32 bits, or the head is not
+            Linear layers with a ReLU after each but the last.
         """
         parameters = NetworkParameters.of(model)
+        _check_head(parameters.head)
         q = quantization or parameters.quantization or Quantization()
         own = parameters.quantization is not None and parameters.quantization.weight == q.weight
         notes: list[str] = []
@@ -191,4 +193,15 @@ def check_range(name: str, values: NDArray[np.float64], target: QFormat) -> None
         raise UnsupportedModelError(
             f"{name} reaches {peak:.4g}: {target} holds {target.min:g} to {target.max:g}; train with weights rounded "
             f"to it (--qw 1 --wqi {target.integer_bits} --wqf {target.fraction_bits}), or use more integer bits"
+        )
+
+
+def _check_head(head: tuple[DenseWeights, ...]) -> None:
+    """Refuse dense layers that `IntegerDense` has no place for: ReLU and rounding to A after each but the last."""
+    expected = ["relu"] * (len(head) - 1) + [None] * bool(head)
+    if [dense.activation for dense in head] != expected:
+        given = ", ".join("Linear" + (", ReLU" if dense.activation else "") for dense in head)
+        raise UnsupportedModelError(
+            f"the head is {given}: in integers a ReLU must follow each Linear but the last; fold two Linears into one, "
+            "and apply a last ReLU to the scores outside"
         )

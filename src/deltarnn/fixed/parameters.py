@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.fixed.cells import Cell
+from deltarnn.fixed.module_reader import BIDIRECTIONAL, read_module
 from deltarnn.fixed.qformat import Quantization
+from deltarnn.fixed.verification import UnsupportedModelError as UnsupportedModelError
 
 FloatArray = NDArray[np.float64]
-
-
-class UnsupportedModelError(ValueError):
-    """The model cannot be deployed as asked; the message names the limit, the value and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -74,48 +72,24 @@ class NetworkParameters:
     def of(cls, model: Any) -> "NetworkParameters":
         """Read a DeltaGRU or DeltaLSTM, a module that holds one as `.rnn` (and a `.head`), or parameters already read.
 
+        What was read is run on a random sequence, and must give what the module gives.
+
         Raises
         ------
         UnsupportedModelError
-            For a dense nn.GRU or nn.LSTM, which has no thresholds, and for bidirectional or projected layers.
+            For a dense nn.GRU or nn.LSTM, which has no thresholds, for bidirectional or projected layers, and for a
+            module that computes anything else, which would be lost.
         """
+        from deltarnn.fixed.float_network import run_float  # which is about these parameters
+
         if isinstance(model, NetworkParameters):
             return model
-        rnn = getattr(model, "rnn", model)
-        if not hasattr(rnn, "weight_ih_l0"):
-            raise UnsupportedModelError(
-                f"{type(model).__name__} is not a delta layer and holds none as .rnn: give a DeltaGRU, a DeltaLSTM or "
-                "a keyword model"
-            )
-        if not hasattr(rnn, "thx"):
-            raise UnsupportedModelError(
-                f"{type(rnn).__name__} has no thresholds: convert it first with deltarnn.convert(model, thx=…, thh=…)"
-            )
-        _check_candidate(rnn.reset_after, rnn.candidate)
-        tensors = {f"rnn.{name}": value.detach().cpu().double().numpy() for name, value in rnn.state_dict().items()}
-        head = []
-        for module in getattr(model, "head", None) or ():
-            if type(module).__name__ == "Linear":
-                bias = None if module.bias is None else module.bias.detach().cpu().double().numpy()
-                head.append(_dense(module.weight.detach().cpu().double().numpy(), bias, None))
-            elif type(module).__name__ == "ReLU" and head:
-                head[-1] = replace(head[-1], activation="relu")
-            elif type(module).__name__ not in ("Dropout", "Identity"):
-                raise UnsupportedModelError(
-                    f"the head holds a {type(module).__name__}: only Linear, ReLU and Dropout are known"
-                )
-        return cls._build(
-            rnn.mode,
-            tensors,
-            rnn.num_layers,
-            rnn.bidirectional,
-            getattr(rnn, "proj_size", 0),
-            rnn.thx,
-            rnn.thh,
-            tuple(head),
-            rnn.hard_activations,
-            rnn.quantization,
-        )
+        contents = read_module(model)
+        header = {"architecture": contents.architecture, "thx": contents.thx, "thh": contents.thh}
+        network = cls.from_model_file(contents.tensors, header, contents.quantization)
+        frames = contents.probe.frames.astype(np.float64)
+        contents.probe.check(run_float(network.with_thresholds(0, 0), frames[:, None]).output[:, 0])
+        return network
 
     @classmethod
     def from_model_file(
@@ -136,46 +110,23 @@ class NetworkParameters:
             _dense(tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), layer.get("activation"))
             for name, layer in zip(names, architecture["head"], strict=True)
         )
-        return cls._build(
-            architecture["cell"],
-            tensors,
-            architecture["num_layers"],
-            architecture["bidirectional"],
-            architecture["proj_size"],
-            header["thx"],
-            header["thh"],
-            head,
-            architecture["hard_activations"],
-            quantization,
-        )
-
-    @classmethod
-    def _build(
-        cls,
-        cell: Cell,
-        tensors: Mapping[str, Any],
-        num_layers: int,
-        bidirectional: bool,
-        proj_size: int,
-        thx: Any,
-        thh: Any,
-        head: tuple[DenseWeights, ...],
-        hard_activations: bool,
-        quantization: Quantization | None,
-    ) -> "NetworkParameters":
-        if bidirectional:
-            raise UnsupportedModelError("the model is bidirectional: fixed-point deployment runs forwards in time only")
-        if proj_size:
-            raise UnsupportedModelError(f"proj_size={proj_size}: the integer cells have no projection (proj_size=0)")
+        if architecture["bidirectional"]:
+            raise UnsupportedModelError(BIDIRECTIONAL)
+        if architecture["proj_size"]:
+            raise UnsupportedModelError(
+                f"proj_size={architecture['proj_size']}: the integer cells have no projection (proj_size=0)"
+            )
         layers = []
-        for index in range(num_layers):
+        for index in range(architecture["num_layers"]):
             w_ih, w_hh = (np.asarray(tensors[f"rnn.weight_{n}_l{index}"], dtype=np.float64) for n in ("ih", "hh"))
             b_ih, b_hh = (
                 np.asarray(tensors.get(f"rnn.bias_{n}_l{index}", np.zeros(len(w_ih))), dtype=np.float64)
                 for n in ("ih", "hh")
             )
-            layers.append(RecurrentWeights(w_ih, w_hh, b_ih, b_hh, float(thx[index]), float(thh[index])))
-        return cls(cell, tuple(layers), head, bool(hard_activations), quantization)
+            layers.append(
+                RecurrentWeights(w_ih, w_hh, b_ih, b_hh, float(header["thx"][index]), float(header["thh"][index]))
+            )
+        return cls(architecture["cell"], tuple(layers), head, architecture["hard_activations"], quantization)
 
 
 def _check_candidate(reset_after: bool, candidate: str) -> None:
