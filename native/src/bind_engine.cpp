@@ -6,6 +6,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 #include <ctime>
@@ -157,6 +158,7 @@ class Buffer {
         return rows ? view_.ndim == 2 && view_.shape[1] == columns : view_.ndim == 1 && view_.shape[0] == columns;
     }
     std::int64_t rows() const { return view_.shape[0]; }
+    std::size_t size() const { return static_cast<std::size_t>(view_.len) / sizeof(float); }
     float* data() const { return static_cast<float*>(view_.buf); }
     std::string shape() const {
         std::string text = "(";
@@ -188,6 +190,21 @@ class PyStream {
         stream_->reset();
     }
 
+    void start(nb::handle h, nb::handle c) {
+        const std::size_t layers = model_->shapes().size();
+        const deltarnn::LayerShape& shape = model_->shapes().front();
+        const bool lstm = shape.cell == Cell::lstm;
+        Buffer hidden, cell;
+        if (!hidden.open(h.ptr(), false) || hidden.size() != layers * shape.outputs() ||
+            (lstm && (!cell.open(c.ptr(), false) || cell.size() != layers * shape.hidden))) {
+            throw nb::value_error("h and c must be C-contiguous float32 arrays with one row per layer");
+        }
+        const InUse guard(busy_);
+        if (!stream_->start(hidden.data(), lstm ? cell.data() : nullptr)) {
+            throw nb::value_error("the initial state holds NaN, which has no fixed-point value");
+        }
+    }
+
     std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t> activity(int layer) {
         const InUse guard(busy_);
         const Activity a = stream_->activity(layer);
@@ -203,6 +220,15 @@ class PyStream {
         if (field == "c") return stream_->read(layer, StateField::c);
         if (field == "m") return stream_->read(layer, StateField::m);
         throw nb::value_error("no such part of the state");
+    }
+
+    void copy(int layer, const std::string& field, nb::handle out) {
+        const std::vector<double> values = read(layer, field);
+        Buffer to;
+        if (!to.open(out.ptr(), true) || to.size() != values.size()) {
+            throw nb::value_error("out must be a writable C-contiguous float32 array of the state's size");
+        }
+        std::copy(values.begin(), values.end(), to.data());
     }
 
   private:
@@ -322,6 +348,9 @@ void bind_engine(nb::module_& module) {
         .def("run", &PyStream::run, "frames"_a, "out"_a = nb::none(),
              "run(frames (T, I), out=None) -> (T, H) float32: T time steps, as that many calls of step.")
         .def("reset", &PyStream::reset, "Back to the state before the first step, counts included.")
+        .def("start", &PyStream::start, "h"_a, "c"_a = nb::none(),
+             "Begins a sequence from the state h (layers, H) and, for the LSTM, c (layers, H); counts go on.")
         .def("activity", &PyStream::activity, "layer"_a, "(steps, deltas that were not 0 of x, of h, and of r ∘ h where that has its own)")
+        .def("copy", &PyStream::copy, "layer"_a, "field"_a, "out"_a, "A part of the layer's state into a float32 array.")
         .def("read", &PyStream::read, "layer"_a, "field"_a, "A part of the layer's state, as float64.");
 }

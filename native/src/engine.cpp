@@ -82,6 +82,12 @@ void leave(const Int8Layer& layer, const std::int32_t* values, float* out, int n
     for (int i = 0; i < n; ++i) out[i] = static_cast<float>(values[i]) * step;
 }
 
+bool set(FloatLayerState& state, const float* h, const float* c) {
+    state.set(h, c);
+    return true;
+}
+bool set(Int8LayerState& state, const float* h, const float* c) { return state.set(h, c); }
+
 template <class Layer, class State, class Spec>
 class ModelOf final : public Model {
   public:
@@ -116,6 +122,16 @@ class ModelOf final : public Model {
 
         void reset() override {
             for (State& state : states_) state.reset();
+        }
+
+        bool start(const float* h, const float* c) override {
+            const LayerShape& shape = model_->shapes_.front();
+            for (std::size_t i = 0; i < states_.size(); ++i) {
+                states_[i].restart();
+                const float* const cell = shape.cell == Cell::lstm ? c + i * shape.hidden : nullptr;
+                if (!set(states_[i], h + i * shape.outputs(), cell)) return false;
+            }
+            return true;
         }
 
         std::int64_t run(const float* frames, std::int64_t count, float* out) override {

@@ -83,11 +83,20 @@ FloatLayerState::FloatLayerState(const FloatLayer& layer)
 }
 
 void FloatLayerState::reset() {
+    restart();
+    activity_ = {};
+}
+
+void FloatLayerState::restart() {
     for (AlignedArray<float>* part : {&x_hat_, &h_, &h_hat_, &c_, &rh_hat_}) std::fill_n(part->data(), part->size(), 0.0f);
     std::copy_n(layer_.memory.data(), acc_.size(), acc_.data());
     work_since_refresh_ = 0;
     refresh_row_ = 0;
-    activity_ = {};
+}
+
+void FloatLayerState::set(const float* h, const float* c) {
+    std::copy_n(h, layer_.shape.outputs(), h_.data());
+    if (layer_.shape.cell == Cell::lstm) std::copy_n(c, layer_.shape.hidden, c_.data());
 }
 
 void FloatLayerState::run(const float* x, int frames, float* y) {

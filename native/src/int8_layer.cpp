@@ -119,13 +119,29 @@ Int8LayerState::Int8LayerState(const Int8Layer& layer)
 }
 
 void Int8LayerState::reset() {
+    restart();
+    activity_ = {};
+}
+
+void Int8LayerState::restart() {
     for (AlignedArray<std::int32_t>* part : {&x_hat_, &h_, &h_hat_, &c_}) std::fill_n(part->data(), part->size(), 0);
     if (layer_.wide) {
         std::copy_n(layer_.memory.data(), layer_.memory.size(), wide_acc_.data());
     } else {
         std::copy_n(layer_.memory.data(), layer_.memory.size(), acc_.data());
     }
-    activity_ = {};
+}
+
+bool Int8LayerState::set(const float* h, const float* c) {
+    const LayerShape& shape = layer_.shape;
+    AlignedArray<float> given(static_cast<std::size_t>(shape.padded_outputs()) + shape.padded_hidden());
+    AlignedArray<std::int32_t> rounded(given.size());
+    std::copy_n(h, shape.outputs(), given.data());
+    if (shape.cell == Cell::lstm) std::copy_n(c, shape.hidden, given.data() + shape.padded_outputs());
+    if (!layer_.kernels.quantize(layer_.formats, given.data(), rounded.data(), static_cast<int>(given.size()))) return false;
+    std::copy_n(rounded.data(), shape.outputs(), h_.data());
+    if (shape.cell == Cell::lstm) std::copy_n(rounded.data() + shape.padded_outputs(), shape.hidden, c_.data());
+    return true;
 }
 
 void Int8LayerState::run(const std::int32_t* x, int frames, std::int32_t* y) {

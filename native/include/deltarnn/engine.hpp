@@ -36,6 +36,9 @@ class Stream {
   public:
     virtual ~Stream() = default;
     virtual void reset() = 0;
+    // Begins a sequence: the state before its first step is h (layers, outputs()) and, for the LSTM, c (layers, hidden); counts
+    // go on. False, with the state as before reset's first step, if a value is NaN where the model cannot represent it.
+    virtual bool start(const float* h, const float* c) = 0;
     // frames (count, input size) → out (count, output size). Returns the first frame that has a NaN where the model cannot
     // represent it (int8), having stopped before it; else `count`.
     virtual std::int64_t run(const float* frames, std::int64_t count, float* out) = 0;

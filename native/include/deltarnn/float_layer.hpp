@@ -39,6 +39,10 @@ class FloatLayerState {
     explicit FloatLayerState(const FloatLayer& layer);
 
     void reset();
+    void restart();  // reset, but for the counts
+
+    // From here on as if the state before this step had been h (outputs()) and, for the LSTM, c (hidden).
+    void set(const float* h, const float* c);
 
     // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding. The same
     // numbers, to the last bit, however a stream is cut into calls.

@@ -50,6 +50,10 @@ class Int8LayerState {
     explicit Int8LayerState(const Int8Layer& layer);
 
     void reset();
+    void restart();  // reset, but for the counts
+
+    // As FloatLayerState::set, values rounded to A. False, and nothing is set, if one is NaN.
+    bool set(const float* h, const float* c);
 
     // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
     void run(const std::int32_t* x, int frames, std::int32_t* y);

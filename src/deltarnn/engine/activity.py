@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from deltarnn.sparsity import DeltaCount, Sparsity
 
 
-class _Counted(Sparsity):
+class Counted(Sparsity):
+    """Fractions over the counts of `layers`."""
+
     @property
     def layers(self) -> Sequence["LayerActivity"]:
         raise NotImplementedError
@@ -22,7 +24,7 @@ class _Counted(Sparsity):
 
 
 @dataclass(frozen=True)
-class LayerActivity(_Counted):
+class LayerActivity(Counted):
     """Exact counts of one layer since its stream's start or last reset.
 
     zeros_x, zeros_h: deltas equal to 0, of numel_x, numel_h. gate_rows: weights that one delta fetches, 3H or 4H.
@@ -46,7 +48,7 @@ class LayerActivity(_Counted):
 
 
 @dataclass(frozen=True)
-class Activity(_Counted):
+class Activity(Counted):
     """Activity of all layers; per_layer has the same fields for each."""
 
     per_layer: tuple[LayerActivity, ...]

@@ -43,11 +43,16 @@ class Engine:
         is converted first. In int8, a frame with NaN is an error.
     run: run(frames (T, I), out=None) -> (T, H), what T calls of `step` give, to the last bit.
     reset: reset() goes back to the state before the first step; counts restart.
+    start: start(h, c=None) begins a sequence from the state h (layers, H) and, for the LSTM, c (layers, H), contiguous
+        float32 arrays; counts go on.
+    copy_state: copy_state(layer, field, out) writes a part of the state, as named in `state`, into a float32 array.
     """
 
     step: Callable[..., FloatArray]
     run: Callable[..., FloatArray]
     reset: Callable[[], None]
+    start: Callable[..., None]
+    copy_state: Callable[[int, str, FloatArray], None]
 
     def __init__(self, description: Description, precision: Precision, quantization: Quantization | None, model: Any):
         """Not for callers: use `compile` or `load`."""
@@ -60,6 +65,8 @@ class Engine:
         self.step = self._stream.step
         self.run = self._stream.run
         self.reset = self._stream.reset
+        self.start = self._stream.start
+        self.copy_state = self._stream.copy
 
     @classmethod
     def compile(
@@ -84,8 +91,8 @@ class Engine:
         ImportError
             If the native core was not built.
         """
-        description = Description.of(model, lambda read, frames: cls._build(read, "float32", None).run(frames))
-        return cls._build(description, precision, quantization)
+        description = Description.of(model, lambda read, frames: cls.from_description(read, "float32", None).run(frames))
+        return cls.from_description(description, precision, quantization)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], precision: Precision | None = None) -> "Engine":
@@ -96,7 +103,7 @@ class Engine:
         description = Description(*load_model(path))
         if precision is None:
             precision = "float32" if description.quantization is None else "int8"
-        return cls._build(description, precision, None)
+        return cls.from_description(description, precision, None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a model file: parameters as they were given, thresholds and formats as they are used."""
@@ -186,7 +193,10 @@ class Engine:
         )
 
     @classmethod
-    def _build(cls, description: Description, precision: Precision, quantization: Quantization | None) -> "Engine":
+    def from_description(
+        cls, description: Description, precision: Precision, quantization: Quantization | None = None
+    ) -> "Engine":
+        """Compile a model that is given as arrays; arguments and errors as of `compile`."""
         if precision not in get_args(Precision):
             raise ValueError(f"precision={precision!r}: must be one of {', '.join(map(repr, get_args(Precision)))}")
         description.check_streamable()

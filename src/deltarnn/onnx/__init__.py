@@ -1,0 +1,6 @@
+"""Networks from ONNX files, their recurrent parts run as delta layers (docs/onnx.md)."""
+
+from deltarnn.onnx.graph import UnsupportedGraphError
+from deltarnn.onnx.network import Network, load
+
+__all__ = ["Network", "UnsupportedGraphError", "load"]

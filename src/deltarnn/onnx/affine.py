@@ -1,0 +1,139 @@
+"""Values of a graph as affine functions of others: Σ v·W + b, however the exporter wrote them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deltarnn.onnx.graph import Array, Graph, attributes
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Σ_s s·weights[s] + bias: s (B, K) values by name, weights (K, N), bias (N,)."""
+
+    weights: dict[str, Array]
+    bias: Array
+
+    @property
+    def width(self) -> int:
+        """N."""
+        return len(self.bias)
+
+    def __add__(self, other: "Affine") -> "Affine":
+        weights = dict(self.weights)
+        for source, weight in other.weights.items():
+            weights[source] = weights[source] + weight if source in weights else weight
+        return Affine(weights, self.bias + other.bias)
+
+    def scaled(self, factor: float) -> "Affine":
+        """All of it times a number."""
+        return Affine({source: factor * weight for source, weight in self.weights.items()}, factor * self.bias)
+
+    def columns(self, first: int, last: int) -> "Affine":
+        """The elements first … last − 1 of the result."""
+        return Affine({source: w[:, first:last] for source, w in self.weights.items()}, self.bias[first:last])
+
+
+class AffineReader:
+    """Reads affine functions out of a graph; each value once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.producers = graph.producers()
+        self.known: dict[str, Affine | None] = {}
+
+    def read(self, name: str) -> Affine | None:
+        """The value as an affine function of others, None if it is made by anything but products, sums and splits."""
+        if name not in self.known:
+            node = self.producers.get(name)
+            reader = getattr(self, f"_{node.op_type.lower()}", None) if node is not None else None
+            self.known[name] = reader(node, name) if reader is not None else None
+        return self.known[name]
+
+    def product(self, name: str, weight: Array) -> Affine:
+        """value @ weight (K, N), the value's concatenated parts apart."""
+        node = self.producers.get(name)
+        bias = np.zeros(weight.shape[1], weight.dtype)
+        if node is not None and node.op_type == "Concat" and attributes(node)["axis"] in (-1, 1):
+            widths = [self.width(part) for part in node.input]
+            if None not in widths and sum(w for w in widths if w is not None) == len(weight):
+                total, first = Affine({}, bias), 0
+                for part, width in zip(node.input, widths, strict=True):
+                    assert width is not None
+                    total += self.product(part, weight[first : first + width])
+                    first += width
+                return total
+        if name in self.graph.constants:
+            value = self.graph.constants[name]
+            return Affine({}, (value.reshape(-1, len(weight))[:1] @ weight).reshape(-1))
+        return Affine({name: weight}, bias)
+
+    def width(self, name: str) -> int | None:
+        """The last size of a value, if it is known."""
+        shape = self.graph.shape(name)
+        return shape[-1] if shape else None
+
+    def _matmul(self, node: Any, name: str) -> Affine | None:
+        weight = self.graph.constants.get(node.input[1])
+        return self.product(node.input[0], weight) if weight is not None and weight.ndim == 2 else None
+
+    def _gemm(self, node: Any, name: str) -> Affine | None:
+        options = attributes(node)
+        weight = self.graph.constants.get(node.input[1])
+        if weight is None or options.get("transA", 0):
+            return None
+        weight = weight.T if options.get("transB", 0) else weight
+        result = self.product(node.input[0], weight).scaled(options.get("alpha", 1.0))
+        if len(node.input) > 2 and node.input[2]:
+            added = self.term(node.input[2], result.width)
+            return None if added is None else result + added.scaled(options.get("beta", 1.0))
+        return result
+
+    def _add(self, node: Any, name: str) -> Affine | None:
+        operands = [self.read(operand) for operand in node.input]
+        width = next((operand.width for operand in operands if operand is not None), None)
+        if width is None:
+            return None
+        terms = [self.term(operand, width) for operand in node.input]
+        return None if terms[0] is None or terms[1] is None else terms[0] + terms[1]
+
+    def term(self, name: str, width: int) -> Affine | None:
+        """One operand of a sum of that width: an affine function, or a constant that every row gets."""
+        if name in self.graph.constants:
+            value = self.graph.constants[name]
+            if value.size not in (1, width) or (value.ndim and value.size == width != value.shape[-1]):
+                return None
+            return Affine({}, np.broadcast_to(value.reshape(-1), (width,)))
+        found = self.read(name)
+        return found if found is not None and found.width == width else None
+
+    def _split(self, node: Any, name: str) -> Affine | None:
+        whole = self.read(node.input[0])
+        options = attributes(node)
+        if whole is None or options.get("axis", 0) not in (-1, 1):
+            return None
+        sizes = options.get("split")
+        if len(node.input) > 1 and node.input[1]:
+            sizes = self.graph.constants[node.input[1]].tolist() if node.input[1] in self.graph.constants else None
+            if sizes is None:
+                return None
+        count = len(node.output)
+        if sizes is None:
+            chunk = -(-whole.width // count)
+            sizes = [min(chunk, whole.width - chunk * part) for part in range(count)]
+        position = list(node.output).index(name)
+        first = sum(sizes[:position])
+        return whole.columns(first, first + sizes[position])
+
+    def _slice(self, node: Any, name: str) -> Affine | None:
+        whole = self.read(node.input[0])
+        if whole is None:
+            return None
+        bounds = [self.graph.constants.get(operand) for operand in node.input[1:]]
+        if len(bounds) < 3 or any(bound is None or bound.size != 1 for bound in bounds):
+            return None
+        first, last, axis, *step = (int(bound.reshape(-1)[0]) for bound in bounds if bound is not None)
+        if axis not in (-1, 1) or (step and step[0] != 1):
+            return None
+        return whole.columns(*slice(first, last).indices(whole.width)[:2])

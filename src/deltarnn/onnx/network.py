@@ -1,0 +1,241 @@
+"""Networks imported from ONNX: their recurrent parts as delta layers, all else as it was."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from deltarnn.engine.activity import Counted, LayerActivity
+from deltarnn.engine.engine import Precision
+from deltarnn.fixed.qformat import Quantization
+from deltarnn.onnx.discovery import parts_of
+from deltarnn.onnx.folding import fold
+from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError
+from deltarnn.onnx.programs import Programs, check_feed
+from deltarnn.onnx.reading import read_model
+from deltarnn.onnx.recurrent import RecurrentPart
+from deltarnn.onnx.saving import replaced_weights, save_network, saved_thresholds
+from deltarnn.onnx.states import RecordedSequence, States
+
+StateMode = Literal["explicit", "held"]
+Pair = tuple[float, float]
+Threshold = float | Pair | Sequence[Pair]
+
+
+@dataclass(frozen=True)
+class NetworkActivity(Counted):
+    """Exact counts of the recurrent parts that ran, by name, since the start or the last `reset`."""
+
+    per_part: dict[str, LayerActivity]
+
+    @property
+    def layers(self) -> tuple[LayerActivity, ...]:
+        if not self.per_part:
+            raise RuntimeError("no call since the start or the last reset: there is nothing to report")
+        return tuple(self.per_part.values())
+
+
+class Network:
+    """A network from an ONNX file that runs its recurrent parts as delta layers.
+
+    >>> net = load("model.onnx", thresholds=0.1)  # doctest: +SKIP
+    >>> outputs = net.run(None, {"input": frames})  # doctest: +SKIP
+
+    With thresholds 0 it computes what the file computes. Made by `load`; `stream()` gives independent states over the
+    same weights. One network is for one thread at a time.
+    """
+
+    def __init__(self, model: Any, parts: dict[str, RecurrentPart], programs: Programs, states: StateMode) -> None:
+        """Not for callers: use `load`."""
+        self.model = model
+        self._parts = parts
+        self._programs = programs
+        self._mode = states
+        self._states = States(parts, states == "held")
+        self._layers: dict[str, Any] = {}
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Array]:
+        """Compute outputs, as onnxruntime.InferenceSession.run does.
+
+        Parameters
+        ----------
+        output_names: names of outputs; None for all, in the file's order.
+        input_feed: an array for every input, in the file's types.
+
+        A recurrent part goes on from its delta state where the initial state that the graph gives it is the one that it
+        returned last: a network with states as inputs and outputs streams as it did. Any other initial state, or none,
+        begins a sequence. With states="held" parts go on from call to call until `reset`, whatever the graph gives.
+
+        Raises
+        ------
+        ValueError
+            If an input or an output name does not fit the network.
+        """
+        graph = self._programs.graph
+        names = list(output_names or graph.outputs)
+        for name in names:
+            if name not in graph.outputs:
+                raise ValueError(f"no output is called {name!r}: the network has {', '.join(graph.outputs)}")
+        feed = check_feed(graph, dict(input_feed))
+        values = self._programs.of(feed).run(feed, self._states.run)
+        return [np.ascontiguousarray(values[name]) for name in names]
+
+    def reset(self) -> None:
+        """Forget all states: the next call begins anew; the counts of `activity` restart."""
+        self._states.reset()
+
+    def stream(self) -> "Network":
+        """Independent states over the same weights and thresholds."""
+        return Network(self.model, self._parts, self._programs, self._mode)
+
+    @property
+    def input_names(self) -> list[str]:
+        """Names of the inputs, in the file's order."""
+        return list(self._programs.graph.inputs)
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the outputs, in the file's order."""
+        return list(self._programs.graph.outputs)
+
+    @property
+    def recurrent(self) -> list[str]:
+        """Names of the recurrent parts: one per set of weights and direction."""
+        return list(self._parts)
+
+    @property
+    def thresholds(self) -> dict[str, list[Pair]]:
+        """[(θx, θh)] of each recurrent part: a list, as of modules with several layers."""
+        return {name: [(part.thx, part.thh)] for name, part in self._parts.items()}
+
+    def set_thresholds(self, thresholds: Threshold | Mapping[str, Threshold]) -> None:
+        """Set thresholds; states begin anew.
+
+        thresholds: of all parts, or of some by name: a number, a pair (θx, θh), or a list with one pair.
+        """
+        given = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(self._parts, thresholds)
+        pairs = {name: _pair(name, value) for name, value in given.items()}
+        for name in pairs:
+            if name not in self._parts:
+                raise ValueError(f"no recurrent part is called {name!r}: there are {', '.join(self._parts)}")
+        for name, (thx, thh) in pairs.items():
+            part = self._parts[name]
+            part.thx, part.thh = thx, thh
+            part.compile()
+            if name in self._layers:
+                self._layers[name].thx, self._layers[name].thh = thx, thh
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """The recurrent parts as DeltaGRU and DeltaLSTM modules, to be trained; `compile` takes over what changed."""
+        for name, part in self._parts.items():
+            if name not in self._layers:
+                self._layers[name] = part.layer()
+        return self._layers
+
+    def compile(self) -> None:
+        """Take over weights and thresholds of `layers`; states begin anew."""
+        for name, layer in self._layers.items():
+            self._parts[name].take(layer)
+            self._parts[name].compile()
+
+    @contextmanager
+    def record_inputs(self) -> Iterator[dict[str, list[RecordedSequence]]]:
+        """Keep what enters each recurrent part while the block runs: by name, sequences and their initial states."""
+        self._states.record()
+        assert self._states.recorded is not None
+        try:
+            yield self._states.recorded
+        finally:
+            self._states.recorded = None
+
+    @property
+    def activity(self) -> NetworkActivity:
+        """What fired since the start or the last `reset`."""
+        return NetworkActivity(self._states.activity())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file with thresholds and trained weights beside the graph; ONNX Runtime ignores these."""
+        save_network(path, self.model, self._parts)
+
+    def __repr__(self) -> str:
+        sizes = {name: part.weights for name, part in self._parts.items()}
+        return f"Network({', '.join(f'{n}: {w.cell} {w.input_size}→{w.hidden_size}' for n, w in sizes.items())})"
+
+
+def load(
+    path: str | os.PathLike[str],
+    thresholds: Threshold | Mapping[str, Threshold] | None = None,
+    precision: Precision = "float32",
+    *,
+    quantization: Quantization | None = None,
+    states: StateMode = "explicit",
+    threads: int = 1,
+) -> Network:
+    """Import an ONNX file: GRU and LSTM operators, and cells unrolled by exporters, become delta layers.
+
+    Parameters
+    ----------
+    thresholds: of all recurrent parts, or of some by name: a number, a pair (θx, θh), or a list with one pair. By
+        default those of a file that `Network.save` wrote, else 0.
+    precision, quantization: of the recurrent parts, as of `Engine.compile`.
+    states: "explicit": initial states are those of the graph (`Network.run`). "held": recurrent parts go on from
+        call to call until `reset`, for streaming through networks without states among their inputs.
+    threads: of ONNX Runtime, for what is not recurrent.
+
+    Raises
+    ------
+    FileNotFoundError, ModuleNotFoundError, UnsupportedGraphError (a ValueError)
+        With one sentence that names what is missing or not supported, and the remedy.
+    """
+    if states not in get_args(StateMode):
+        raise ValueError(f"states={states!r}: must be one of {', '.join(map(repr, get_args(StateMode)))}")
+    model = read_model(path)
+    graph = fold(Graph.of(model))
+    parts = parts_of(graph)
+    if not parts:
+        raise UnsupportedGraphError(
+            f"{os.fspath(path)}: no recurrent part that the importer knows: it has no GRU or LSTM operator, and "
+            "no cell unrolled into products, σ and tanh"
+        )
+    names = {part.weights.digest(): name for name, part in parts.items()}
+    if states == "held" and any(part.reverse for part in parts.values()):
+        raise UnsupportedGraphError(
+            "states='held' needs a network that runs forwards in time: this one runs backwards too"
+        )
+    for name, part in parts.items():
+        part.precision, part.quantization = precision, quantization
+        part.weights = replaced_weights(model, name, part.weights)
+        part.compile()
+    net = Network(model, parts, Programs(graph, names, _session_options(threads)), states)
+    given = saved_thresholds(model) if thresholds is None else thresholds
+    if given:
+        net.set_thresholds(given)
+    return net
+
+
+def _session_options(threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    return options
+
+
+def _pair(name: str, value: Any) -> Pair:
+    pairs = list(value) if isinstance(value, (list, tuple)) else [(value, value)]
+    if len(pairs) == 2 and all(isinstance(number, Real) for number in pairs):
+        pairs = [tuple(pairs)]
+    if len(pairs) != 1 or len(pairs[0]) != 2:
+        raise ValueError(f"thresholds of {name!r}: {value!r} is no number, pair (θx, θh), or list with one pair")
+    thx, thh = (float(number) for number in pairs[0])
+    for threshold in (thx, thh):
+        if not math.isfinite(threshold) or threshold < 0:
+            raise ValueError(f"thresholds of {name!r}: {threshold} must be finite and at least 0 (0 fires always)")
+    return thx, thh

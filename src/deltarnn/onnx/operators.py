@@ -1,0 +1,110 @@
+"""ONNX's GRU and LSTM operators as recurrent sites."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError, attributes
+from deltarnn.onnx.recurrent import GATES, Site, Weights
+
+ORDER = {"GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}
+"""Where PyTorch's gates r z n, i f g o stand among ONNX's z r h, i o f c."""
+ACTIVATIONS = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+PLAIN = {"activations", "direction", "hidden_size", "layout", "linear_before_reset", "input_forget", "output_sequence"}
+
+
+def site_of(node: Any, graph: Graph) -> Site:
+    """The site of a GRU or LSTM node.
+
+    Raises
+    ------
+    UnsupportedGraphError
+        Naming the node and what it has that delta layers do not: weights that are not constant, peepholes, a clip,
+        other activation functions, float16.
+    """
+    cell = node.op_type
+    name = node.name or next(output for output in node.output if output)
+    options = attributes(node)
+    check_options(f"{cell} {name!r}", cell, options)
+    inputs = [*node.input, *[""] * (8 - len(node.input))]
+    if cell == "LSTM" and inputs[7]:
+        raise UnsupportedGraphError(
+            f"LSTM {name!r} has peepholes (input P), which delta layers lack: export it without"
+        )
+    w, r, b = (_constant(graph, f"{cell} {name!r}", *pair) for pair in zip("WRB", inputs[1:4], strict=True))
+    assert w is not None
+    assert r is not None
+    reverse = DIRECTIONS[options.get("direction", "forward")]
+    weights = tuple(_weights(cell, w[d], r[d], None if b is None else b[d]) for d in range(len(reverse)))
+    outputs = [*node.output, *[""] * (3 - len(node.output))]
+    return Site(
+        name=name,
+        weights=weights,
+        reverse=reverse,
+        x=inputs[0],
+        h=inputs[5],
+        c=inputs[6] if cell == "LSTM" else "",
+        y=outputs[0],
+        next_h=outputs[1],
+        next_c=outputs[2] if cell == "LSTM" else "",
+        lengths=inputs[4],
+        batch_first=options.get("layout", 0) == 1,
+    )
+
+
+def check_options(what: str, cell: str, options: dict[str, Any]) -> None:
+    """Raise UnsupportedGraphError for an attribute that changes what is computed in a way that delta layers do not."""
+    if "clip" in options:
+        raise UnsupportedGraphError(f"{what} clips its gates (clip={options['clip']:g}), which delta layers do not")
+    if options.get("input_forget", 0):
+        raise UnsupportedGraphError(f"{what} couples its input and forget gates (input_forget=1): delta layers do not")
+    directions = len(DIRECTIONS[options.get("direction", "forward")])
+    given = [value.decode() if isinstance(value, bytes) else value for value in options.get("activations", [])]
+    if given and [value.lower() for value in given] != [value.lower() for value in ACTIVATIONS[cell] * directions]:
+        raise UnsupportedGraphError(
+            f"{what} has the activation functions {', '.join(given)}: delta layers have {', '.join(ACTIVATIONS[cell])}"
+        )
+    if cell == "GRU" and not options.get("linear_before_reset", 0):
+        raise UnsupportedGraphError(
+            f"{what} applies its reset gate before the recurrent product (linear_before_reset=0): "
+            "delta layers apply it after (1), as PyTorch does"
+        )
+    unknown = set(options) - PLAIN
+    if unknown:
+        raise UnsupportedGraphError(f"{what} has the attribute {sorted(unknown)[0]}, which the importer does not know")
+
+
+def _constant(graph: Graph, what: str, label: str, name: str) -> Array | None:
+    if not name and label == "B":
+        return None
+    if name not in graph.constants:
+        raise UnsupportedGraphError(
+            f"{what}: its weights {label} ({name!r}) are computed when the model runs; the importer needs constants: "
+            "export the model with its parameters inside"
+        )
+    value = graph.constants[name]
+    if value.dtype != np.float32:
+        raise UnsupportedGraphError(
+            f"{what}: its weights {label} are {value.dtype}; the importer takes float32: export or convert it to that"
+        )
+    return value
+
+
+def _weights(cell: str, w: Array, r: Array, b: Array | None) -> Weights:
+    """From ONNX's W (G·H, I), R (G·H, H), B (2·G·H,) of one direction."""
+    biases = np.zeros(2 * len(w), np.float32) if b is None else b
+    parts = [w, r, *np.split(biases, 2)]
+    return Weights(cell, *(reordered(part, ORDER[cell]) for part in parts))
+
+
+def reordered(values: Array, order: Sequence[int]) -> Array:
+    """Blocks of rows, one per gate, in another order."""
+    blocks = np.split(values, len(order))
+    return np.ascontiguousarray(np.concatenate([blocks[gate] for gate in order]))
+
+
+def is_recurrent(node: Any) -> bool:
+    """Whether a node is a recurrent operator that the importer takes."""
+    return node.op_type in GATES and node.domain in ("", "ai.onnx")

@@ -1,0 +1,161 @@
+"""A folded graph as a list of steps: sessions of ONNX Runtime, and the recurrent sites between them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError, attributes, reads
+from deltarnn.onnx.recurrent import Site
+
+Values = dict[str, Array]
+SiteRunner = Callable[[Site, Values], None]
+
+
+@dataclass
+class Segment:
+    """Nodes that one session of ONNX Runtime computes."""
+
+    session: Any
+    inputs: list[str]
+    outputs: list[str]
+
+    def run(self, values: Values) -> None:
+        """Add the outputs to the values."""
+        feed = {name: values[name] for name in self.inputs}
+        values.update(zip(self.outputs, self.session.run(self.outputs, feed), strict=True))
+
+
+@dataclass
+class View:
+    """A node that only gives a value another shape: no session, no copy."""
+
+    function: Callable[[Array], Array]
+    source: str
+    target: str
+
+    def run(self, values: Values) -> None:
+        """Add the target to the values."""
+        values[self.target] = self.function(values[self.source])
+
+
+Step = Segment | View | Site
+
+
+class Program:
+    """Steps in the order in which they run.
+
+    Nodes go into as few sessions as the recurrent sites allow: all that does not wait for a site into the first, all
+    that waits for the sites of the first wave into the second, and so on.
+    """
+
+    def __init__(self, graph: Graph, sites: list[Site], session_options: Any) -> None:
+        self.outputs = graph.outputs
+        self.constants = graph.constants
+        self.session_options = session_options
+        self.steps: list[Step] = []
+        nodes, sites, stage = _staged(graph, sites)
+        for number in range(max(stage.values(), default=0) + 1):
+            here = [node for node in nodes if stage[id(node)] == number]
+            waiting = [site for site in sites if stage[id(site)] == number]
+            views = [_view(node, graph) for node in here]
+            if all(view is not None for view in views):
+                self.steps += [view for view in views if view is not None]
+            else:
+                others = [node for node in nodes if stage[id(node)] > number]
+                self.steps.append(self._segment(graph, here, others + sites))
+            self.steps += waiting
+
+    def run(self, feed: Values, run_site: SiteRunner) -> Values:
+        """All values by name; `run_site` computes a site's outputs."""
+        values = {**self.constants, **feed}
+        for step in self.steps:
+            if isinstance(step, Site):
+                run_site(step, values)
+            else:
+                step.run(values)
+        return values
+
+    def _segment(self, graph: Graph, nodes: list[Any], readers: list[Any]) -> Segment:
+        import onnx
+        from onnx import helper, numpy_helper
+
+        made = {name for node in nodes for name in node.output if name}
+        read = {name for node in nodes for name in reads(node)}
+        wanted = set(graph.outputs)
+        for reader in readers:
+            wanted |= set(reader.input) if isinstance(reader, Site) else reads(reader)
+        inputs = sorted(read - made - graph.constants.keys())
+        outputs = [name for node in nodes for name in node.output if name in wanted]
+        constants = sorted(read & graph.constants.keys())
+        tensors = [numpy_helper.from_array(graph.constants[name], name) for name in constants]
+        proto = graph.model(
+            helper.make_graph(
+                nodes,
+                "segment",
+                [graph.value_info(name) for name in inputs],
+                [onnx.ValueInfoProto(name=name) for name in outputs],
+                tensors,
+            )
+        )
+        return Segment(self._session(proto), inputs, outputs)
+
+    def _session(self, proto: Any) -> Any:
+        import onnxruntime
+
+        try:
+            return onnxruntime.InferenceSession(
+                proto.SerializeToString(), self.session_options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's errors share no class of their own
+            reason = str(error).splitlines()[0]
+            raise UnsupportedGraphError(f"ONNX Runtime refuses what is not recurrent: {reason}") from error
+
+
+def _staged(graph: Graph, sites: list[Site]) -> tuple[list[Any], list[Site], dict[int, int]]:
+    """Nodes and sites that the outputs need, in the order in which they can run, and the stage of each by id."""
+    producers: dict[str, Any] = graph.producers()
+    producers |= {name: site for site in sites for name in site.output}
+    stage: dict[int, int] = {}
+    nodes: list[Any] = []
+    ordered: list[Site] = []
+    pending = [producers[name] for name in graph.outputs if name in producers]
+    while pending:
+        item = pending[-1]
+        if id(item) in stage:
+            pending.pop()
+            continue
+        is_site = isinstance(item, Site)
+        before = [producers[name] for name in (item.input if is_site else reads(item)) if name in producers]
+        missing = [other for other in before if id(other) not in stage]
+        if missing:
+            pending += missing
+            continue
+        waits = [stage[id(other)] + (isinstance(other, Site) and not is_site) for other in before]
+        stage[id(item)] = max(waits, default=0)
+        (ordered if is_site else nodes).append(item)
+        pending.pop()
+    return nodes, ordered, stage
+
+
+def _view(node: Any, graph: Graph) -> View | None:
+    """The node as a change of shape, None if it is more than that."""
+    source, target = (node.input or [""])[0], node.output[0]
+    options = attributes(node)
+    axes = options.get("axes")
+    if len(node.input) > 1:
+        given = graph.constants.get(node.input[1])
+        if given is None:
+            return None
+        axes = [int(axis) for axis in given.reshape(-1)]
+    if node.op_type == "Squeeze":
+        where = None if axes is None else tuple(axes)
+        return View(lambda value: np.squeeze(value, where), source, target)
+    if node.op_type == "Unsqueeze" and axes is not None:
+        return View(lambda value: np.expand_dims(value, tuple(axes)), source, target)
+    if node.op_type == "Transpose":
+        return View(lambda value: np.transpose(value, options.get("perm")), source, target)
+    if node.op_type == "Identity":
+        return View(lambda value: value, source, target)
+    return None

@@ -1,0 +1,103 @@
+"""Which program runs a call: one for all sizes where the graph allows it, one per signature where that is faster."""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from deltarnn.onnx.discovery import open_condition, resolved, sites_of
+from deltarnn.onnx.folding import fold
+from deltarnn.onnx.graph import Graph, UnsupportedGraphError
+from deltarnn.onnx.program import Program, Values
+
+KEPT = 8
+"""Programs of that many signatures are kept."""
+
+Signature = tuple[Any, ...]
+
+
+class Programs:
+    """The programs of one graph.
+
+    A signature is the shapes of all inputs, and the values of whole-numbered and boolean inputs with one element, such
+    as a sampling rate: a graph branches on these. With them known, all of the graph's arithmetic on sizes is done
+    beforehand. The first signature gets a program at once, others when they come a second time; until then, the one
+    program for all sizes runs, if conditions do not need to be known.
+    """
+
+    def __init__(self, graph: Graph, names: dict[str, str], session_options: Any) -> None:
+        self.graph = graph
+        self.names = names
+        self.session_options = session_options
+        self.kept: OrderedDict[Signature, Program] = OrderedDict()
+        self.seen: OrderedDict[Signature, None] = OrderedDict()
+        self.general = self._program(graph) if open_condition(graph) is None else None
+
+    def of(self, feed: Values) -> Program:
+        """The program for a call with these inputs."""
+        signature = tuple(
+            value.shape if value.size != 1 or value.dtype.kind == "f" else (value.shape, value.item())
+            for value in feed.values()
+        )
+        program = self.kept.get(signature)
+        if program is not None:
+            self.kept.move_to_end(signature)
+            return program
+        if self.general is not None and self.seen and signature not in self.seen:
+            self._remember(self.seen, signature, None)
+            return self.general
+        self._remember(self.seen, signature, None)
+        program = self._special(feed)
+        self._remember(self.kept, signature, program)
+        return program
+
+    def _special(self, feed: Values) -> Program:
+        fixed = {name: value for name, value in feed.items() if value.size == 1 and value.dtype.kind in "iub"}
+        graph = fold(self.graph, {name: value.shape for name, value in feed.items()}, fixed)
+        condition = open_condition(graph)
+        if condition is not None:
+            raise UnsupportedGraphError(
+                f"the If {condition.name or condition.output[0]!r} with recurrent layers inside depends on more than "
+                "sizes and whole numbers among the inputs: the importer cannot tell which branch runs"
+            )
+        return self._program(graph)
+
+    def _program(self, graph: Graph) -> Program:
+        known = [s for s in sites_of(graph) if all(weights.digest() in self.names for weights in s.weights)]
+        return Program(graph, resolved(known, self.names), self.session_options)
+
+    @staticmethod
+    def _remember(memory: OrderedDict[Signature, Any], signature: Signature, value: Any) -> None:
+        memory[signature] = value
+        while len(memory) > KEPT:
+            memory.popitem(last=False)
+
+
+def check_feed(graph: Graph, feed: Values) -> Values:
+    """The inputs as arrays, in the graph's order.
+
+    Raises
+    ------
+    ValueError
+        If one is missing or unknown, or has another type or rank than the graph says.
+    """
+    from onnx import helper
+
+    missing, unknown = set(graph.inputs) - feed.keys(), feed.keys() - set(graph.inputs)
+    if missing or unknown:
+        what = f"{sorted(missing)[0]!r} is missing" if missing else f"{sorted(unknown)[0]!r} is unknown"
+        raise ValueError(f"the input {what}: the network takes {', '.join(graph.inputs)}")
+    checked = {}
+    for name in graph.inputs:
+        value = np.asarray(feed[name])
+        dtype, shape = helper.tensor_dtype_to_np_dtype(graph.types[name]), graph.shape(name)
+        if value.dtype != dtype:
+            raise ValueError(f"the input {name!r} is {value.dtype}: the network takes {dtype}")
+        fits = shape is None or (
+            len(shape) == value.ndim and all(n in (None, m) for n, m in zip(shape, value.shape, strict=True))
+        )
+        if not fits:
+            wanted = ", ".join("any" if n is None else str(n) for n in shape or ())
+            raise ValueError(f"the input {name!r} has shape {value.shape}: the network takes ({wanted})")
+        checked[name] = value
+    return checked

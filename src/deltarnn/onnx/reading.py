@@ -1,0 +1,92 @@
+"""Opening ONNX files, with one clear sentence for each that cannot be used."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from deltarnn.onnx.graph import UnsupportedGraphError, nodes_within
+
+STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+
+
+def read_model(path: str | os.PathLike[str]) -> Any:
+    """The onnx.ModelProto of a file, its external data loaded and its operators known.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the file, or a file of external data that it names, does not exist.
+    UnsupportedGraphError
+        If it is no ONNX model, or has operators that are unknown here or compute in float16.
+    ModuleNotFoundError
+        If the packages onnx and onnxruntime are missing.
+    """
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{error.name} is missing: pip install 'deltarnn[onnx]'") from None
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    source = Path(path)
+    if not source.is_file():
+        raise FileNotFoundError(f"{source}: no such file")
+    try:
+        model = onnx.load(source, load_external_data=False)
+    except DecodeError:
+        model = None
+    if model is None or not model.graph.node:
+        raise UnsupportedGraphError(f"{source}: not an ONNX model, or a damaged one")
+    _load_external_data(model, source)
+    _check_operators(model, source)
+    return model
+
+
+def _load_external_data(model: Any, source: Path) -> None:
+    from onnx import external_data_helper
+
+    for tensor in _tensors(model.graph):
+        if external_data_helper.uses_external_data(tensor):
+            location = external_data_helper.ExternalDataInfo(tensor).location
+            if not (source.parent / location).is_file():
+                raise FileNotFoundError(
+                    f"{source}: its weights are in another file, {location}, which is not beside it: copy both"
+                )
+    external_data_helper.load_external_data_for_model(model, str(source.parent))
+
+
+def _tensors(graph: Any) -> Iterable[Any]:
+    from onnx import AttributeProto
+
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == AttributeProto.TENSOR:
+                yield attribute.t
+            elif attribute.type == AttributeProto.GRAPH:
+                yield from _tensors(attribute.g)
+
+
+def _check_operators(model: Any, source: Path) -> None:
+    from onnx import TensorProto, defs
+
+    local = {(function.domain, function.name) for function in model.functions}
+    versions = {opset.domain: opset.version for opset in model.opset_import}
+    for node in nodes_within(model.graph.node):
+        what = f"{source}: the node {node.name or node.output[0]!r} is a {node.op_type}"
+        if (node.domain, node.op_type) in local:
+            continue
+        if node.domain not in STANDARD_DOMAINS:
+            raise UnsupportedGraphError(
+                f"{what} of the domain {node.domain!r}, which ONNX Runtime does not have: "
+                "export the model in standard operators"
+            )
+        if node.domain in ("", "ai.onnx") and not defs.has(node.op_type, versions.get("", 1), ""):
+            raise UnsupportedGraphError(f"{what}, which operator set {versions.get('', 1)} of ONNX does not have")
+    half = next((tensor for tensor in _tensors(model.graph) if tensor.data_type == TensorProto.FLOAT16), None)
+    if half is not None:
+        raise UnsupportedGraphError(
+            f"{source}: {half.name or 'a constant'} is float16: the importer takes float32 models; "
+            "export or convert it to that"
+        )

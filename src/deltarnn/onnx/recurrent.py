@@ -1,0 +1,144 @@
+"""Recurrent parts: the weights of one layer and direction, and the places of a graph where they are applied."""
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltarnn.engine.description import Description
+from deltarnn.engine.engine import Engine, Precision
+from deltarnn.engine.model_file import FORMAT
+from deltarnn.fixed.qformat import Quantization
+from deltarnn.onnx.graph import Array
+
+FloatArray = NDArray[np.float32]
+GATES = {"GRU": 3, "LSTM": 4}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One recurrent layer and direction, in PyTorch's order of gates: r, z, n and i, f, g, o.
+
+    weight_ih (G·H, I), weight_hh (G·H, H), bias_ih and bias_hh (G·H,), G = 3 (GRU) or 4 (LSTM), float32.
+    """
+
+    cell: str
+    weight_ih: FloatArray
+    weight_hh: FloatArray
+    bias_ih: FloatArray
+    bias_hh: FloatArray
+
+    @property
+    def input_size(self) -> int:
+        """I."""
+        return int(self.weight_ih.shape[1])
+
+    @property
+    def hidden_size(self) -> int:
+        """H."""
+        return int(self.weight_hh.shape[1])
+
+    @property
+    def arrays(self) -> dict[str, FloatArray]:
+        """By the names of a layer's state_dict, without the suffix."""
+        return {name: getattr(self, name) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+
+    def digest(self) -> str:
+        """The same for the same layer, wherever it is applied."""
+        content = hashlib.sha256(self.cell.encode())
+        for array in self.arrays.values():
+            content.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return content.hexdigest()
+
+
+@dataclass(frozen=True)
+class Site:
+    """One application of recurrent parts: a GRU or LSTM node, or an unrolled cell. Values by name, "" for none.
+
+    Sequences: x (T, B, I), or (B, T, I) if batch_first; h, c (D, B, H), or (B, D, H); y (T, D, B, H), or (B, T, D, H);
+    D directions. A cell: x (B, I), h, c and the next ones (B, H).
+    parts: names of the recurrent parts, one per direction; reverse: whether each runs backwards in time.
+    stream: sites with the same name continue each other's state.
+    """
+
+    name: str
+    weights: tuple[Weights, ...]
+    reverse: tuple[bool, ...]
+    x: str
+    h: str
+    c: str
+    next_h: str
+    next_c: str
+    y: str = ""
+    lengths: str = ""
+    batch_first: bool = False
+    is_cell: bool = False
+    parts: tuple[str, ...] = ()
+    stream: str = ""
+
+    @property
+    def input(self) -> list[str]:
+        """Names of the values that it reads."""
+        return [name for name in (self.x, self.h, self.c, self.lengths) if name]
+
+    @property
+    def output(self) -> list[str]:
+        """Names of the values that it makes."""
+        return [name for name in (self.y, self.next_h, self.next_c) if name]
+
+
+@dataclass
+class RecurrentPart:
+    """A recurrent layer of one direction with thresholds, and the engine it is compiled to."""
+
+    name: str
+    weights: Weights
+    reverse: bool
+    thx: float = 0.0
+    thh: float = 0.0
+    precision: Precision = "float32"
+    quantization: Quantization | None = None
+    trained: bool = False
+    engine: Engine | None = field(default=None, repr=False)
+
+    def description(self) -> Description:
+        """What the engine compiles."""
+        w = self.weights
+        architecture = {
+            "cell": w.cell,
+            "input_size": w.input_size,
+            "hidden_size": w.hidden_size,
+            "num_layers": 1,
+            "bias": True,
+            "bidirectional": False,
+            "proj_size": 0,
+            "hard_activations": False,
+            "head": [],
+        }
+        tensors: dict[str, Array] = {f"rnn.{name}_l0": array for name, array in w.arrays.items()}
+        header = {"format": FORMAT, "architecture": architecture, "quantization": None}
+        return Description(tensors, {**header, "thx": [self.thx], "thh": [self.thh]})
+
+    def compile(self) -> None:
+        """Make the engine anew, from the present weights and thresholds."""
+        self.engine = Engine.from_description(self.description(), self.precision, self.quantization)
+
+    def layer(self) -> Any:
+        """A DeltaGRU or DeltaLSTM with these weights and thresholds."""
+        import torch
+
+        from deltarnn.nn import DeltaGRU, DeltaLSTM
+
+        w = self.weights
+        made = (DeltaGRU if w.cell == "GRU" else DeltaLSTM)(w.input_size, w.hidden_size, thx=self.thx, thh=self.thh)
+        made.load_state_dict({f"{name}_l0": torch.from_numpy(array.copy()) for name, array in w.arrays.items()})
+        return made
+
+    def take(self, layer: Any) -> None:
+        """Take over weights and thresholds of a module that `layer` made."""
+        arrays = {name: getattr(layer, f"{name}_l0").detach().cpu().numpy().copy() for name in self.weights.arrays}
+        self.trained |= any(not np.array_equal(arrays[name], array) for name, array in self.weights.arrays.items())
+        self.weights = replace(self.weights, **arrays)
+        self.thx, self.thh = layer.thx[0], layer.thh[0]

@@ -1,0 +1,75 @@
+"""Saved networks: the ONNX file with thresholds in its metadata and trained weights beside its own.
+
+Any other program still reads the file as the network that it was made from.
+"""
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltarnn.onnx.graph import UnsupportedGraphError
+from deltarnn.onnx.recurrent import RecurrentPart, Weights
+
+METADATA = "deltarnn"
+"""The metadata entry: {"thresholds": {part: [θx, θh]}}, as JSON."""
+PREFIX = "deltarnn/"
+"""Of tensors that replace weights of the graph: deltarnn/PART/weight_ih, …, as `Weights` shapes them."""
+
+
+def save_network(path: str | os.PathLike[str], model: Any, parts: dict[str, RecurrentPart]) -> None:
+    """Write the model with thresholds and weights of its parts, atomically."""
+    from onnx import helper, numpy_helper
+
+    saved = type(model)()
+    saved.CopyFrom(model)
+    kept = [tensor for tensor in saved.graph.initializer if not tensor.name.startswith(PREFIX)]
+    for part in parts.values():
+        if part.trained:
+            kept += [numpy_helper.from_array(a, f"{PREFIX}{part.name}/{n}") for n, a in part.weights.arrays.items()]
+    del saved.graph.initializer[:]
+    saved.graph.initializer.extend(kept)
+    settings = {entry.key: entry.value for entry in saved.metadata_props}
+    thresholds = {name: [part.thx, part.thh] for name, part in parts.items()}
+    settings[METADATA] = json.dumps({"thresholds": thresholds}, ensure_ascii=False)
+    helper.set_model_props(saved, settings)
+    target = Path(path)
+    part_file = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part_file.write_bytes(saved.SerializeToString())
+        part_file.replace(target)
+    finally:
+        part_file.unlink(missing_ok=True)
+
+
+def saved_thresholds(model: Any) -> dict[str, tuple[float, float]]:
+    """Thresholds that `save_network` wrote; empty for any other file."""
+    for entry in model.metadata_props:
+        if entry.key == METADATA:
+            try:
+                return {name: (float(x), float(h)) for name, (x, h) in json.loads(entry.value)["thresholds"].items()}
+            except (ValueError, TypeError, KeyError, AttributeError):
+                raise UnsupportedGraphError(
+                    f"the file's metadata {METADATA!r} is damaged: import the original anew"
+                ) from None
+    return {}
+
+
+def replaced_weights(model: Any, name: str, weights: Weights) -> Weights:
+    """The weights of a part, or those that `save_network` wrote in their place."""
+    from onnx import numpy_helper
+
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    arrays: dict[str, Any] = {}
+    for field, array in weights.arrays.items():
+        tensor = tensors.get(f"{PREFIX}{name}/{field}")
+        if tensor is not None:
+            arrays[field] = np.array(numpy_helper.to_array(tensor), dtype=np.float32)
+            if arrays[field].shape != array.shape:
+                raise UnsupportedGraphError(
+                    f"the saved {field} of {name!r} has shape {arrays[field].shape}: the graph has {array.shape}"
+                )
+    return replace(weights, **arrays)

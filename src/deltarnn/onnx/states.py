@@ -1,0 +1,162 @@
+"""States of the recurrent sites of one network: delta states from call to call, one per batch row and direction."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from deltarnn.engine.activity import LayerActivity
+from deltarnn.engine.engine import Engine
+from deltarnn.onnx.graph import Array
+from deltarnn.onnx.program import Values
+from deltarnn.onnx.recurrent import RecurrentPart, Site
+
+COUNTS = ("steps", "zeros_x", "zeros_h", "numel_x", "numel_h")
+
+
+@dataclass
+class RecordedSequence:
+    """What entered a recurrent part from a state on, in the part's direction of time.
+
+    h, c: (1, H) the state before the first step, None for zeros. x: (T, 1, I), of one call or of several that went on
+    from each other.
+    """
+
+    h: Array | None
+    c: Array | None
+    chunks: list[Array] = field(default_factory=list, repr=False)
+
+    @property
+    def x(self) -> Array:
+        """(T, 1, I)"""
+        return np.concatenate(self.chunks)[:, None]
+
+
+@dataclass
+class _Rows:
+    """One site and direction: a stream per batch row, and the dense state that the last call returned."""
+
+    compiled: Engine
+    engines: list[Engine] = field(default_factory=list)
+    recorded: dict[int, RecordedSequence] = field(default_factory=dict)
+    h: Array | None = None
+    c: Array | None = None
+
+
+class States:
+    """Runs sites on the engines of their parts.
+
+    A delta state is more than the h and c that a graph passes from call to call. It is kept here: where the h and c
+    that enter a site are those that it returned last, its delta state goes on; any other h and c begin a sequence. With
+    held=True it goes on whatever enters, until `reset`.
+    """
+
+    def __init__(self, parts: dict[str, RecurrentPart], held: bool) -> None:
+        self.parts = parts
+        self.held = held
+        self.rows: dict[tuple[str, str, int], _Rows] = {}
+        self.recorded: dict[str, list[RecordedSequence]] | None = None
+
+    def reset(self) -> None:
+        """Forget all states; counts restart."""
+        self.rows.clear()
+
+    def record(self) -> None:
+        """Begin to keep what enters each part, in `recorded`."""
+        self.recorded = {name: [] for name in self.parts}
+        for rows in self.rows.values():
+            rows.recorded.clear()
+
+    def activity(self) -> dict[str, LayerActivity]:
+        """Counts of each part that ran, over all its sites and batch rows."""
+        counts: dict[str, list[LayerActivity]] = {}
+        for (part, _, _), rows in self.rows.items():
+            layers = [engine.activity.per_layer[0] for engine in rows.engines]
+            counts.setdefault(part, []).extend(layer for layer in layers if layer.steps)
+        return {name: _total(layers) for name, layers in counts.items() if layers}
+
+    def run(self, site: Site, values: Values) -> None:
+        """Compute a site's outputs from `values` and add them."""
+        x = values[site.x]
+        if site.is_cell:
+            x = x[None]
+        elif site.batch_first:
+            x = x.swapaxes(0, 1)
+        steps, batch, _ = x.shape
+        directions = len(site.parts)
+        hidden = site.weights[0].hidden_size
+        states = [self.entering(site, values, name, batch) for name in (site.h, site.c)]
+        lengths = values[site.lengths] if site.lengths else None
+        y = np.empty((steps, directions, batch, hidden), np.float32)
+        finals = np.empty((2, directions, batch, hidden), np.float32)
+        for direction, name in enumerate(site.parts):
+            rows = self.rows_of(name, site.stream, direction, batch)
+            h, c = (None if state is None else state[direction] for state in states)
+            goes_on = self.enter(rows, h, c, batch, hidden)
+            for row in range(batch):
+                count = steps if lengths is None else int(lengths[row])
+                frames = x[:count, row]
+                frames = frames[::-1] if site.reverse[direction] else frames
+                if self.recorded is not None:
+                    if not goes_on or row not in rows.recorded:
+                        given = [None if state is None else state[row, None].copy() for state in (h, c)]
+                        rows.recorded[row] = RecordedSequence(given[0], given[1])
+                        self.recorded[name].append(rows.recorded[row])
+                    rows.recorded[row].chunks.append(frames.copy())
+                out = rows.engines[row].run(frames)
+                y[:count, direction, row] = out[::-1] if site.reverse[direction] else out
+                y[count:, direction, row] = 0
+                rows.engines[row].copy_state(0, "h", finals[0, direction, row])
+                if site.weights[0].cell == "LSTM":
+                    rows.engines[row].copy_state(0, "c", finals[1, direction, row])
+            rows.h, rows.c = finals[:, direction].copy()  # the caller may write into what it gets
+        self.leave(site, values, y, finals)
+
+    def entering(self, site: Site, values: Values, name: str, batch: int) -> Array | None:
+        """The initial h or c as (D, B, H)."""
+        if not name:
+            return None
+        state = values[name]
+        if site.is_cell:
+            state = state[None]
+        elif site.batch_first:
+            state = state.swapaxes(0, 1)
+        expected = (len(site.parts), batch, site.weights[0].hidden_size)
+        return np.broadcast_to(state, expected)
+
+    def rows_of(self, part: str, stream: str, direction: int, batch: int) -> _Rows:
+        """The state of a site and direction, with at least `batch` streams; a new one if the part was compiled anew."""
+        engine = self.parts[part].engine
+        assert engine is not None
+        rows = self.rows.get((part, stream, direction))
+        if rows is None or rows.compiled is not engine:
+            rows = self.rows[part, stream, direction] = _Rows(engine)
+        while len(rows.engines) < batch:
+            rows.engines.append(engine.stream())
+        return rows
+
+    def enter(self, rows: _Rows, h: Array | None, c: Array | None, batch: int, hidden: int) -> bool:
+        """Go on with the delta state (True), or begin a sequence from h and c."""
+        if rows.h is not None and rows.c is not None and len(rows.h) == batch:
+            same = h is not None and np.array_equal(h, rows.h) and (c is None or np.array_equal(c, rows.c))
+            if same or self.held:
+                return True
+        zeros = np.zeros(hidden, np.float32)
+        for row in range(batch):
+            of_h, of_c = (zeros if state is None else np.ascontiguousarray(state[row]) for state in (h, c))
+            rows.engines[row].start(of_h, of_c)
+        return False
+
+    def leave(self, site: Site, values: Values, y: Array, finals: Array) -> None:
+        h, c = finals
+        if site.is_cell:
+            h, c = h[0], c[0]
+        elif site.batch_first:
+            y, h, c = y.transpose(2, 0, 1, 3), h.swapaxes(0, 1), c.swapaxes(0, 1)
+        for name, value in ((site.y, y), (site.next_h, h), (site.next_c, c)):
+            if name:
+                values[name] = value
+
+
+def _total(layers: list[LayerActivity]) -> LayerActivity:
+    sums = {name: sum(getattr(layer, name) for layer in layers) for name in COUNTS}
+    return LayerActivity(**sums, gate_rows=layers[0].gate_rows)

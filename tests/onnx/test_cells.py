@@ -1,0 +1,206 @@
+"""Cells unrolled by exporters, in the ways these write them, recognised and equal to ONNX Runtime."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from tests.onnx.models import Builder, onnx_runtime, slow_signal
+
+from deltarnn.onnx import UnsupportedGraphError, load
+
+I, H = 5, 7  # noqa: E741
+
+
+def two_gemms(b: Builder, gates: int, x: str, h: str) -> list[str]:
+    """PyTorch's cells: a Gemm each of x and h, their sum split."""
+    of_x = b.node(
+        "Gemm",
+        x,
+        b.parameter(f"cell.weight_ih{len(b.nodes)}", gates * H, I),
+        b.parameter(f"bi{len(b.nodes)}", gates * H),
+        transB=1,
+    )
+    of_h = b.node(
+        "Gemm",
+        h,
+        b.parameter(f"cell.weight_hh{len(b.nodes)}", gates * H, H),
+        b.parameter(f"bh{len(b.nodes)}", gates * H),
+        transB=1,
+    )
+    return split(b, b.node("Add", of_h, of_x), gates)
+
+
+def concatenated(b: Builder, gates: int, x: str, h: str) -> list[str]:
+    """TensorFlow's basic cells: one product of [x, h], a bias, a split; the forget gate's bias by an addition."""
+    product = b.node("MatMul", b.node("Concat", x, h, axis=1), b.parameter(f"kernel{len(b.nodes)}", I + H, gates * H))
+    parts = split(b, b.node("Add", product, b.parameter(f"bias{len(b.nodes)}", gates * H)), gates)
+    parts[1] = b.node("Add", parts[1], b.constant(f"one{len(b.nodes)}", np.float32(1)))
+    return parts
+
+
+def gate_by_gate(b: Builder, gates: int, x: str, h: str) -> list[str]:
+    """Its own products for each gate, sums in any order."""
+    parts = []
+    for gate in range(gates):
+        n = len(b.nodes)
+        of_x = b.node("MatMul", x, b.parameter(f"U{gate}_{n}", I, H))
+        of_h = b.node("MatMul", h, b.parameter(f"V{gate}_{n}", H, H))
+        parts.append(b.node("Add", of_x, b.node("Add", b.parameter(f"b{gate}_{n}", H), of_h)))
+    return parts
+
+
+def sliced(b: Builder, gates: int, x: str, h: str) -> list[str]:
+    """Keras: slices of a sum of products."""
+    n = len(b.nodes)
+    of_x = b.node("Add", b.node("MatMul", x, b.parameter(f"k{n}", I, gates * H)), b.parameter(f"kb{n}", gates * H))
+    whole = b.node("Add", of_x, b.node("MatMul", h, b.parameter(f"r{n}", H, gates * H)))
+    axis = b.constant(f"axis{n}", np.array([1]))
+    parts = []
+    for gate in range(gates):
+        bounds = [b.constant(f"s{gate}_{end}_{n}", np.array([(gate + end) * H])) for end in (0, 1)]
+        parts.append(b.node("Slice", whole, *bounds, axis))
+    return parts
+
+
+def split(b: Builder, value: str, gates: int) -> list[str]:
+    names = [f"g{len(b.nodes)}_{gate}" for gate in range(gates)]
+    b.node("Split", value, outputs=names, axis=1, num_outputs=gates)
+    return names
+
+
+def lstm_cell(b: Builder, arguments: Callable[..., list[str]], x: str, h: str, c: str) -> tuple[str, str]:
+    i, f, g, o = arguments(b, 4, x, h)
+    kept = b.node("Mul", c, b.node("Sigmoid", f))
+    next_c = b.node("Add", b.node("Mul", b.node("Sigmoid", i), b.node("Tanh", g)), kept)
+    return b.node("Mul", b.node("Tanh", next_c), b.node("Sigmoid", o)), next_c
+
+
+def gru_cell(b: Builder, form: str, x: str, h: str) -> str:
+    """PyTorch's cell, its last line written in one of its forms."""
+    n_ = len(b.nodes)
+    of_x = split(b, b.node("Gemm", x, b.parameter(f"wi{n_}", 3 * H, I), b.parameter(f"bi{n_}", 3 * H), transB=1), 3)
+    of_h = split(b, b.node("Gemm", h, b.parameter(f"wh{n_}", 3 * H, H), b.parameter(f"bh{n_}", 3 * H), transB=1), 3)
+    r, z = (b.node("Sigmoid", b.node("Add", of_h[k], of_x[k])) for k in range(2))
+    n = b.node("Tanh", b.node("Add", of_x[2], b.node("Mul", of_h[2], r)))
+    if form == "difference":
+        return b.node("Add", b.node("Mul", b.node("Sub", h, n), z), n)
+    one = b.constant(f"one{n_}", np.float32(1))
+    return b.node("Add", b.node("Mul", z, h), b.node("Mul", b.node("Sub", one, z), n))
+
+
+def compare(path: Path, names: list[str], steps: int, size: int = I) -> Any:
+    """Run both over steps, states handed on; the imported network."""
+    net, session = load(path), onnx_runtime(path)
+    states = {name: [np.zeros((2, H), np.float32)] * 2 for name in names}
+    for x in slow_signal(5, steps, 2, size):
+        for k, runner in enumerate((net, session)):
+            feed = {"x": x, **{name: states[name][k] for name in names}}
+            outputs = runner.run([f"next_{name}" for name in names], feed)
+            for name, value in zip(names, outputs, strict=True):
+                states[name] = [value, states[name][1]] if k == 0 else [states[name][0], value]
+        for got, expected in states.values():
+            np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+    return net
+
+
+@pytest.mark.parametrize("arguments", [two_gemms, concatenated, gate_by_gate, sliced])
+def test_lstm_cells(tmp_path: Path, arguments: Callable[..., list[str]]) -> None:
+    b = Builder(1)
+    h, c = lstm_cell(b, arguments, b.node("Relu", "x"), "h", "c")
+    b.node("Identity", h, outputs=["next_h"])
+    b.node("Identity", c, outputs=["next_c"])
+    path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H], "c": ["B", H]}, ["next_h", "next_c"])
+    net = compare(path, ["h", "c"], 12)
+    (name,) = net.recurrent
+    assert net.layers[name].mode == "LSTM"
+    assert (net.layers[name].input_size, net.layers[name].hidden_size) == (I, H)
+    assert net.activity.per_part[name].steps == 24
+
+
+@pytest.mark.parametrize("form", ["difference", "blend"])
+def test_gru_cells(tmp_path: Path, form: str) -> None:
+    b = Builder(2)
+    b.node("Identity", gru_cell(b, form, b.node("Relu", "x"), "h"), outputs=["next_h"])
+    path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H]}, ["next_h"])
+    net = compare(path, ["h"], 12)
+    assert [layer.mode for layer in net.layers.values()] == ["GRU"]
+
+
+def test_names_are_what_the_weights_share(tmp_path: Path) -> None:
+    b = Builder(3)
+    h, _ = lstm_cell(
+        b,
+        lambda b, gates, x, h: split(
+            b,
+            b.node(
+                "Add",
+                b.node("MatMul", x, b.parameter("decoder.rnn.weight_ih", I, 4 * H)),
+                b.node("MatMul", h, b.parameter("decoder.rnn.weight_hh", H, 4 * H)),
+            ),
+            gates,
+        ),
+        "x",
+        "h",
+        "c",
+    )
+    net = load(b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H], "c": ["B", H]}, [h]))
+    assert net.recurrent == ["decoder.rnn"]
+
+
+def test_hidden_state_is_told_from_an_input_of_the_same_size(tmp_path: Path) -> None:
+    """Both enter the same sum; mistaken for each other, the delta memories would start anew at every step."""
+    b = Builder(4)
+    first, second = b.constant("first", np.array(0)), b.constant("second", np.array(1))
+    h, c = (b.node("Gather", "state", index, axis=0) for index in (first, second))
+    wide = b.parameter("w", H, 4 * H)
+    product = b.node("Add", b.node("MatMul", h, b.parameter("u", H, 4 * H)), b.node("MatMul", "x", wide))
+    h, c = lstm_cell(b, lambda b, gates, x, h: split(b, product, gates), "x", h, c)
+    axis = b.constant("axis", np.array([0]))
+    b.node("Concat", b.node("Unsqueeze", h, axis), b.node("Unsqueeze", c, axis), axis=0, outputs=["next"])
+    net = load(b.save(tmp_path / "m.onnx", {"x": ["B", H], "state": [2, "B", H]}, ["next"]), thresholds=(0.0, 1e9))
+    state = np.zeros((2, 1, H), np.float32)
+    for x in slow_signal(1, 5, 1, H):
+        (state,) = net.run(None, {"x": x, "state": state})
+    assert net.activity.sparsity_h == 1
+
+
+def test_steps_of_an_unrolled_loop_are_one_stream(tmp_path: Path) -> None:
+    b = Builder(5)
+    w, u = b.parameter("w", I, 4 * H), b.parameter("u", H, 4 * H)
+    h, c = "h", "c"
+    for step in range(4):
+        x = b.node("Gather", "x", b.constant(f"step{step}", np.array(step)), axis=0)
+        h, c = lstm_cell(
+            b,
+            lambda b, gates, x, h: split(b, b.node("Add", b.node("MatMul", x, w), b.node("MatMul", h, u)), gates),
+            x,
+            h,
+            c,
+        )
+    path = b.save(tmp_path / "m.onnx", {"x": [4, "B", I], "h": ["B", H], "c": ["B", H]}, [h, c])
+    net = load(path, thresholds=1e9)
+    feed = {"x": slow_signal(6, 4, 1, I), "h": np.zeros((1, H), np.float32), "c": np.zeros((1, H), np.float32)}
+    net.run(None, feed)
+    assert len(net.recurrent) == 1
+    assert net.activity.sparsity == 1
+    for got, expected in zip(load(path).run(None, feed), onnx_runtime(path).run(None, feed), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+
+
+def test_gates_of_something_else_are_left_alone(tmp_path: Path) -> None:
+    b = Builder(6)
+    i, _, g, o = two_gemms(b, 4, "x", "h")
+    b.node(
+        "Mul",
+        b.node("Sigmoid", o),
+        b.node("Tanh", b.node("Add", b.node("Sigmoid", i), b.node("Tanh", g))),
+        outputs=["y"],
+    )
+    path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H]}, ["y"])
+    with pytest.raises(UnsupportedGraphError, match="no recurrent part"):
+        load(path)

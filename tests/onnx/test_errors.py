@@ -1,0 +1,171 @@
+"""Files and calls that cannot be used: one clear sentence for each."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from onnx import TensorProto, helper, numpy_helper
+from tests.onnx.models import Builder, recurrent_node, slow_signal
+
+from deltarnn.onnx import UnsupportedGraphError, load
+
+
+def one_layer(folder: Path, cell: str = "GRU", outputs: tuple[str, ...] = (), **options: Any) -> Path:
+    b = Builder()
+    y = recurrent_node(b, cell, 4, 6, "x", prefix="rnn", **options)
+    return b.save(folder / "m.onnx", {"x": ["T", "B", 4]}, [y])
+
+
+@pytest.mark.parametrize(
+    ("cell", "options", "message"),
+    [
+        ("GRU", {"clip": 3.0}, "GRU 'rnn' clips its gates"),
+        ("LSTM", {"input_forget": 1}, "LSTM 'rnn' couples its input and forget gates"),
+        ("GRU", {"activations": ["HardSigmoid", "Tanh"]}, "GRU 'rnn' has the activation functions HardSigmoid, Tanh"),
+        ("LSTM", {"activations": ["Sigmoid", "Tanh", "Relu"]}, "LSTM 'rnn' has the activation functions Sigmoid"),
+    ],
+)
+def test_options_that_delta_layers_lack(tmp_path: Path, cell: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UnsupportedGraphError, match=message):
+        load(one_layer(tmp_path, cell, **options))
+
+
+def test_peepholes(tmp_path: Path) -> None:
+    b = Builder()
+    names = [b.parameter("W", 1, 24, 4), b.parameter("R", 1, 24, 6), "", "", "", "", b.parameter("P", 1, 18)]
+    b.node("LSTM", "x", *names, outputs=["y"], hidden_size=6, name="rnn")
+    with pytest.raises(UnsupportedGraphError, match="LSTM 'rnn' has peepholes"):
+        load(b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"]))
+
+
+def test_weights_that_are_inputs(tmp_path: Path) -> None:
+    b = Builder()
+    b.node("GRU", "x", "W", "R", outputs=["y"], hidden_size=6, linear_before_reset=1, name="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "W": [1, 18, 4], "R": [1, 18, 6]}, ["y"])
+    with pytest.raises(UnsupportedGraphError, match=r"GRU 'rnn': its weights W .* the importer needs constants"):
+        load(path)
+
+
+def test_no_recurrent_part(tmp_path: Path) -> None:
+    b = Builder()
+    b.node("Relu", "x", outputs=["y"])
+    with pytest.raises(UnsupportedGraphError, match=r"m\.onnx: no recurrent part that the importer knows"):
+        load(b.save(tmp_path / "m.onnx", {"x": ["T", 4]}, ["y"]))
+
+
+def test_recurrent_layers_inside_a_loop(tmp_path: Path) -> None:
+    inner = Builder()
+    recurrent_node(inner, "GRU", 4, 4, "x", prefix="rnn")
+    inner.node("Identity", "going", outputs=["still"])
+    body = helper.make_graph(
+        inner.nodes,
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+        ],
+        [helper.make_tensor_value_info("still", TensorProto.BOOL, []), onnx.ValueInfoProto(name="rnn_y")],
+        inner.constants,
+    )
+    b = Builder()
+    b.nodes.append(helper.make_node("Loop", ["count", ""], ["ys"], name="outer", body=body))
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "count": (TensorProto.INT64, [])}, ["ys"])
+    with pytest.raises(UnsupportedGraphError, match="the Loop 'outer' has recurrent layers inside"):
+        load(path)
+
+
+def test_operators_that_nobody_knows(tmp_path: Path) -> None:
+    b = Builder()
+    recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn")
+    b.node("Frobnicate", "rnn_y", outputs=["y"], name="odd")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"])
+    with pytest.raises(UnsupportedGraphError, match="the node 'odd' is a Frobnicate, which operator set 18"):
+        load(path)
+    model = onnx.load(path)
+    model.graph.node[-1].domain = "acme"
+    model.opset_import.append(helper.make_opsetid("acme", 1))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedGraphError, match="the node 'odd' is a Frobnicate of the domain 'acme'"):
+        load(path)
+
+
+def test_an_operator_that_onnx_runtime_lacks(tmp_path: Path) -> None:
+    b = Builder()
+    recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn")
+    b.node("Missing", "rnn_y", outputs=["y"], domain="com.microsoft")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"])
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedGraphError, match=r"ONNX Runtime refuses what is not recurrent: .*Missing"):
+        load(path)
+
+
+def test_float16(tmp_path: Path) -> None:
+    b = Builder()
+    b.constants.append(numpy_helper.from_array(np.zeros((1, 18, 4), np.float16), "W"))
+    b.constants.append(numpy_helper.from_array(np.zeros((1, 18, 6), np.float16), "R"))
+    b.node("GRU", "x", "W", "R", outputs=["y"], hidden_size=6, linear_before_reset=1, name="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": (TensorProto.FLOAT16, ["T", "B", 4])}, ["y"])
+    with pytest.raises(UnsupportedGraphError, match="W is float16: the importer takes float32 models"):
+        load(path)
+
+
+def test_external_data(tmp_path: Path) -> None:
+    path, x = one_layer(tmp_path), slow_signal(1, 3, 1, 4)
+    expected = load(path).run(None, {"x": x})[0]
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+    np.testing.assert_array_equal(load(path).run(None, {"x": x})[0], expected)
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(FileNotFoundError, match=r"its weights are in another file, weights\.bin, which is not"):
+        load(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x08\x08\x12\x04"])
+def test_files_that_are_no_models(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(UnsupportedGraphError, match=r"m\.onnx: not an ONNX model, or a damaged one"):
+        load(path)
+    with pytest.raises(FileNotFoundError, match=r"none\.onnx: no such file"):
+        load(tmp_path / "none.onnx")
+
+
+def test_a_truncated_file(tmp_path: Path) -> None:
+    path = one_layer(tmp_path)
+    whole = path.read_bytes()
+    for size in (len(whole) // 2, len(whole) - 7):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UnsupportedGraphError):
+            load(path)
+
+
+def test_calls_that_do_not_fit(tmp_path: Path) -> None:
+    net = load(one_layer(tmp_path))
+    x = np.zeros((3, 1, 4), np.float32)
+    for names, feed, message in (
+        (None, {}, "the input 'x' is missing: the network takes x"),
+        (None, {"x": x, "z": x}, "the input 'z' is unknown"),
+        (None, {"x": x.astype(np.float64)}, "the input 'x' is float64: the network takes float32"),
+        (None, {"x": x[0]}, r"the input 'x' has shape \(1, 4\): the network takes \(any, any, 4\)"),
+        (None, {"x": np.zeros((3, 1, 5), np.float32)}, r"the network takes \(any, any, 4\)"),
+        (["q"], {"x": x}, "no output is called 'q': the network has rnn_y"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            net.run(names, feed)
+
+
+def test_options_of_load(tmp_path: Path) -> None:
+    path = one_layer(tmp_path, direction="bidirectional")
+    with pytest.raises(UnsupportedGraphError, match="states='held' needs a network that runs forwards in time"):
+        load(path, states="held")
+    with pytest.raises(ValueError, match="states='kept': must be one of 'explicit', 'held'"):
+        load(path, states="kept")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="precision='half'"):
+        load(path, precision="half")  # type: ignore[arg-type]

@@ -1,0 +1,171 @@
+"""What a user does with an imported network: states, thresholds, training, files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("onnxruntime")
+
+from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
+
+from deltarnn.onnx import Network, load
+
+
+def streaming_lstm(folder: Path, hidden: int = 16) -> Path:
+    """One step per call, states in one tensor (2, B, H), as voice detectors have it, with a layer before and after."""
+    b = Builder(3)
+    first, second = b.constant("zero", np.array(0)), b.constant("one", np.array(1))
+    lead, axis0 = b.constant("lead", np.array([0])), b.constant("tail", np.array([0]))
+    x = b.node("Unsqueeze", b.node("Tanh", b.node("MatMul", "x", b.parameter("W_in", 6, 8))), lead)
+    h, c = (b.node("Unsqueeze", b.node("Gather", "state", index, axis=0), lead) for index in (first, second))
+    recurrent_node(b, "LSTM", 8, hidden, x, states=[h, c], prefix="rnn")
+    b.node("MatMul", b.node("Squeeze", "rnn_h", axis0), b.parameter("W_out", hidden, 2), outputs=["y"])
+    b.node("Concat", "rnn_h", "rnn_c", axis=0, outputs=["next"])
+    return b.save(folder / "streaming.onnx", {"x": ["B", 6], "state": [2, "B", hidden]}, ["y", "next"])
+
+
+def plain_gru(folder: Path) -> Path:
+    """A sequence per call, no states."""
+    b = Builder(4)
+    recurrent_node(b, "GRU", 6, 10, "x", prefix="rnn")
+    b.node("MatMul", "rnn_y", b.parameter("W_out", 10, 3), outputs=["y"])
+    return b.save(folder / "plain.onnx", {"x": ["T", "B", 6]}, ["y"])
+
+
+def stream(net: Network, x: np.ndarray, batch: int = 1) -> np.ndarray:
+    """y of each step x (T, B, 6), the state handed from call to call."""
+    state = np.zeros((2, batch, 16), np.float32)
+    outputs = []
+    for frame in x:
+        y, state = net.run(["y", "next"], {"x": frame, "state": state})
+        outputs.append(y)
+    return np.stack(outputs)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_steps_with_states_equal_onnx_runtime_and_go_on_between_calls(tmp_path: Path, batch: int) -> None:
+    path, x = streaming_lstm(tmp_path), slow_signal(1, 50, batch, 6)
+    expected = stream(onnx_runtime(path), x, batch)
+    np.testing.assert_allclose(stream(load(path), x, batch), expected, rtol=0, atol=1e-5)
+    net = load(path, thresholds=0.05)
+    assert np.abs(stream(net, x, batch) - expected).max() < 0.1
+    assert net.activity.sparsity > 0.2  # with new delta memories in each call nearly everything would fire
+    assert net.activity.per_part["rnn"].steps == 50 * batch
+
+
+def test_a_state_that_was_not_returned_last_begins_a_sequence(tmp_path: Path) -> None:
+    net, x = load(streaming_lstm(tmp_path), thresholds=0.1), slow_signal(2, 30, 1, 6)
+    first = stream(net, x)
+    stream(net, slow_signal(3, 7, 1, 6))
+    np.testing.assert_array_equal(stream(net, x), first)
+
+
+def test_a_caller_may_write_into_the_state_it_got(tmp_path: Path) -> None:
+    b = Builder()
+    recurrent_node(b, "GRU", 3, 4, "x", states=["h"], prefix="rnn")
+    net = load(b.save(tmp_path / "m.onnx", {"x": [1, 1, 3], "h": [1, 1, 4]}, ["rnn_h"]), thresholds=0.1)
+    x = np.ones((1, 1, 3), np.float32)
+    (h,) = net.run(None, {"x": x, "h": np.zeros((1, 1, 4), np.float32)})
+    h *= 0
+    np.testing.assert_array_equal(net.run(None, {"x": x, "h": h})[0], net.stream().run(None, {"x": x, "h": h})[0])
+
+
+def test_held_states_make_chunks_equal_the_whole(tmp_path: Path) -> None:
+    path, x = plain_gru(tmp_path), slow_signal(4, 60, 2, 6)
+    (whole,) = load(path, thresholds=0.1).run(None, {"x": x})
+    net = load(path, thresholds=0.1, states="held")
+    chunks = [net.run(None, {"x": chunk})[0] for chunk in np.split(x, [1, 2, 20, 33])]
+    np.testing.assert_allclose(np.concatenate(chunks), whole, rtol=0, atol=1e-5)
+    net.reset()
+    np.testing.assert_allclose(net.run(None, {"x": x[:5]})[0], whole[:5], rtol=0, atol=1e-5)
+    again = load(path, thresholds=0.1)
+    again.run(None, {"x": x[:5]})
+    np.testing.assert_allclose(again.run(None, {"x": x[:5]})[0], whole[:5], rtol=0, atol=1e-5)
+
+
+def test_streams_are_independent(tmp_path: Path) -> None:
+    net = load(plain_gru(tmp_path), thresholds=0.1, states="held")
+    x = slow_signal(5, 20, 1, 6)
+    other = net.stream()
+    (first,) = net.run(None, {"x": x})
+    np.testing.assert_array_equal(other.run(None, {"x": x})[0], first)
+    assert other.activity.per_part["rnn"].steps == 20
+
+
+def test_thresholds_by_name_number_and_pair(tmp_path: Path) -> None:
+    net = load(streaming_lstm(tmp_path))
+    assert net.thresholds == {"rnn": [(0.0, 0.0)]}
+    for given, expected in ((0.1, (0.1, 0.1)), ((0.1, 0.2), (0.1, 0.2)), ({"rnn": [(0.3, 0)]}, (0.3, 0.0))):
+        net.set_thresholds(given)
+        assert net.thresholds == {"rnn": [expected]}
+        assert (net.layers["rnn"].thx, net.layers["rnn"].thh) == ((expected[0],), (expected[1],))
+    nan = float("nan")
+    for wrong, message in (
+        ({"lstm": 1}, "there are rnn"),
+        ((1, 2, 3), "no number, pair"),
+        (-1, "at least 0"),
+        (nan, "finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            net.set_thresholds(wrong)
+    assert net.thresholds == {"rnn": [(0.3, 0.0)]}
+
+
+def test_training_the_layers_changes_the_network_once_compiled(tmp_path: Path) -> None:
+    net, x = load(streaming_lstm(tmp_path), thresholds=0.05), slow_signal(6, 25, 1, 6)
+    before = stream(net, x)
+    with net.record_inputs() as recorded:
+        stream(net, x)
+    (sequence,) = recorded["rnn"]
+    assert sequence.x.shape == (25, 1, 8)
+    layer = net.layers["rnn"]
+    state = tuple(torch.zeros(1, 1, 16) for _ in range(2))
+    layer(torch.from_numpy(sequence.x), state)[0].sum().backward()
+    with torch.no_grad():
+        layer.weight_ih_l0 -= 0.1 * layer.weight_ih_l0.grad
+        layer.bias_ih_l0 += 0.1
+    np.testing.assert_array_equal(stream(net, x), before)
+    net.compile()
+    after = stream(net, x)
+    assert np.abs(after - before).max() > 1e-3
+    net.save(tmp_path / "saved.onnx")
+    again = load(tmp_path / "saved.onnx")
+    assert again.thresholds == net.thresholds
+    np.testing.assert_array_equal(stream(again, x), after)
+
+
+def test_a_saved_network_is_still_the_original_to_others(tmp_path: Path) -> None:
+    path, x = streaming_lstm(tmp_path), slow_signal(7, 10, 1, 6)
+    net = load(path, thresholds=(0.1, 0.2))
+    net.save(tmp_path / "saved.onnx")
+    np.testing.assert_array_equal(stream(onnx_runtime(tmp_path / "saved.onnx"), x), stream(onnx_runtime(path), x))
+    assert load(tmp_path / "saved.onnx").thresholds == {"rnn": [(0.1, 0.2)]}
+    assert load(tmp_path / "saved.onnx", thresholds=0).thresholds == {"rnn": [(0.0, 0.0)]}
+
+
+def test_any_number_of_sizes_runs(tmp_path: Path) -> None:
+    path = plain_gru(tmp_path)
+    net, session = load(path), onnx_runtime(path)
+    for steps in [*range(1, 14), 3, 3, 20, 5]:
+        x = slow_signal(steps, steps, 2, 6)
+        np.testing.assert_allclose(net.run(None, {"x": x})[0], session.run(None, {"x": x})[0], rtol=0, atol=1e-6)
+
+
+def test_int8_computes_what_the_quantised_layer_computes(tmp_path: Path) -> None:
+    from deltarnn import QFormat, Quantization
+
+    quantization = Quantization(QFormat(8, 8), QFormat(1, 7), QFormat(2, 6))
+    net = load(plain_gru(tmp_path), thresholds=0.0625, precision="int8", quantization=quantization)
+    x = slow_signal(8, 30, 1, 6)
+    layer = net.layers["rnn"].eval()
+    layer.quantization = quantization
+    with net.record_inputs() as recorded:
+        (y,) = net.run(None, {"x": x})
+    with torch.no_grad():
+        h = layer(torch.from_numpy(recorded["rnn"][0].x))[0].numpy()
+    weight = next(t for t in net.model.graph.initializer if t.name == "W_out")
+    from onnx import numpy_helper
+
+    np.testing.assert_allclose(y[:, 0, 0], h[:, 0] @ numpy_helper.to_array(weight), rtol=0, atol=1e-6)
