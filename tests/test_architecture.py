@@ -19,7 +19,7 @@ PACKAGES = {
     "engine": {"fixed", "native", "sparsity"},
     "nn": {"fixed", "native", "sparsity"},
     "adapt": {"files", "fixed", "nn", "sparsity"},
-    "onnx": {"engine", "nn", "fixed", "sparsity"},
+    "onnx": {"engine", "files", "nn", "fixed", "sparsity"},
     "hardware": {"fixed", "prune", "engine", "sparsity"},
     "bench": {"engine", "nn", "fixed", "native", "onnx"},
     "kws": {"files", "onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity"},

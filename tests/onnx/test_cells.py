@@ -93,6 +93,21 @@ def gru_cell(b: Builder, form: str, x: str, h: str) -> str:
     return b.node("Add", b.node("Mul", z, h), b.node("Mul", b.node("Sub", one, z), n))
 
 
+def keras_gru_cell(b: Builder, function: str, x: str, h: str) -> str:
+    """Keras' reset_after=False: the reset gate before the candidate's product."""
+    n_ = len(b.nodes)
+    u = b.parameter(f"recurrent{n_}", H, 2 * H)
+    of_x = split(
+        b, b.node("Add", b.node("MatMul", x, b.parameter(f"kernel{n_}", I, 3 * H)), b.parameter(f"b{n_}", 3 * H)), 3
+    )
+    of_h = split(b, b.node("MatMul", h, u), 2)
+    z, r = (b.node("Sigmoid", b.node("Add", of_x[k], of_h[k])) for k in range(2))
+    product = b.node("MatMul", b.node("Mul", r, h), b.parameter(f"candidate{n_}", H, H))
+    n = b.node(function, b.node("Add", of_x[2], product))
+    one = b.constant(f"one{n_}", np.float32(1))
+    return b.node("Add", b.node("Mul", z, h), b.node("Mul", b.node("Sub", one, z), n))
+
+
 def compare(path: Path, names: list[str], steps: int, size: int = I) -> Any:
     """Run both over steps, states handed on; the imported network."""
     net, session = load(path), onnx_runtime(path)
@@ -129,6 +144,15 @@ def test_gru_cells(tmp_path: Path, form: str) -> None:
     path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H]}, ["next_h"])
     net = compare(path, ["h"], 12)
     assert [layer.mode for layer in net.layers.values()] == ["GRU"]
+
+
+@pytest.mark.parametrize("function", ["Tanh", "Relu"])
+def test_gru_cells_that_reset_before_the_product(tmp_path: Path, function: str) -> None:
+    b = Builder(2)
+    b.node("Identity", keras_gru_cell(b, function, "x", "h"), outputs=["next_h"])
+    path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H]}, ["next_h"])
+    (layer,) = compare(path, ["h"], 12).layers.values()
+    assert (layer.mode, layer.reset_after, layer.candidate) == ("GRU", False, function.lower())
 
 
 def test_names_are_what_the_weights_share(tmp_path: Path) -> None:

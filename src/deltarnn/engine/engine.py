@@ -91,7 +91,9 @@ class Engine:
         ImportError
             If the native core was not built.
         """
-        description = Description.of(model, lambda read, frames: cls.from_description(read, "float32", None).run(frames))
+        description = Description.of(
+            model, lambda read, frames: cls.from_description(read, "float32", None).run(frames)
+        )
         return cls.from_description(description, precision, quantization)
 
     @classmethod

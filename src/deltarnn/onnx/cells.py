@@ -96,7 +96,7 @@ class _Finder:
         if x is None or h is None:
             return None
         blocks = [(gate.weights.get(x), gate.weights.get(h), gate.bias) for gate in known]
-        return self.site("LSTM", x, h, c, next_h, next_c, blocks, [np.zeros(hidden, np.float32)] * 4)
+        return self.site("LSTM", x, h, c, next_h, next_c, blocks, [np.zeros(hidden, np.float32)] * 4, {})
 
     def input_and_hidden(self, gates: list[Affine], hidden: int, state: str) -> tuple[str | None, str | None]:
         """Which of the two values that enter the gates is x and which the hidden state.
@@ -137,12 +137,19 @@ class _Finder:
         if node.op_type != "Add":
             return None
         for gate_z, n, h in self.blends(node.output[0]):
-            arguments = self.inside(n, "Tanh")
-            for of_x, gated in self.pairs(arguments, "Add") if arguments else ():
-                for gate_r, of_h in self.gated(gated, "Sigmoid"):
-                    site = self.gru_site([self.affine.read(v) for v in (gate_r, gate_z, of_x, of_h)], h, node.output[0])
-                    if site is not None:
-                        return site
+            for function in ("Tanh", "Relu"):
+                argument = self.inside(n, function)
+                if argument is None:
+                    continue
+                z = self.affine.read(gate_z)
+                options = {"candidate": function.lower()}
+                site = self.reset_before(argument, z, h, node.output[0], options)
+                for of_x, gated in self.pairs(argument, "Add") if site is None else ():
+                    for gate_r, of_h in self.gated(gated, "Sigmoid"):
+                        gates = [self.affine.read(gate_r), z, self.affine.read(of_x), self.affine.read(of_h)]
+                        site = site or self.reset_after(gates, h, node.output[0], options)
+                if site is not None:
+                    return site
         return None
 
     def blends(self, name: str) -> Iterator[tuple[str, str, str]]:
@@ -161,7 +168,8 @@ class _Finder:
         value = self.graph.constants.get(name)
         return value is not None and bool(np.all(value == 1))
 
-    def gru_site(self, gates: list[Affine | None], h: str, next_h: str) -> Site | None:
+    def reset_after(self, gates: list[Affine | None], h: str, next_h: str, options: dict[str, Any]) -> Site | None:
+        """The cell of r, z and the candidate's parts W x + b, R h + b'."""
         known = [gate for gate in gates if gate is not None]
         if len(known) < 4 or len({gate.width for gate in known}) > 1:
             return None
@@ -173,7 +181,25 @@ class _Finder:
         blocks = [(gate.weights.get(x), gate.weights.get(h), gate.bias) for gate in (r, z)]
         blocks.append((of_x.weights[x], of_h.weights[h], of_x.bias))
         zeros = np.zeros(of_h.width, np.float32)
-        return self.site("GRU", x, h, "", next_h, "", blocks, [zeros, zeros, of_h.bias])
+        return self.site("GRU", x, h, "", next_h, "", blocks, [zeros, zeros, of_h.bias], options)
+
+    def reset_before(self, n: str, z: Affine | None, h: str, next_h: str, options: dict[str, Any]) -> Site | None:
+        """The cell whose candidate has the argument W x + R (r ∘ h) + b."""
+        candidate = self.affine.read(n)
+        for product in candidate.weights if candidate is not None and z is not None else ():
+            for gate_r, gated in self.gated(product, "Sigmoid"):
+                r = self.affine.read(gate_r)
+                if gated != h or r is None or candidate is None or z is None:
+                    continue
+                sources = {source for gate in (r, z, candidate) for source in gate.weights} - {h, product}
+                if len(sources) != 1 or h in candidate.weights or len({r.width, z.width, candidate.width}) > 1:
+                    continue
+                (x,) = sources
+                blocks = [(gate.weights.get(x), gate.weights.get(h), gate.bias) for gate in (r, z)]
+                blocks.append((candidate.weights.get(x), candidate.weights[product], candidate.bias))
+                zeros = [np.zeros(z.width, np.float32)] * 3
+                return self.site("GRU", x, h, "", next_h, "", blocks, zeros, {**options, "reset_after": False})
+        return None
 
     def site(
         self,
@@ -185,6 +211,7 @@ class _Finder:
         next_c: str,
         blocks: list[tuple[Array | None, Array | None, Array]],
         biases_hh: list[Array],
+        options: dict[str, Any],
     ) -> Site | None:
         hidden = len(biases_hh[0])
         inputs = next((len(of_x) for of_x, _, _ in blocks if of_x is not None), 0)
@@ -201,5 +228,6 @@ class _Finder:
             rows([of_h for _, of_h, _ in blocks], hidden),
             np.concatenate([bias for _, _, bias in blocks]).astype(np.float32),
             np.concatenate(biases_hh).astype(np.float32),
+            **options,
         )
         return Site(next_h, (weights,), (False,), x, h, c, next_h, next_c, is_cell=True)

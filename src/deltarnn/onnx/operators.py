@@ -10,7 +10,8 @@ from deltarnn.onnx.recurrent import GATES, Site, Weights
 
 ORDER = {"GRU": (1, 0, 2), "LSTM": (0, 2, 3, 1)}
 """Where PyTorch's gates r z n, i f g o stand among ONNX's z r h, i o f c."""
-ACTIVATIONS = {"GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
+ACTIVATIONS = {"GRU": (["Sigmoid", "Tanh"], ["Sigmoid", "Relu"]), "LSTM": (["Sigmoid", "Tanh", "Tanh"],)}
+"""What delta layers have, per direction."""
 DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 PLAIN = {"activations", "direction", "hidden_size", "layout", "linear_before_reset", "input_forget", "output_sequence"}
 
@@ -37,7 +38,12 @@ def site_of(node: Any, graph: Graph) -> Site:
     assert w is not None
     assert r is not None
     reverse = DIRECTIONS[options.get("direction", "forward")]
-    weights = tuple(_weights(cell, w[d], r[d], None if b is None else b[d]) for d in range(len(reverse)))
+    gru: dict[str, Any] = {}
+    if cell == "GRU":
+        gru["reset_after"] = bool(options.get("linear_before_reset", 0))
+        gru["candidate"] = "relu" if "relu" in (name.lower() for name in activations(options)) else "tanh"
+    biases = np.zeros((len(reverse), 2 * w.shape[1]), np.float32) if b is None else b
+    weights = tuple(_weights(cell, w[d], r[d], biases[d], gru) for d in range(len(reverse)))
     outputs = [*node.output, *[""] * (3 - len(node.output))]
     return Site(
         name=name,
@@ -60,20 +66,22 @@ def check_options(what: str, cell: str, options: dict[str, Any]) -> None:
         raise UnsupportedGraphError(f"{what} clips its gates (clip={options['clip']:g}), which delta layers do not")
     if options.get("input_forget", 0):
         raise UnsupportedGraphError(f"{what} couples its input and forget gates (input_forget=1): delta layers do not")
+    given = activations(options)
     directions = len(DIRECTIONS[options.get("direction", "forward")])
-    given = [value.decode() if isinstance(value, bytes) else value for value in options.get("activations", [])]
-    if given and [value.lower() for value in given] != [value.lower() for value in ACTIVATIONS[cell] * directions]:
+    allowed = [[name.lower() for name in one * directions] for one in ACTIVATIONS[cell]]
+    if given and [name.lower() for name in given] not in allowed:
         raise UnsupportedGraphError(
-            f"{what} has the activation functions {', '.join(given)}: delta layers have {', '.join(ACTIVATIONS[cell])}"
-        )
-    if cell == "GRU" and not options.get("linear_before_reset", 0):
-        raise UnsupportedGraphError(
-            f"{what} applies its reset gate before the recurrent product (linear_before_reset=0): "
-            "delta layers apply it after (1), as PyTorch does"
+            f"{what} has the activation functions {', '.join(given)}: delta layers have "
+            f"{' or '.join(', '.join(one) for one in ACTIVATIONS[cell])}, the same in both directions"
         )
     unknown = set(options) - PLAIN
     if unknown:
         raise UnsupportedGraphError(f"{what} has the attribute {sorted(unknown)[0]}, which the importer does not know")
+
+
+def activations(options: dict[str, Any]) -> list[str]:
+    """The activation functions that a node names."""
+    return [value.decode() if isinstance(value, bytes) else value for value in options.get("activations", [])]
 
 
 def _constant(graph: Graph, what: str, label: str, name: str) -> Array | None:
@@ -92,11 +100,10 @@ def _constant(graph: Graph, what: str, label: str, name: str) -> Array | None:
     return value
 
 
-def _weights(cell: str, w: Array, r: Array, b: Array | None) -> Weights:
+def _weights(cell: str, w: Array, r: Array, b: Array, options: dict[str, Any]) -> Weights:
     """From ONNX's W (G·H, I), R (G·H, H), B (2·G·H,) of one direction."""
-    biases = np.zeros(2 * len(w), np.float32) if b is None else b
-    parts = [w, r, *np.split(biases, 2)]
-    return Weights(cell, *(reordered(part, ORDER[cell]) for part in parts))
+    weight_ih, weight_hh, bias_ih, bias_hh = (reordered(part, ORDER[cell]) for part in (w, r, *np.split(b, 2)))
+    return Weights(cell, weight_ih, weight_hh, bias_ih, bias_hh, **options)
 
 
 def reordered(values: Array, order: Sequence[int]) -> Array:

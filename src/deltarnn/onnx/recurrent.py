@@ -22,6 +22,7 @@ class Weights:
     """One recurrent layer and direction, in PyTorch's order of gates: r, z, n and i, f, g, o.
 
     weight_ih (G·H, I), weight_hh (G·H, H), bias_ih and bias_hh (G·H,), G = 3 (GRU) or 4 (LSTM), float32.
+    reset_after, candidate: of a GRU, as of `DeltaGRU`.
     """
 
     cell: str
@@ -29,6 +30,13 @@ class Weights:
     weight_hh: FloatArray
     bias_ih: FloatArray
     bias_hh: FloatArray
+    reset_after: bool = True
+    candidate: str = "tanh"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What a GRU has beside its sizes."""
+        return {"reset_after": self.reset_after, "candidate": self.candidate} if self.cell == "GRU" else {}
 
     @property
     def input_size(self) -> int:
@@ -47,7 +55,7 @@ class Weights:
 
     def digest(self) -> str:
         """The same for the same layer, wherever it is applied."""
-        content = hashlib.sha256(self.cell.encode())
+        content = hashlib.sha256(f"{self.cell} {self.options}".encode())
         for array in self.arrays.values():
             content.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return content.hexdigest()
@@ -116,6 +124,7 @@ class RecurrentPart:
             "proj_size": 0,
             "hard_activations": False,
             "head": [],
+            **w.options,
         }
         tensors: dict[str, Array] = {f"rnn.{name}_l0": array for name, array in w.arrays.items()}
         header = {"format": FORMAT, "architecture": architecture, "quantization": None}
@@ -132,7 +141,8 @@ class RecurrentPart:
         from deltarnn.nn import DeltaGRU, DeltaLSTM
 
         w = self.weights
-        made = (DeltaGRU if w.cell == "GRU" else DeltaLSTM)(w.input_size, w.hidden_size, thx=self.thx, thh=self.thh)
+        layer_type = DeltaGRU if w.cell == "GRU" else DeltaLSTM
+        made = layer_type(w.input_size, w.hidden_size, thx=self.thx, thh=self.thh, **w.options)
         made.load_state_dict({f"{name}_l0": torch.from_numpy(array.copy()) for name, array in w.arrays.items()})
         return made
 

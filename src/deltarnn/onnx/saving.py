@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from deltarnn.files import replacing
 from deltarnn.onnx.graph import UnsupportedGraphError
 from deltarnn.onnx.recurrent import RecurrentPart, Weights
 
@@ -36,13 +37,8 @@ def save_network(path: str | os.PathLike[str], model: Any, parts: dict[str, Recu
     thresholds = {name: [part.thx, part.thh] for name, part in parts.items()}
     settings[METADATA] = json.dumps({"thresholds": thresholds}, ensure_ascii=False)
     helper.set_model_props(saved, settings)
-    target = Path(path)
-    part_file = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(Path(path)) as part_file:
         part_file.write_bytes(saved.SerializeToString())
-        part_file.replace(target)
-    finally:
-        part_file.unlink(missing_ok=True)
 
 
 def saved_thresholds(model: Any) -> dict[str, tuple[float, float]]:

@@ -1,6 +1,6 @@
 """States of the recurrent sites of one network: delta states from call to call, one per batch row and direction."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -10,7 +10,8 @@ from deltarnn.onnx.graph import Array
 from deltarnn.onnx.program import Values
 from deltarnn.onnx.recurrent import RecurrentPart, Site
 
-COUNTS = ("steps", "zeros_x", "zeros_h", "numel_x", "numel_h")
+SIZES = ("gate_rows", "reset_rows")
+"""Fields of a LayerActivity that are no counts."""
 
 
 @dataclass
@@ -158,5 +159,5 @@ class States:
 
 
 def _total(layers: list[LayerActivity]) -> LayerActivity:
-    sums = {name: sum(getattr(layer, name) for layer in layers) for name in COUNTS}
-    return LayerActivity(**sums, gate_rows=layers[0].gate_rows)
+    names = [field.name for field in fields(LayerActivity) if field.name not in SIZES]
+    return replace(layers[0], **{name: sum(getattr(layer, name) for layer in layers) for name in names})
