@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from deltarnn.fixed.qformat import QFormat, Quantization
     from deltarnn.nn import (
         DeltaGRU,
+        DeltaGRUCell,
         DeltaGRUResetBeforeState,
         DeltaGRUState,
         DeltaLSTM,
+        DeltaLSTMCell,
         DeltaLSTMState,
         convert,
         record_activity,
@@ -24,9 +26,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DeltaGRU",
+    "DeltaGRUCell",
     "DeltaGRUResetBeforeState",
     "DeltaGRUState",
     "DeltaLSTM",
+    "DeltaLSTMCell",
     "DeltaLSTMState",
     "QFormat",
     "Quantization",
@@ -39,9 +43,11 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "DeltaGRU": "nn",
+        "DeltaGRUCell": "nn",
         "DeltaGRUResetBeforeState": "nn",
         "DeltaGRUState": "nn",
         "DeltaLSTM": "nn",
+        "DeltaLSTMCell": "nn",
         "DeltaLSTMState": "nn",
         "QFormat": "fixed.qformat",
         "Quantization": "fixed.qformat",

@@ -101,7 +101,7 @@ def test_what_cannot_be_converted_is_named():
     parametrize.register_parametrization(normed, "weight_hh_l0", nn.Identity())
     with pytest.raises(ValueError, match=r"encoder \(ParametrizedGRU\)"):
         convert(nn.ModuleDict({"encoder": normed}))
-    with pytest.raises(ValueError, match=r"no nn\.GRU or nn\.LSTM in this Linear"):
+    with pytest.raises(ValueError, match=r"no nn\.GRU or nn\.LSTM in this Linear, nor a cell"):
         convert(nn.Linear(2, 2))
     with pytest.warns(UserWarning, match=r"1 \(RNN\) has no delta form"):
         model = convert(nn.ModuleList([nn.GRU(2, 2), nn.RNN(2, 2)]))

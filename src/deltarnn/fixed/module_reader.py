@@ -30,7 +30,7 @@ class ModuleContents(NamedTuple):
 
 
 def read_module(model: Any) -> ModuleContents:
-    """Read a DeltaGRU or DeltaLSTM, or a module with one as `.rnn` and a dense head as `.head`.
+    """Read a DeltaGRU or DeltaLSTM, a cell of theirs, or a module with one as `.rnn` and a dense head as `.head`.
 
     Parameters are read as the layers use them, as attributes: parametrised, weight-normed and pruned ones too. Torch is
     not imported.
@@ -41,6 +41,8 @@ def read_module(model: Any) -> ModuleContents:
         If it is neither; if it is bidirectional; if its head holds anything but Linear, ReLU, Dropout and Identity; if
         there are other parameters or buffers in it.
     """
+    if hasattr(model, "as_layer"):  # a cell
+        model = model.as_layer()
     rnn = getattr(model, "rnn", model)
     if not hasattr(rnn, "weight_ih_l0"):
         raise UnsupportedModelError(

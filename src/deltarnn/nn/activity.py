@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from deltarnn.nn.base import DeltaRNNBase
+from deltarnn.nn.delta_module import DeltaModule
 from deltarnn.nn.options import ActivityRecorder
 from deltarnn.nn.state import SequenceActivity
 from deltarnn.sparsity import DeltaCount, Sparsity
@@ -122,12 +122,12 @@ def record_activity(module: nn.Module, events: bool = False) -> Iterator[Activit
     ValueError
         If there is no delta layer in `module`.
     """
-    recorders: list[tuple[DeltaRNNBase, ActivityRecorder]] = []
+    recorders: list[tuple[DeltaModule, ActivityRecorder]] = []
     per_layer: list[LayerActivity] = []
     for name, layer in module.named_modules():
-        if isinstance(layer, DeltaRNNBase):
-            prefix = f"{name}." if name else ""
-            entries = [LayerActivity(prefix + suffix, layer.delta_rows) for suffix in layer.layer_names]
+        if isinstance(layer, DeltaModule):
+            names = [".".join(filter(None, (name, suffix))) or "cell" for suffix in layer.layer_names]
+            entries = [LayerActivity(entry, layer.delta_rows) for entry in names]
             recorders.append((layer, ActivityRecorder([entry.calls for entry in entries], events)))
             per_layer += entries
     if not recorders:

@@ -13,7 +13,7 @@ from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn import backends
 from deltarnn.nn.initialization import Initialization, initialize
 from deltarnn.nn.layout import Layout, reverse
-from deltarnn.nn.options import DeltaOptions
+from deltarnn.nn.delta_module import DeltaModule, check_device
 from deltarnn.nn.state import (
     Candidate,
     DeltaState,
@@ -27,10 +27,8 @@ from deltarnn.nn.thresholds import Thresholds
 DenseState = Tensor | tuple[Tensor, Tensor]
 
 
-class DeltaRNNBase(nn.RNNBase, DeltaOptions):
+class DeltaRNNBase(nn.RNNBase, DeltaModule):
     """What DeltaGRU and DeltaLSTM share: parameters and options of nn.RNNBase, thresholds, the delta state."""
-
-    state_type: type[DeltaState]
 
     def __init__(
         self,
@@ -96,12 +94,9 @@ class DeltaRNNBase(nn.RNNBase, DeltaOptions):
             If shapes, dtypes or states do not fit this layer, or under quantisation the input holds NaN.
         """
         x, layout = Layout.of(input, self.batch_first)
-        device = x.device.type
-        autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        if autocast:
-            x = x.to(self._dtype)  # thresholds compare small differences: not at reduced precision
+        x, full_precision = self._at_full_precision(x)
         self._check_input(x)
-        with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        with full_precision:
             carried = _is_delta_state(hx)
             states: Sequence[DeltaState | FreshState] = (
                 self._carried_states(hx, x, layout) if carried else self._dense_states(hx, x, layout)
@@ -118,25 +113,13 @@ class DeltaRNNBase(nn.RNNBase, DeltaOptions):
     ) -> tuple[Tensor, tuple[DeltaState, ...]]:
         lengths = layout.lengths
         directions = len(self.layer_names) // self.num_layers
-        events = any(recorder.events for recorder in self.recorders)
         finals: list[DeltaState] = []
         for layer in range(self.num_layers):
-            quantization = self.quantization if self._quantized else None
-            options = LayerOptions(
-                *(self.thx[layer], self.thh[layer], self.hard_activations, quantization),
-                *(self.reset_after, self.candidate),
-            )
             outputs = []
             for direction in range(directions):
                 index = layer * directions + direction
-                name, state = self.layer_names[index], states[index]
-                parameters = self._parameters_of(name)
                 sequence = reverse(x, lengths) if direction else x
-                choice = backends.choose(self.backend, self.mode, sequence, parameters, options)
-                self.backend_used = choice.description
-                if isinstance(state, FreshState) and (self.quantization is not None or not choice.native):
-                    state = self._made(state, name, x.shape[1])
-                result = choice.run(sequence, state, parameters, options, lengths, events)
+                result = self._run_layer(index, sequence, states[index], lengths)
                 outputs.append(reverse(result.output, lengths) if direction else result.output)
                 finals.append(result.state)
                 for recorder in self.recorders:
@@ -146,49 +129,14 @@ class DeltaRNNBase(nn.RNNBase, DeltaOptions):
                 x = F.dropout(x, self.dropout, self.training)
         return x, tuple(finals)
 
-    @property
-    def _dtype(self) -> torch.dtype:
-        weight = self.weight_ih_l0  # not self.parameters(): a data-parallel replica has none
-        assert isinstance(weight, Tensor)
-        return weight.dtype
-
-    def _parameters_of(self, name: str) -> LayerParameters:
-        return LayerParameters(
-            self._rounded_weight(getattr(self, f"weight_ih_{name}")),
-            self._rounded_weight(getattr(self, f"weight_hh_{name}")),
-            getattr(self, f"bias_ih_{name}") if self.bias else None,
-            getattr(self, f"bias_hh_{name}") if self.bias else None,
-            self._rounded_weight(getattr(self, f"weight_hr_{name}")) if self.proj_size else None,
+    def _carried_states(self, states: Any, x: Tensor, layout: Layout) -> tuple[DeltaState, ...]:
+        """The caller's delta states, checked, in the order and precision of this run."""
+        if len(states) != len(self.layer_names):
+            raise ValueError(f"the state has {len(states)} entries: this layer has {len(self.layer_names)}")
+        checked = (
+            self._checked_state(name, state, x) for name, state in zip(self.layer_names, states, strict=True)
         )
-
-    def _biases(self, name: str) -> tuple[Tensor, Tensor]:
-        if self.bias:
-            return getattr(self, f"bias_ih_{name}"), getattr(self, f"bias_hh_{name}")
-        zeros = getattr(self, f"weight_ih_{name}").new_zeros(self.gate_rows)
-        return zeros, zeros
-
-    def _fresh_memory(self, name: str) -> Tensor:
-        """M before the first step: the biases, (4H,)."""
-        raise NotImplementedError
-
-    def _state_widths(self, name: str) -> dict[str, int]:
-        widths = {
-            "x_hat": getattr(self, f"weight_ih_{name}").shape[1],
-            "h": self.proj_size or self.hidden_size,
-            "h_hat": self.proj_size or self.hidden_size,
-            "rh_hat": self.hidden_size,
-            "c": self.hidden_size,
-            "m": 4 * self.hidden_size,
-        }
-        return {field: widths[field] for field in self.state_type._fields}
-
-    def _made(self, fresh: FreshState, name: str, batch_size: int) -> DeltaState:
-        """`fresh` written out."""
-        memory = self._fresh_memory(name)
-        parts = {field: memory.new_zeros(batch_size, width) for field, width in self._state_widths(name).items()}
-        parts["m"] = memory.expand(batch_size, -1)
-        given = {field: tensor for field, tensor in fresh._asdict().items() if tensor is not None}
-        return self.state_type(**{**parts, **given})
+        return tuple(type(state)(*(layout.sort(part, 0) for part in state)) for state in checked)
 
     def _dense_states(self, hx: Any, x: Tensor, layout: Layout) -> tuple[FreshState, ...]:
         """Fresh states with the dense layer's initial states in them."""
@@ -206,7 +154,7 @@ class DeltaRNNBase(nn.RNNBase, DeltaOptions):
                 raise ValueError(
                     f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}"
                 )
-            _check_device(f"{field}_0", tensor, x)
+            check_device(f"{field}_0", tensor, x)
             tensor = tensor if layout.batched else tensor.unsqueeze(1)
             given[field] = self._rounded(layout.sort(tensor, 1)).unbind(0)
         return tuple(
@@ -226,56 +174,8 @@ class DeltaRNNBase(nn.RNNBase, DeltaOptions):
         stacked = (torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)).to(dtype)
         return stacked if batched else stacked.squeeze(1)
 
-    def _carried_states(self, states: Any, x: Tensor, layout: Layout) -> tuple[DeltaState, ...]:
-        """The caller's delta states, checked, in the order and precision of this run."""
-        if len(states) != len(self.layer_names):
-            raise ValueError(f"the state has {len(states)} entries: this layer has {len(self.layer_names)}")
-        dtype = torch.float64 if self._quantized else x.dtype
-        checked = []
-        for name, state in zip(self.layer_names, states, strict=True):
-            if not isinstance(state, self.state_type):
-                raise TypeError(f"the state of {name} is a {type(state).__name__}: must be {self.state_type.__name__}")
-            for field, width in self._state_widths(name).items():
-                shape = tuple(getattr(state, field).shape)
-                if shape != (x.shape[1], width):
-                    raise ValueError(f"{field} of the state of {name} has shape {shape}: needs {(x.shape[1], width)}")
-                _check_device(f"{field} of the state of {name}", getattr(state, field), x)
-            checked.append(self.state_type(*(layout.sort(part, 0).to(dtype) for part in state)))
-        return tuple(checked)
-
-    def _check_input(self, x: Tensor) -> None:
-        weight = self.weight_ih_l0
-        assert isinstance(weight, Tensor)
-        _check_device("weight_ih_l0", weight, x)
-        if x.dtype != self._dtype:
-            raise ValueError(f"input is {x.dtype}, the weights are {self._dtype}: convert one of them")
-        if x.shape[-1] != self.input_size:
-            raise ValueError(f"input has {x.shape[-1]} features: this layer takes input_size={self.input_size}")
-        if len(x) == 0:
-            raise ValueError(f"input has no time steps (shape {tuple(x.shape)}): needs at least 1")
-        if self.quantization is None or torch.compiler.is_compiling():
-            return
-        if self._quantized and x.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"quantised inference on {x.dtype}: needs float32 or float64, to hold every grid value")
-        if torch.isnan(x).any():
-            step, sample, feature = torch.isnan(x).nonzero()[0].tolist()
-            raise ValueError(
-                f"input is NaN at step {step}, sample {sample}, feature {feature}: NaN has no fixed-point value"
-            )
-
     def extra_repr(self) -> str:
         return str(super().extra_repr()) + self._options_repr()
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
-        state["recorders"] = []  # a copy does not report to the blocks that record the original
-        return state
-
-
-def _check_device(name: str, tensor: Tensor, x: Tensor) -> None:
-    if tensor.device != x.device:
-        raise ValueError(f"{name} is on {tensor.device}, the input on {x.device}: move one of them")
-
 
 def _in_callers_order(activity: SequenceActivity, backwards: bool, layout: Layout) -> SequenceActivity:
     """Events in the order of the caller's steps and samples."""

@@ -1,7 +1,8 @@
-"""Turning dense recurrent modules into delta layers, and float delta layers into quantised ones."""
+"""Turning dense recurrent modules into delta modules, and float delta modules into quantised ones."""
 
 import copy
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,10 +10,21 @@ from torch import nn
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
-from deltarnn.nn.base import DeltaRNNBase
+from deltarnn.nn.delta_cell import DeltaCell, DeltaGRUCell, DeltaLSTMCell
+from deltarnn.nn.delta_module import DeltaModule
 from deltarnn.nn.delta_rnn import DeltaGRU, DeltaLSTM
-from deltarnn.nn.thresholds import Thresholds
+from deltarnn.nn.scripted import SCRIPTED, dense_twin, has_recurrence
+from deltarnn.nn.thresholds import Thresholds, per_layer
 
+ModuleThresholds = float | Sequence[float] | Sequence[Sequence[float]]
+"""One module's thresholds: a number for x and h of every layer, a pair (thx, thh), or a list of pairs, one per layer."""
+
+_DELTA: dict[type[nn.Module], type[DeltaModule]] = {
+    nn.GRU: DeltaGRU,
+    nn.LSTM: DeltaLSTM,
+    nn.GRUCell: DeltaGRUCell,
+    nn.LSTMCell: DeltaLSTMCell,
+}
 _STAY_DENSE = (nn.RNN, nn.RNNCellBase)
 
 
@@ -21,11 +33,12 @@ def convert(
     *,
     thx: Thresholds = 0.0,
     thh: Thresholds = 0.0,
+    thresholds: Mapping[str, ModuleThresholds] | None = None,
     quantization: Quantization | None = None,
     hard_activations: bool = False,
     backend: Backend = "auto",
 ) -> nn.Module:
-    """Replace every nn.GRU and nn.LSTM in `module`, in place, by a delta layer over the same parameters.
+    """Replace every nn.GRU, nn.LSTM, nn.GRUCell and nn.LSTMCell in `module`, in place, by its delta form.
 
     >>> model = nn.Sequential(nn.GRU(16, 64))
     >>> convert(model, thx=0.1, thh=0.1)
@@ -33,42 +46,54 @@ def convert(
       (0): DeltaGRU(16, 64, thx=0.1, thh=0.1)
     )
 
-    Names, hooks, training mode and parameters (the same objects, so optimisers keep working) stay; a layer that is used
-    in several places stays one layer. If `module` itself is an nn.GRU or nn.LSTM, the delta layer is returned. Other
-    arguments as of `DeltaGRU`.
+    Names, hooks, training mode and parameters (the same objects, so optimisers keep working) stay; a module that is used
+    in several places stays one module. If `module` itself is recurrent, its delta form is returned. A converted cell
+    takes and returns dense states (`DeltaCell.dense_states`), so that the model's own code runs as before.
+
+    A TorchScript module that is a GRU, an LSTM or a cell as a whole is replaced over its parameters; the code of one that
+    has them inside is fixed, so that is refused, with what to build instead.
+
+    Parameters
+    ----------
+    thx, thh: thresholds of every module that `thresholds` does not name.
+    thresholds: by module name (as in named_modules, "" for `module` itself) a number for x and h, a pair (thx, thh), or
+        a list of such pairs, one per layer: `{"encoder.rnn": (0.1, 0.05)}`. It may name delta modules too.
+
+    Other arguments as of `DeltaGRU`.
 
     Raises
     ------
     ValueError
-        If there is nothing to convert, or a layer cannot be converted, with its name: a subclass of nn.GRU or nn.LSTM
-        (a parametrised one too), whose own behaviour would be lost.
+        If there is nothing to convert, a name is not that of a recurrent module, or a module cannot be converted: a
+        subclass of nn.GRU, … (a parametrised one too), whose own behaviour would be lost, or one inside TorchScript.
 
     Warns
     -----
     UserWarning
-        For nn.RNN and the cells, which have no delta form and stay as they are, with their names.
+        For nn.RNN and nn.RNNCell, which have no delta form and stay as they are, with their names.
     """
-    options = {
-        "thx": thx,
-        "thh": thh,
-        "quantization": quantization,
-        "hard_activations": hard_activations,
-        "backend": backend,
-    }
-    dense: dict[str, nn.RNNBase] = {}
-    for name, child in module.named_modules():
-        where = f"{name or 'the module'} ({type(child).__name__})"
-        if type(child) in (nn.GRU, nn.LSTM):
-            assert isinstance(child, nn.RNNBase)
-            dense[name] = child
-        elif isinstance(child, (nn.GRU, nn.LSTM)):
-            raise ValueError(f"{where} cannot be converted: it is not nn.GRU or nn.LSTM itself but derived from it")
-        elif isinstance(child, _STAY_DENSE):
-            warnings.warn(f"{where} has no delta form and stays dense", stacklevel=2)
-    if not dense:
-        raise ValueError(f"there is no nn.GRU or nn.LSTM in this {type(module).__name__}: nothing to convert")
-
-    converted = {id(layer): _delta_layer(layer, options) for layer in dense.values()}
+    named = dict(thresholds or {})
+    options = {"quantization": quantization, "hard_activations": hard_activations, "backend": backend}
+    dense = _dense_modules(module)
+    existing = {name: child for name, child in module.named_modules() if name in named and isinstance(child, DeltaModule)}
+    unknown = named.keys() - dense.keys() - existing.keys()
+    if unknown:
+        raise ValueError(
+            f"thresholds names {min(unknown)!r}, which is no recurrent module: "
+            f"{', '.join(map(repr, sorted(dense.keys() | existing.keys()))) or 'there is none'}"
+        )
+    if not dense and not existing:
+        raise ValueError(
+            f"there is no nn.GRU or nn.LSTM in this {type(module).__name__}, nor a cell of theirs: nothing to convert"
+        )
+    converted: dict[int, DeltaModule] = {}
+    for name, child in dense.items():
+        pair = _pair(name, named[name]) if name in named else (thx, thh)
+        twin = dense_twin(name, child) if isinstance(child, torch.jit.ScriptModule) else child
+        converted[id(child)] = _delta_form(twin, {"thx": pair[0], "thh": pair[1], **options})
+    settings = {name: _checked(child, _pair(name, named[name])) for name, child in existing.items()}
+    for name, (new_thx, new_thh) in settings.items():
+        existing[name].thx, existing[name].thh = new_thx, new_thh
     for parent in list(module.modules()):
         # Not named_children(), which leaves out the second name of a child that has two.
         for name, child in list(parent._modules.items()):
@@ -77,30 +102,74 @@ def convert(
     return converted.get(id(module), module)
 
 
-def _delta_layer(dense: nn.RNNBase, options: dict[str, Any]) -> DeltaRNNBase:
-    arguments = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional"]
-    sizes = {name: getattr(dense, name) for name in arguments}
+def _dense_modules(module: nn.Module) -> dict[str, nn.Module]:
+    """The modules to replace, by name; ValueError for one that cannot be."""
+    dense: dict[str, nn.Module] = {}
+    scripted: list[str] = []
+    for name, child in module.named_modules():
+        where = f"{name or 'the module'} ({type(child).__name__})"
+        if any(name.startswith(prefix) for prefix in scripted):
+            continue
+        if isinstance(child, torch.jit.ScriptModule):
+            scripted.append(f"{name}." if name else "")
+            if child.original_name in SCRIPTED or has_recurrence(child):
+                dense[name] = child
+        elif type(child) in _DELTA:
+            dense[name] = child
+        elif isinstance(child, tuple(_DELTA)):
+            raise ValueError(f"{where} cannot be converted: it is not nn.GRU or nn.LSTM itself but derived from it")
+        elif isinstance(child, _STAY_DENSE) and not isinstance(child, DeltaModule):
+            warnings.warn(f"{where} has no delta form and stays dense", stacklevel=3)
+    return dense
+
+
+def _delta_form(dense: nn.Module, options: dict[str, Any]) -> DeltaModule:
+    arguments = ["input_size", "hidden_size", "bias"]
+    if isinstance(dense, nn.RNNBase):
+        arguments += ["num_layers", "batch_first", "bidirectional"]
+        arguments += ["proj_size"] if isinstance(dense, nn.LSTM) else []
     with torch.device("meta"):
-        if isinstance(dense, nn.LSTM):
-            delta: DeltaRNNBase = DeltaLSTM(**sizes, proj_size=dense.proj_size, **options)
-        else:
-            delta = DeltaGRU(**sizes, **options)
-    # Everything else the dense layer carries: parameters, dropout, hooks, training mode, attributes set by its user.
+        delta = _DELTA[type(dense)](**{name: getattr(dense, name) for name in arguments}, **options)
+    # Everything else the dense module carries: parameters, dropout, hooks, training mode, attributes set by its user.
     delta.__dict__.update({name: copy.copy(value) for name, value in dense.__dict__.items()})
+    if isinstance(delta, DeltaCell):
+        delta.dense_states = True
     return delta
 
 
-def quantize(module: nn.Module, quantization: Quantization) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
-    """Give every delta layer in `module` fixed-point formats, its thresholds rounded to the activation grid (MATH §6).
+def _pair(name: str, value: ModuleThresholds) -> tuple[Thresholds, Thresholds]:
+    """(thx, thh), each a number or one per layer, of an entry of `thresholds`."""
+    plain: Any = value
+    if not isinstance(plain, Sequence):
+        return plain, plain
+    if len(plain) == 2 and not any(isinstance(part, Sequence) for part in plain):
+        return plain[0], plain[1]
+    if plain and all(isinstance(pair, Sequence) and len(pair) == 2 for pair in plain):
+        return tuple(pair[0] for pair in plain), tuple(pair[1] for pair in plain)
+    raise ValueError(
+        f"thresholds[{name!r}] is {value!r}: must be a number, a pair (thx, thh), or a list of pairs, one per layer"
+    )
 
-    Returns, for each layer whose thresholds changed, its name and the new (thx, thh); also stored in the layer.
+
+def _checked(module: DeltaModule, pair: tuple[Thresholds, Thresholds]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    thx, thh = (
+        per_layer(name, value, module.num_layers, module.quantization)
+        for name, value in zip(("thx", "thh"), pair, strict=True)
+    )
+    return thx, thh
+
+
+def quantize(module: nn.Module, quantization: Quantization) -> dict[str, tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Give every delta module in `module` fixed-point formats, its thresholds rounded to the activation grid (MATH §6).
+
+    Returns, for each whose thresholds changed, its name and the new (thx, thh); also stored in the module.
 
     Raises
     ------
     ValueError
-        If there is no delta layer, or a positive threshold would round to 0.
+        If there is none, or a positive threshold would round to 0.
     """
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, DeltaRNNBase)]
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, DeltaModule)]
     if not layers:
         raise ValueError(f"there is no DeltaGRU or DeltaLSTM in this {type(module).__name__}: see deltarnn.convert")
     changed = {}

@@ -80,18 +80,6 @@ class DeltaGRU(DeltaRNNBase):
         if not reset_after:
             self.state_type = DeltaGRUResetBeforeState
 
-    def _fresh_memory(self, name: str) -> Tensor:
-        bias_ih, bias_hh = self._biases(name)
-        # Split, not sliced: one operation backwards.
-        (gates_ih, new_ih), (gates_hh, new_hh) = (b.tensor_split([2 * self.hidden_size]) for b in (bias_ih, bias_hh))
-        return torch.cat(
-            [
-                self._rounded_weight(gates_ih + gates_hh),
-                self._rounded_weight(new_ih),
-                self._rounded(self._rounded_weight(new_hh)),
-            ]
-        )
-
     def _dense_parts(self, hx: Any) -> dict[str, Any]:
         return {"h": hx}
 
@@ -145,10 +133,6 @@ class DeltaLSTM(DeltaRNNBase):
             hard_activations=hard_activations,
             backend=backend,
         )
-
-    def _fresh_memory(self, name: str) -> Tensor:
-        bias_ih, bias_hh = self._biases(name)
-        return self._rounded_weight(bias_ih + bias_hh)
 
     def _dense_parts(self, hx: Any) -> dict[str, Any]:
         if not isinstance(hx, (tuple, list)) or len(hx) != 2:

@@ -1,14 +1,14 @@
 """The options that make a recurrent module a delta module: thresholds, formats, activation functions, backend."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from deltarnn.fixed.fake_quant import fake_quantize, fake_quantize_straight_through
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn import backends
-from deltarnn.nn.state import Candidate, SequenceActivity
+from deltarnn.nn.state import Candidate, DeltaState, SequenceActivity
 from deltarnn.nn.thresholds import Thresholds, per_layer
 
 
@@ -23,9 +23,14 @@ class ActivityRecorder:
 class DeltaOptions(nn.Module):
     """What makes a module with a dense twin's parameters a delta module; `set_options` comes after their init."""
 
-    num_layers: int
+    mode: str
+    state_type: type[DeltaState]
     gates: int
+    num_layers: int
+    input_size: int
     hidden_size: int
+    proj_size: int
+    bias: bool
     reset_after: bool
     candidate: Candidate
 
@@ -136,3 +141,8 @@ class DeltaOptions(nn.Module):
         if self.backend != "auto":
             text += f", backend={self.backend!r}"
         return text
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[no-untyped-call]
+        state["recorders"] = []  # a copy does not report to the blocks that record the original
+        return state

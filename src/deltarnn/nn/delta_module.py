@@ -1,0 +1,136 @@
+"""What delta layers and delta cells share: parameters, the state before the first step, one layer's run."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltarnn.nn import backends
+from deltarnn.nn.options import DeltaOptions
+from deltarnn.nn.state import DeltaState, FreshState, LayerOptions, LayerParameters, SequenceResult
+
+
+class DeltaModule(DeltaOptions):
+    """A delta layer or cell, over parameters with the names and shapes of its dense twin's."""
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Suffixes of the parameter names, one per layer and direction; of a cell one, empty."""
+        return [""]
+
+    def _run_layer(
+        self, index: int, x: Tensor, state: DeltaState | FreshState, lengths: Tensor | None = None
+    ) -> SequenceResult:
+        """The layer and direction `layer_names[index]` over x (T, B, I)."""
+        name, layer = self.layer_names[index], index * self.num_layers // len(self.layer_names)
+        quantization = self.quantization if self._quantized else None
+        thresholds = self.thx[layer], self.thh[layer]
+        options = LayerOptions(*thresholds, self.hard_activations, quantization, self.reset_after, self.candidate)
+        parameters = self._parameters_of(name)
+        choice = backends.choose(self.backend, self.mode, x, parameters, options)
+        self.backend_used = choice.description
+        if isinstance(state, FreshState) and (self.quantization is not None or not choice.native):
+            state = self._made(state, name, x.shape[1])
+        events = any(recorder.events for recorder in self.recorders)
+        return choice.run(x, state, parameters, options, lengths, events)
+
+    def _parameter(self, kind: str, name: str) -> Tensor:
+        tensor: Tensor = getattr(self, f"{kind}_{name}" if name else kind)
+        return tensor
+
+    def _parameters_of(self, name: str) -> LayerParameters:
+        return LayerParameters(
+            self._rounded_weight(self._parameter("weight_ih", name)),
+            self._rounded_weight(self._parameter("weight_hh", name)),
+            self._parameter("bias_ih", name) if self.bias else None,
+            self._parameter("bias_hh", name) if self.bias else None,
+            self._rounded_weight(self._parameter("weight_hr", name)) if self.proj_size else None,
+        )
+
+    def _biases(self, name: str) -> tuple[Tensor, Tensor]:
+        if self.bias:
+            return self._parameter("bias_ih", name), self._parameter("bias_hh", name)
+        zeros = self._parameter("weight_ih", name).new_zeros(self.gate_rows)
+        return zeros, zeros
+
+    def _fresh_memory(self, name: str) -> Tensor:
+        """M before the first step: the biases, (4H,)."""
+        bias_ih, bias_hh = self._biases(name)
+        if self.gates == 4:
+            return self._rounded_weight(bias_ih + bias_hh)
+        # Split, not sliced: one operation backwards.
+        (gates_ih, new_ih), (gates_hh, new_hh) = (b.tensor_split([2 * self.hidden_size]) for b in (bias_ih, bias_hh))
+        return torch.cat(
+            [
+                self._rounded_weight(gates_ih + gates_hh),
+                self._rounded_weight(new_ih),
+                self._rounded(self._rounded_weight(new_hh)),
+            ]
+        )
+
+    def _state_widths(self, name: str) -> dict[str, int]:
+        widths = {
+            "x_hat": self._parameter("weight_ih", name).shape[1],
+            "h": self.proj_size or self.hidden_size,
+            "h_hat": self.proj_size or self.hidden_size,
+            "rh_hat": self.hidden_size,
+            "c": self.hidden_size,
+            "m": 4 * self.hidden_size,
+        }
+        return {field: widths[field] for field in self.state_type._fields}
+
+    def _made(self, fresh: FreshState, name: str, batch_size: int) -> DeltaState:
+        """`fresh` written out."""
+        memory = self._fresh_memory(name)
+        parts = {field: memory.new_zeros(batch_size, width) for field, width in self._state_widths(name).items()}
+        parts["m"] = memory.expand(batch_size, -1)
+        given = {field: tensor for field, tensor in fresh._asdict().items() if tensor is not None}
+        return self.state_type(**{**parts, **given})
+
+    def _checked_state(self, name: str, state: Any, x: Tensor) -> DeltaState:
+        """A caller's delta state of one layer, checked, in the precision of this run."""
+        where = f"the state of {name}" if name else "the state"
+        if not isinstance(state, self.state_type):
+            raise TypeError(f"{where} is a {type(state).__name__}: must be {self.state_type.__name__}")
+        for field, width in self._state_widths(name).items():
+            shape = tuple(getattr(state, field).shape)
+            if shape != (x.shape[1], width):
+                raise ValueError(f"{field} of {where} has shape {shape}: needs {(x.shape[1], width)}")
+            check_device(f"{field} of {where}", getattr(state, field), x)
+        return self.state_type(*(part.to(torch.float64 if self._quantized else x.dtype) for part in state))
+
+    def _at_full_precision(self, x: Tensor) -> tuple[Tensor, AbstractContextManager[Any]]:
+        """x in the weights' precision, and a block without autocast: thresholds compare small differences."""
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            return x.to(self._dtype), torch.autocast(device, enabled=False)
+        return x, nullcontext()
+
+    @property
+    def _dtype(self) -> torch.dtype:  # not of self.parameters(): a data-parallel replica has none
+        return self._parameter("weight_ih", self.layer_names[0]).dtype
+
+    def _check_input(self, x: Tensor) -> None:
+        name = self.layer_names[0]
+        check_device(f"weight_ih_{name}".rstrip("_"), self._parameter("weight_ih", name), x)
+        if x.dtype != self._dtype:
+            raise ValueError(f"input is {x.dtype}, the weights are {self._dtype}: convert one of them")
+        if x.shape[-1] != self.input_size:
+            raise ValueError(f"input has {x.shape[-1]} features: this {"layer" if self.layer_names[0] else "cell"} takes input_size={self.input_size}")
+        if len(x) == 0:
+            raise ValueError(f"input has no time steps (shape {tuple(x.shape)}): needs at least 1")
+        if self.quantization is None or torch.compiler.is_compiling():
+            return
+        if self._quantized and x.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"quantised inference on {x.dtype}: needs float32 or float64, to hold every grid value")
+        if torch.isnan(x).any():
+            step, sample, feature = torch.isnan(x).nonzero()[0].tolist()
+            raise ValueError(
+                f"input is NaN at step {step}, sample {sample}, feature {feature}: NaN has no fixed-point value"
+            )
+
+
+def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
+    if tensor.device != x.device:
+        raise ValueError(f"{name} is on {tensor.device}, the input on {x.device}: move one of them")
