@@ -1,7 +1,6 @@
 """What DeltaGRU and DeltaLSTM share: options of nn.RNNBase, thresholds, delta states, the run over layers."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
@@ -11,15 +10,13 @@ from torch.nn.utils.rnn import PackedSequence
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn import backends
+from deltarnn.nn.delta_module import DeltaModule, check_device
 from deltarnn.nn.initialization import Initialization, initialize
 from deltarnn.nn.layout import Layout, reverse
-from deltarnn.nn.delta_module import DeltaModule, check_device
 from deltarnn.nn.state import (
     Candidate,
     DeltaState,
     FreshState,
-    LayerOptions,
-    LayerParameters,
     SequenceActivity,
 )
 from deltarnn.nn.thresholds import Thresholds
@@ -133,9 +130,7 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         """The caller's delta states, checked, in the order and precision of this run."""
         if len(states) != len(self.layer_names):
             raise ValueError(f"the state has {len(states)} entries: this layer has {len(self.layer_names)}")
-        checked = (
-            self._checked_state(name, state, x) for name, state in zip(self.layer_names, states, strict=True)
-        )
+        checked = (self._checked_state(name, state, x) for name, state in zip(self.layer_names, states, strict=True))
         return tuple(type(state)(*(layout.sort(part, 0) for part in state)) for state in checked)
 
     def _dense_states(self, hx: Any, x: Tensor, layout: Layout) -> tuple[FreshState, ...]:
@@ -176,6 +171,7 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
 
     def extra_repr(self) -> str:
         return str(super().extra_repr()) + self._options_repr()
+
 
 def _in_callers_order(activity: SequenceActivity, backwards: bool, layout: Layout) -> SequenceActivity:
     """Events in the order of the caller's steps and samples."""

@@ -17,7 +17,7 @@ from deltarnn.nn.scripted import SCRIPTED, dense_twin, has_recurrence
 from deltarnn.nn.thresholds import Thresholds, per_layer
 
 ModuleThresholds = float | Sequence[float] | Sequence[Sequence[float]]
-"""One module's thresholds: a number for x and h of every layer, a pair (thx, thh), or a list of pairs, one per layer."""
+"""Thresholds of a module: a number for x and h of every layer, a pair (thx, thh), or a list of pairs, one per layer."""
 
 _DELTA: dict[type[nn.Module], type[DeltaModule]] = {
     nn.GRU: DeltaGRU,
@@ -46,12 +46,12 @@ def convert(
       (0): DeltaGRU(16, 64, thx=0.1, thh=0.1)
     )
 
-    Names, hooks, training mode and parameters (the same objects, so optimisers keep working) stay; a module that is used
-    in several places stays one module. If `module` itself is recurrent, its delta form is returned. A converted cell
-    takes and returns dense states (`DeltaCell.dense_states`), so that the model's own code runs as before.
+    Names, hooks, training mode and parameters (the same objects, so optimisers keep working) stay; a module that is
+    used in several places stays one module. If `module` itself is recurrent, its delta form is returned. A converted
+    cell takes and returns dense states (`DeltaCell.dense_states`), so that the model's own code runs as before.
 
-    A TorchScript module that is a GRU, an LSTM or a cell as a whole is replaced over its parameters; the code of one that
-    has them inside is fixed, so that is refused, with what to build instead.
+    A TorchScript module that is a GRU, an LSTM or a cell as a whole is replaced over its parameters; the code of one
+    that has them inside is fixed, so that is refused, with what to build instead.
 
     Parameters
     ----------
@@ -75,7 +75,9 @@ def convert(
     named = dict(thresholds or {})
     options = {"quantization": quantization, "hard_activations": hard_activations, "backend": backend}
     dense = _dense_modules(module)
-    existing = {name: child for name, child in module.named_modules() if name in named and isinstance(child, DeltaModule)}
+    existing = {
+        name: child for name, child in module.named_modules() if name in named and isinstance(child, DeltaModule)
+    }
     unknown = named.keys() - dense.keys() - existing.keys()
     if unknown:
         raise ValueError(
@@ -96,9 +98,9 @@ def convert(
         existing[name].thx, existing[name].thh = new_thx, new_thh
     for parent in list(module.modules()):
         # Not named_children(), which leaves out the second name of a child that has two.
-        for name, child in list(parent._modules.items()):
-            if id(child) in converted:
-                setattr(parent, name, converted[id(child)])
+        for name, used in list(parent._modules.items()):
+            if id(used) in converted:
+                setattr(parent, name, converted[id(used)])
     return converted.get(id(module), module)
 
 

@@ -27,8 +27,8 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
 
     Attributes
     ----------
-    dense_states: false by default. `convert` sets it, so that the cell takes and returns h, or (h, c), as the dense cell
-        in its place did. The delta memory stays inside and continues wherever the h that comes in is the one that
+    dense_states: false by default. `convert` sets it, so that the cell takes and returns h, or (h, c), as the dense
+        cell in its place did. The delta memory stays inside and continues wherever the h that comes in is the one that
         went out last, copied or not; any other h starts a new one, with a warning if it is not 0.
     """
 
@@ -46,12 +46,14 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
 
     def as_layer(self) -> DeltaRNNBase:
         """A DeltaGRU or DeltaLSTM of one layer over the same parameters: whole sequences in one call."""
-        options = {"quantization": self.quantization, "hard_activations": self.hard_activations, "backend": self.backend}
-        if self.mode == "GRU":
-            options |= {"reset_after": self.reset_after, "candidate": self.candidate}
-        layer_type: type[DeltaRNNBase] = DeltaGRU if self.mode == "GRU" else DeltaLSTM
+        options: dict[str, Any] = {"thx": self.thx, "thh": self.thh, "quantization": self.quantization}
+        options |= {"hard_activations": self.hard_activations, "backend": self.backend}
         with torch.device("meta"):
-            layer = layer_type(self.input_size, self.hidden_size, 1, self.bias, thx=self.thx, thh=self.thh, **options)
+            if self.mode == "GRU":
+                options |= {"reset_after": self.reset_after, "candidate": self.candidate}
+                layer: DeltaRNNBase = DeltaGRU(self.input_size, self.hidden_size, bias=self.bias, **options)
+            else:
+                layer = DeltaLSTM(self.input_size, self.hidden_size, bias=self.bias, **options)
         for name, parameter in self.named_parameters():
             setattr(layer, f"{name}_l0", parameter)
         return layer.train(self.training)
@@ -151,8 +153,8 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
 class DeltaGRUCell(DeltaCell):
     """nn.GRUCell that updates only on changes of at least a threshold: one step of a `DeltaGRU` layer (MATH §1–2).
 
-    cell(input (B, I), state) -> state, a `DeltaGRUState` (`DeltaGRUResetBeforeState` with reset_after=False), whose h is
-    the output; state=None or a dense h (B, H) starts one.
+    cell(input (B, I), state) -> state, a `DeltaGRUState` (`DeltaGRUResetBeforeState` with reset_after=False), whose h
+    is the output; state=None or a dense h (B, H) starts one.
 
     >>> cell = DeltaGRUCell(16, 64, thx=0.1, thh=0.1)
     >>> state = None
@@ -196,8 +198,8 @@ class DeltaGRUCell(DeltaCell):
 class DeltaLSTMCell(DeltaCell):
     """nn.LSTMCell that updates only on changes of at least a threshold: one step of a `DeltaLSTM` layer (MATH §1, §3).
 
-    cell(input (B, I), state) -> state, a `DeltaLSTMState`, whose h is the output; state=None or a dense pair (h, c), each
-    (B, H), starts one. Parameters and options as of nn.LSTMCell and `DeltaLSTM`.
+    cell(input (B, I), state) -> state, a `DeltaLSTMState`, whose h is the output; state=None or a dense pair (h, c),
+    each (B, H), starts one. Parameters and options as of nn.LSTMCell and `DeltaLSTM`.
     """
 
     state_type: type[DeltaState] = DeltaLSTMState

@@ -117,7 +117,8 @@ class DeltaModule(DeltaOptions):
         if x.dtype != self._dtype:
             raise ValueError(f"input is {x.dtype}, the weights are {self._dtype}: convert one of them")
         if x.shape[-1] != self.input_size:
-            raise ValueError(f"input has {x.shape[-1]} features: this {"layer" if self.layer_names[0] else "cell"} takes input_size={self.input_size}")
+            kind = "layer" if name else "cell"
+            raise ValueError(f"input has {x.shape[-1]} features: this {kind} takes input_size={self.input_size}")
         if len(x) == 0:
             raise ValueError(f"input has no time steps (shape {tuple(x.shape)}): needs at least 1")
         if self.quantization is None or torch.compiler.is_compiling():

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend

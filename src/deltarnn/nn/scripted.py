@@ -73,7 +73,7 @@ def _refuse_inside(name: str, module: torch.jit.ScriptModule) -> NoReturn:
         )
     paths = [f"{name}.{key}" if name else key for key in inside]
     raise ValueError(
-        f"{where} has recurrent modules inside, {', '.join(paths)}, and its compiled code cannot be changed: convert each "
-        f"by itself, deltarnn.convert(dict(model.named_modules())[{paths[0]!r}], thx=…, thh=…), which reads its weights, "
-        "and call it from a forward of your own; or import the model's ONNX export (deltarnn.onnx.load)"
+        f"{where} has recurrent modules inside, {', '.join(paths)}, and its compiled code cannot be changed: convert "
+        f"each by itself, deltarnn.convert(dict(model.named_modules())[{paths[0]!r}], thx=…, thh=…), which reads its "
+        "weights, and call it from a forward of your own; or import the model's ONNX export (deltarnn.onnx.load)"
     )
