@@ -1,13 +1,12 @@
 """Which package may import which: docs/architecture.md's house, held against the imports of every module."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-SOURCE = Path(__file__).parents[1] / "src" / "deltarnn"
+from docs import house
+from docs.house import SOURCE, imported_modules
 
 PACKAGES = {
     "lazy": set(),
@@ -30,17 +29,6 @@ PACKAGES = {
 WINGS = ("commands", "report", "training", "evaluation", "spotter", "features", "network", "data", "config")
 """Of `deltarnn.kws`, from the top down: each imports only those after it, and the ground."""
 GROUND = {"draw"}
-
-
-def imported_modules(path: Path) -> set[str]:
-    """All modules of deltarnn that a file imports, anywhere in it."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return {name for name in found if name.split(".")[0] == "deltarnn"}
 
 
 def modules() -> list[Path]:
@@ -101,3 +89,15 @@ def test_the_front_ends_old_home_warns():
     from deltarnn.kws import LogFilterBank
 
     assert old.LogFilterBank is LogFilterBank
+
+
+def test_the_picture_shows_the_imports_as_they_are():
+    assert house.PICTURE.read_text(encoding="utf-8") == house.draw(), "run `python docs/house.py`"
+
+
+def test_floors_and_arrows_of_a_small_house():
+    graph = {"roof": {"wall", "ground"}, "wall": {"ground"}, "ground": set()}
+    assert house.floors(graph) == {"ground": 0, "wall": 1, "roof": 2}
+    assert house.reduced(graph) == [("roof", "wall"), ("wall", "ground")]
+    with pytest.raises(ValueError, match=r"import each other: a, b$"):
+        house.floors({"a": {"b"}, "b": {"a"}, "c": set()})
