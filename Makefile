@@ -39,4 +39,4 @@ wheel: $(READY)
 	.ci/check_wheel $(BIN) dist
 
 clean:
-	rm -rf build dist $(VENV) docs/_build docs/api
+	rm -rf build dist $(VENV) docs/_build docs/api docs/tutorial

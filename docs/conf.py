@@ -7,7 +7,8 @@ from typing import Any
 project = "DeltaRNN"
 author = "The DeltaRNN developers"
 release = installed_version("deltarnn")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_gallery.gen_gallery"]
+sphinx_gallery_conf = {"examples_dirs": "../examples/tutorial", "gallery_dirs": "tutorial", "show_memory": False}
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]

@@ -23,6 +23,7 @@ PACKAGES = {
     "bench": {"engine", "nn", "fixed", "native", "onnx"},
     "kws": {"files", "onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity"},
     "cli": {"kws"},
+    "__main__": {"cli"},
 }
 """Package or module of `deltarnn`: those that it may import."""
 
