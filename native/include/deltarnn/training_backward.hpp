@@ -1,4 +1,4 @@
-// What the backward pass carries from step to step, its events, and the gates backwards.
+// What the backward pass carries from step to step, its events, their products, and the gates backwards.
 #pragma once
 #include "deltarnn/gates.hpp"
 #include "deltarnn/training_products.hpp"
@@ -189,6 +189,58 @@ void gates_backward(const Sequence& job, Group& group, Index sample, Index s, In
             // The last step's gradient has that of the final M in it, which is what S began with.
             if (keep_g) store(to_g + part * p + u, last ? total : g[part]);
         }
+    }
+}
+
+// W[:, j]·S for every event of steps first_step … last_step − 1, into side.dots. S of step chunk_start is row 0.
+template <int gates>
+void dot_rows(const Sequence& job, const Group& group, const Side& side, const float* packed, Index count,
+              Index chunk_start, Index first_step, Index last_step) {
+    const Index p = job.padded;
+    for_each_block(0, p, [&](auto vectors, Index unit) {
+        constexpr int V = decltype(vectors)::count;
+        const float* block = packed + gates * side.n * unit;
+        for (Index t = first_step; t < last_step; ++t) {
+            for (Index s = 0; s < count; ++s) {
+                const std::int32_t* begin = side.begin + t * count + s;
+                if (begin[0] == begin[1]) continue;
+                const float* from =
+                    group.rows_s + ((t - chunk_start) * count + s) * group.row_stride + side.offset * p + unit;
+                vf row[gates][V];
+#pragma GCC unroll 4
+                for (int g = 0; g < gates; ++g) {
+#pragma GCC unroll 4
+                    for (int v = 0; v < V; ++v) row[g][v] = load(from + g * p + v * lanes);
+                }
+                dot_events<gates, V>(row, block, side.events, begin[0], begin[1], side.dots, unit > 0);
+            }
+        }
+    });
+}
+
+// gᵀ W of `count` rows of g (or of S), into `to`.
+template <int gates>
+void row_products(const Side& side, const float* g, Index g_stride, Index p, Index count, const float* weights,
+                  float* to) {
+    const Strides rows{g_stride, 1}, right{side.padded, lanes}, result{side.padded, lanes};
+    const Index vectors = side.padded / lanes;
+    const float* from = g + side.offset * p;
+    Index v = 0;
+    for (; v + 3 <= vectors; v += 3) {
+        product<3>(count, from, rows, weights + v * lanes, right, to + v * lanes, result, gates * p, false);
+    }
+    for (; v < vectors; ++v) {
+        product<1>(count, from, rows, weights + v * lanes, right, to + v * lanes, result, gates * p, false);
+    }
+}
+
+// Takes note of an event for the gradient of its weight column. row: of the chunk.
+DELTARNN_INLINE void note_event(const Side& side, Index column, Index row, Index row_stride, float value) {
+    if (side.dense) {
+        side.difference[row * side.padded + column] = value;
+    } else {
+        side.columns[column * side.column_stride + side.column_count[column]++] = {
+            static_cast<std::int32_t>(row * row_stride), value};
     }
 }
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from deltarnn.fixed.cells import IntegerLayer
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
+from deltarnn.fixed.qformat import Quantization
 from deltarnn.hardware.files import ExportError, ExportResult, from_hex, to_hex, write_text
 from deltarnn.hardware.spartus import Spartus
 from deltarnn.prune.cbcsc import CBCSC
@@ -41,32 +43,57 @@ def export_spartus(
     spartus.check(model)
     network = IntegerNetwork.convert(model, spartus.number_formats(model))
     q = network.quantization
-    files, description = [], []
-    stored_bytes = 0
+    files, layers = [], []
     for index, (layer, needed) in enumerate(zip(network.layers, spartus.stored_length(model), strict=True)):
-        rows = 4 * layer.hidden_size // spartus.num_pe
-        blen = needed if weight_sparsity is None else rows - int(rows * weight_sparsity)
-        if needed > blen:
-            raise UnsupportedModelError(
-                f"layer {index} keeps {needed} of {rows} weights per column and processing element: sparsity "
-                f"{weight_sparsity:g} allows {blen}; train with --cbtd 1 --gamma_rnn {weight_sparsity:g} "
-                f"--num_array_pe {spartus.num_pe}, or lower --w_sp_ext"
-            )
-        stored = CBCSC.encode(_matrix(layer), (rows - blen + 1e-9) / rows, spartus.num_pe)
-        words = stored.packed_words(q.weight.bits)
-        word_bits = q.weight.bits + stored.index_bits
-        for array in range(spartus.num_arrays):
-            lines = [
-                "".join(reversed(to_hex(line, 4 * -(-word_bits // 4))))
-                for line in words[array :: spartus.num_arrays].reshape(-1, spartus.num_pe)
-            ]
-            files.append(f"layer{index}_array{array}.hex")
-            write_text(folder / files[-1], "\n".join(lines) + "\n")
-        files.append(f"layer{index}_bias.hex")
-        bias = layer.memory >> q.activation.fraction_bits
-        write_text(folder / files[-1], "\n".join(to_hex(bias, q.weight.bits)) + "\n")
-        stored_bytes += -(-words.size * word_bits // 8)
-        description.append(
+        stored = _stored(layer, index, needed, weight_sparsity, spartus.num_pe)
+        files += _write_layer(folder, index, layer, stored, spartus.num_arrays, q)
+        layers.append((layer, stored))
+    x = q.activation.to_int(stimulus, q.rounding)
+    y = network.run(stimulus).layers[-1].y[:, 0]
+    for name, values in (("stimulus", x), ("expected", y)):
+        files.append(f"{name}.hex")
+        write_text(folder / files[-1], "\n".join(to_hex(values, q.activation.bits)) + "\n")
+    files.append("spartus.json")
+    write_text(folder / files[-1], json.dumps(_record(layers, q, spartus, len(x)), indent=2) + "\n")
+    _verify(folder, network)
+    stored_bytes = sum(-(-stored.values.size * _word_bits(stored, q) // 8) for _, stored in layers)
+    counts = {"weight memory bytes": stored_bytes, "stimulus frames": len(x)}
+    return ExportResult(folder, tuple(files), counts, network.notes)
+
+
+def _stored(layer: IntegerLayer, index: int, needed: int, weight_sparsity: float | None, num_pe: int) -> CBCSC:
+    """[W_ih | W_hh] with BLEN as `weight_sparsity` asks, or as the weights need where it is None."""
+    rows = 4 * layer.hidden_size // num_pe
+    blen = needed if weight_sparsity is None else rows - int(rows * weight_sparsity)
+    if needed > blen:
+        raise UnsupportedModelError(
+            f"layer {index} keeps {needed} of {rows} weights per column and processing element: sparsity "
+            f"{weight_sparsity:g} allows {blen}; train with --cbtd 1 --gamma_rnn {weight_sparsity:g} "
+            f"--num_array_pe {num_pe}, or lower --w_sp_ext"
+        )
+    return CBCSC.encode(_matrix(layer), (rows - blen + 1e-9) / rows, num_pe)
+
+
+def _write_layer(
+    folder: Path, index: int, layer: IntegerLayer, stored: CBCSC, num_arrays: int, q: Quantization
+) -> list[str]:
+    """The memories of a layer's arrays, and its biases; the files' names."""
+    words, digits = stored.packed_words(q.weight.bits), -(-_word_bits(stored, q) // 4)
+    names = [f"layer{index}_array{array}.hex" for array in range(num_arrays)]
+    for array, name in enumerate(names):
+        columns = words[array::num_arrays].reshape(-1, stored.num_pe)
+        write_text(folder / name, "\n".join("".join(reversed(to_hex(line, 4 * digits))) for line in columns) + "\n")
+    bias = layer.memory >> q.activation.fraction_bits
+    write_text(folder / f"layer{index}_bias.hex", "\n".join(to_hex(bias, q.weight.bits)) + "\n")
+    return [*names, f"layer{index}_bias.hex"]
+
+
+def _record(layers: list[tuple[IntegerLayer, CBCSC]], q: Quantization, spartus: Spartus, frames: int) -> dict[str, Any]:
+    formats = {name: str(getattr(q, name)) for name in ("activation", "weight", "gate")}
+    timing = ("num_arrays", "num_pe", "clock_hz", "act_latency", "act_interval")
+    return {
+        "formats": {**formats, "rounding": q.rounding},
+        "layers": [
             {
                 "inputs": layer.input_size,
                 "units": layer.hidden_size,
@@ -75,28 +102,15 @@ def export_spartus(
                 "threshold_x": layer.thx,
                 "threshold_h": layer.thh,
             }
-        )
-    x = q.activation.to_int(stimulus, q.rounding)
-    y = network.run(stimulus).layers[-1].y[:, 0]
-    for name, values in (("stimulus", x), ("expected", y)):
-        files.append(f"{name}.hex")
-        write_text(folder / files[-1], "\n".join(to_hex(values, q.activation.bits)) + "\n")
-    files.append("spartus.json")
-    formats = {name: str(getattr(q, name)) for name in ("activation", "weight", "gate")}
-    timing = {
-        name: getattr(spartus, name) for name in ("num_arrays", "num_pe", "clock_hz", "act_latency", "act_interval")
+            for layer, stored in layers
+        ],
+        "stimulus_frames": frames,
+        **{name: getattr(spartus, name) for name in timing},
     }
-    record = {
-        "formats": {**formats, "rounding": q.rounding},
-        "layers": description,
-        "stimulus_frames": len(x),
-        **timing,
-    }
-    write_text(folder / files[-1], json.dumps(record, indent=2) + "\n")
-    _verify(folder, network)
-    return ExportResult(
-        folder, tuple(files), {"weight memory bytes": stored_bytes, "stimulus frames": len(x)}, network.notes
-    )
+
+
+def _word_bits(stored: CBCSC, q: Quantization) -> int:
+    return q.weight.bits + stored.index_bits
 
 
 def read_layer(folder: Path, index: int, weight_bits: int) -> NDArray[np.int64]:
