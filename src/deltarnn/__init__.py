@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from deltarnn.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from deltarnn.adapt import Tuned, distill, tune
     from deltarnn.fixed.qformat import QFormat, Quantization
     from deltarnn.nn import (
         DeltaGRU,
@@ -34,9 +35,12 @@ __all__ = [
     "DeltaLSTMState",
     "QFormat",
     "Quantization",
+    "Tuned",
     "__version__",
     "convert",
+    "distill",
     "record_activity",
+    "tune",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -51,7 +55,10 @@ __getattr__, __dir__ = lazy_names(
         "DeltaLSTMState": "nn",
         "QFormat": "fixed.qformat",
         "Quantization": "fixed.qformat",
+        "Tuned": "adapt",
         "convert": "nn",
+        "distill": "adapt",
         "record_activity": "nn",
+        "tune": "adapt",
     },
 )

@@ -41,12 +41,12 @@ class Sparsity(ABC):
         return self._zero_fraction("xh", weigh=True)
 
     @abstractmethod
-    def _delta_counts(self) -> Iterator[DeltaCount]:
+    def delta_counts(self) -> Iterator[DeltaCount]:
         """The counts of all that ran."""
 
     def _zero_fraction(self, signals: str, weigh: bool = False) -> float:
         zeros = numel = 0
-        for count in self._delta_counts():
+        for count in self.delta_counts():
             if count.signal in signals:
                 weight = count.rows if weigh else 1
                 zeros += weight * count.zeros

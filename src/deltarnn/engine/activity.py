@@ -13,7 +13,7 @@ class Counted(Sparsity):
     def layers(self) -> Sequence["LayerActivity"]:
         raise NotImplementedError
 
-    def _delta_counts(self) -> Iterator[DeltaCount]:
+    def delta_counts(self) -> Iterator[DeltaCount]:
         for layer in self.layers:
             if layer.steps == 0:
                 raise RuntimeError("no step since the start or the last reset: there is nothing to report")

@@ -33,7 +33,7 @@ class _Recorded(Sparsity):
             raise RuntimeError(f"{names} did not run inside the record_activity block: there is nothing to report")
         return ran
 
-    def _delta_counts(self) -> Iterator[DeltaCount]:
+    def delta_counts(self) -> Iterator[DeltaCount]:
         for layer in self._active:
             for call in layer.calls:
                 counts = call.counts.tolist()

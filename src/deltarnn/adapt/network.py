@@ -1,0 +1,179 @@
+"""What tuning needs of a network, and how torch modules give it."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from deltarnn.nn.activity import Activity, record_activity
+from deltarnn.nn.base import DeltaRNNBase
+from deltarnn.nn.conversion import convert
+
+Array = NDArray[Any]
+ThresholdsOf = dict[str, list[tuple[float, float]]]
+"""{module name: [(thx, thh) per layer]}."""
+
+
+class Network(Protocol):
+    """A network whose thresholds can be tuned: torch modules through `TorchNetwork`, others by having these members."""
+
+    @property
+    def thresholds(self) -> ThresholdsOf:
+        """{part: [(thx, thh) per layer]}."""
+
+    def set_thresholds(self, thresholds: ThresholdsOf) -> None:
+        """Set them; states begin anew."""
+
+    def run(self, names: None, item: Any, /) -> Sequence[Array]:
+        """All outputs for one item of the calibration data."""
+
+    def reset(self) -> None:
+        """Forget states, and what was counted."""
+
+    @property
+    def activity(self) -> Any:
+        """Counts since the last reset, of the parts that ran: `per_part[part].layers[layer].delta_counts()`."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """What one threshold guards: the input or the hidden state of one layer.
+
+    part: name of the module. layer: index into its list of thresholds.
+    """
+
+    part: str
+    layer: int
+    kind: Literal["x", "h"]
+
+    def __str__(self) -> str:
+        return f"{self.part + '.' if self.part else ''}l{self.layer} {self.kind}"
+
+
+class Count(NamedTuple):
+    """Deltas of one signal: how many are 0, how many there are, weights that all of them would fetch, and do."""
+
+    zeros: int
+    numel: int
+    weights: int
+    fetched: int
+
+
+def signals_of(network: Network) -> list[Signal]:
+    """One for each threshold, in the order of `network.thresholds`, x before h."""
+    return [
+        Signal(part, layer, kind)
+        for part, pairs in network.thresholds.items()
+        for layer in range(len(pairs))
+        for kind in ("x", "h")
+    ]
+
+
+def set_thresholds(network: Network, signals: Sequence[Signal], values: Sequence[float]) -> None:
+    """Set one threshold per signal."""
+    given = dict(zip(signals, values, strict=True))
+    network.set_thresholds(
+        {
+            part: [(given[Signal(part, layer, "x")], given[Signal(part, layer, "h")]) for layer in range(len(pairs))]
+            for part, pairs in network.thresholds.items()
+        }
+    )
+
+
+@dataclass(frozen=True)
+class PartActivity:
+    """Counts of one module, layer by layer; the directions of a layer share its thresholds and count together."""
+
+    layers: list[Activity]
+
+
+@dataclass(frozen=True)
+class ModuleActivity:
+    """Counts of the modules that ran, by name."""
+
+    per_part: dict[str, PartActivity]
+
+
+class TorchNetwork:
+    """A torch module with delta layers inside, as a `Network`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.layers = {name: m for name, m in module.named_modules() if isinstance(m, DeltaRNNBase)}
+        self._recorded = Activity([])
+
+    @classmethod
+    def adapted_copy(cls, model: nn.Module) -> "TorchNetwork":
+        """A copy of `model` in eval mode; its dense recurrent layers, if there is no delta layer, converted."""
+        module = copy.deepcopy(model)
+        if not any(isinstance(child, DeltaRNNBase) for child in module.modules()):
+            module = convert(module)
+        return cls(module.eval())
+
+    @property
+    def thresholds(self) -> ThresholdsOf:
+        """As of `Network`."""
+        return {name: list(zip(layer.thx, layer.thh, strict=True)) for name, layer in self.layers.items()}
+
+    def set_thresholds(self, thresholds: ThresholdsOf) -> None:
+        """As of `Network`; of quantised layers, the next lower values on their grids."""
+        for name, pairs in thresholds.items():
+            layer = self.layers[name]
+            layer.thx, layer.thh = (tuple(_on_grid(layer, th) for th in column) for column in zip(*pairs, strict=True))
+
+    def run(self, names: None, item: Any, /) -> list[Array]:
+        """As of `Network`."""
+        with torch.no_grad(), record_activity(self.module) as self._recorded:
+            return [tensor.cpu().numpy() for tensor in floats_in(call(self.module, item))]
+
+    def reset(self) -> None:
+        """As of `Network`: a module keeps no state from call to call."""
+        self._recorded = Activity([])
+
+    @property
+    def activity(self) -> ModuleActivity:
+        """As of `Network`."""
+        entries = iter(self._recorded.per_layer)
+        per_part = {}
+        for name, layer in self.layers.items():
+            of_layer = len(layer.layer_names) // layer.num_layers
+            layers = [list(islice(entries, of_layer)) for _ in range(layer.num_layers)]
+            if all(entry.calls for directions in layers for entry in directions):
+                per_part[name] = PartActivity([Activity(directions) for directions in layers])
+        return ModuleActivity(per_part)
+
+
+def _on_grid(layer: DeltaRNNBase, threshold: float) -> float:
+    """The threshold, or under quantisation the largest grid value that is not above it."""
+    if layer.quantization is None:
+        return threshold
+    scale = 2.0**layer.quantization.activation.fraction_bits
+    return float(np.floor(threshold * scale) / scale)
+
+
+def call(module: nn.Module, item: Any) -> Any:
+    """`module` on one item of the data: its argument, several, by name too, or a function of the module."""
+    if callable(item):
+        return item(module)
+    if isinstance(item, Mapping):
+        return module(**item)
+    return module(*item) if isinstance(item, (tuple, list)) else module(item)
+
+
+def floats_in(output: Any) -> Iterator[Tensor]:
+    """The floating-point tensors of a module's output, however nested."""
+    if isinstance(output, Tensor):
+        if output.is_floating_point():
+            yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from floats_in(value)
+    elif isinstance(output, (tuple, list)):
+        for value in output:
+            yield from floats_in(value)

@@ -1,0 +1,202 @@
+"""Thresholds within a loss budget."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from deltarnn.adapt.measure import Loss, Measurement, Point, run_item, takes_items
+from deltarnn.adapt.network import Network, TorchNetwork, call, set_thresholds
+from deltarnn.adapt.search import Candidates, search
+from deltarnn.adapt.speed import Speed, compare
+from deltarnn.adapt.tuned import SignalResult, Tuned
+
+ITEMS_PER_HELD_OUT = 4
+SLACK = 0.05
+"""Sparsity that held-out data may miss without a warning."""
+
+
+def tune(
+    model: Any, calibration: Sequence[Any], loss: Loss | None = None, budget: float = 0.01, *, held_out: Any = None
+) -> Tuned:
+    """Find the thresholds that skip the most weights at a loss within `budget`.
+
+    >>> tuned = tune(model, [x0, x1, x2, x3], budget=0.01)  # doctest: +SKIP
+    >>> print(tuned); tuned.plot("curve.png")               # doctest: +SKIP
+
+    Parameters
+    ----------
+    model: a torch module with delta layers, or with dense ones that `convert` takes; a tuned copy in eval mode is
+        returned. Or a network of `deltarnn.onnx.load`, whose thresholds are set.
+    calibration: list of inputs, unlabelled: whatever `model(item)` takes, a tuple or list for `model(*item)`, a mapping
+        for `model(**item)`; for an imported network, its feeds. Or functions of the model that run it, over a stream in
+        many calls, say, and return its outputs. A few thousand steps that are like the real ones.
+    loss: function of the model, or of the model and the list of items, that returns a number, smaller for better. None:
+        the output error, Σ (y − y of the dense model)² / Σ (y of the dense model − its mean)², the mean over outputs.
+    budget: how much larger the loss may become than at thresholds 0; absolute, in the loss's own unit.
+    held_out: further inputs, for figures that the search could not bend. None: every fourth item of `calibration` is
+        set aside (of two or three, the last).
+
+    The search (`deltarnn.adapt.search`) takes about 15 runs over the calibration data per signal, and asks for the loss
+    about 40 times in all.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If data, loss or budget cannot be used, or there is no recurrent layer to tune.
+
+    Warns
+    -----
+    UserWarning
+        If on held-out data the loss leaves the budget, or much less is skipped; and if there is no held-out figure.
+    """
+    if not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget >= 0):
+        raise ValueError(f"budget={budget!r}: must be a finite number of at least 0, in the unit of the loss")
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss is a {type(loss).__name__}: must be a function that returns a number, or None")
+    items, others = _split(calibration, held_out)
+    network = _network(model)
+    target = network.module if isinstance(network, TorchNetwork) else network
+    with tqdm(desc="tune", unit=" runs", disable=None, leave=False) as bar:
+        measurement = Measurement(network, target, items, loss, bar.update)
+        candidates = search(measurement, measurement.dense.loss + budget)
+        best = candidates.best()
+        unseen = _held_out(network, target, others, loss, best, bar.update)
+    speed = _speed(model, network, measurement, best)
+    set_thresholds(network, measurement.signals, best.thresholds)
+    loss_name = "output error" if loss is None else getattr(loss, "__name__", "loss")
+    tuned = _result(target, measurement, candidates, unseen, speed, loss_name)
+    _warn(tuned)
+    return tuned
+
+
+def _network(model: Any) -> Network:
+    if isinstance(model, nn.Module):
+        return TorchNetwork.adapted_copy(model)
+    if not all(hasattr(model, name) for name in ("thresholds", "set_thresholds", "run", "reset", "activity")):
+        raise TypeError(
+            f"model is a {type(model).__name__}: must be a torch module, or a network of deltarnn.onnx.load"
+        )
+    network: Network = model
+    return network
+
+
+def _split(calibration: Any, held_out: Any) -> tuple[list[Any], list[Any]]:
+    for name, data in (("calibration", calibration), ("held_out", held_out)):
+        if isinstance(data, (Tensor, np.ndarray, dict, str)):
+            raise TypeError(f"{name} is a {type(data).__name__}: give a list of inputs, such as [x]")
+    items = list(calibration)
+    if not items:
+        raise ValueError("calibration is empty: give a list of inputs like those that the model will meet")
+    if held_out is not None:
+        others = list(held_out)
+        if not others:
+            raise ValueError("held_out is empty: give inputs, or None to set a part of calibration aside")
+        return items, others
+    if len(items) < ITEMS_PER_HELD_OUT:
+        return (items[:-1], items[-1:]) if len(items) > 1 else (items, [])
+    aside = slice(ITEMS_PER_HELD_OUT - 1, None, ITEMS_PER_HELD_OUT)
+    others = items[aside]
+    del items[aside]
+    return items, others
+
+
+def _held_out(
+    network: Network, target: Any, items: list[Any], loss: Loss | None, best: Point, on_run: Callable[[], Any]
+) -> tuple[Point, Point] | None:
+    """(dense, best) on other data; losses NaN where the loss has its own data."""
+    if not items:
+        return None
+    measurement = Measurement(network, target, items, loss, on_run)
+    asked = loss is None or takes_items(loss)
+    dense = measurement.point([0.0] * len(measurement.signals), with_loss=asked)
+    return dense, measurement.point(best.thresholds, with_loss=asked)
+
+
+def _speed(model: Any, network: Network, measurement: Measurement, best: Point) -> Speed:
+    item = measurement.items[0]
+    zeros = [0.0] * len(measurement.signals)
+    if isinstance(network, TorchNetwork):
+        original, tuned = copy.deepcopy(model).eval(), network.module
+        set_thresholds(network, measurement.signals, best.thresholds)
+        with torch.no_grad():
+            return compare(lambda: call(original, item), lambda: call(tuned, item), lambda is_tuned: None)
+
+    def prepare(is_tuned: bool) -> None:
+        set_thresholds(network, measurement.signals, best.thresholds if is_tuned else zeros)
+        network.reset()
+
+    def run() -> Any:
+        return run_item(network, model, item)
+
+    return compare(run, run, prepare)
+
+
+def _result(
+    target: Any,
+    measurement: Measurement,
+    candidates: Candidates,
+    held_out: tuple[Point, Point] | None,
+    speed: Speed,
+    loss_name: str,
+) -> Tuned:
+    best, dense = candidates.best(), measurement.dense
+    weights = sum(count.weights for count in best.counts)
+    nan = math.nan
+    return Tuned(
+        model=target,
+        thresholds=measurement.network.thresholds,
+        budget=candidates.limit - dense.loss,
+        loss=best.loss,
+        sparsity=best.sparsity,
+        effective_sparsity=best.effective_sparsity,
+        held_out_loss=held_out[1].loss if held_out else nan,
+        held_out_sparsity=held_out[1].sparsity if held_out else nan,
+        held_out_effective_sparsity=held_out[1].effective_sparsity if held_out else nan,
+        dense_loss=dense.loss,
+        held_out_dense_loss=held_out[0].loss if held_out else nan,
+        loss_name=loss_name,
+        method=candidates.origin(best),
+        signals=tuple(
+            SignalResult(str(signal), theta, count.zeros / max(count.numel, 1), count.weights / weights)
+            for signal, theta, count in zip(measurement.signals, best.thresholds, best.counts, strict=True)
+        ),
+        lines={
+            name: tuple((point.effective_sparsity, point.loss) for point in points)
+            for name, points in candidates.lines.items()
+        },
+        speed=speed,
+        runs=measurement.runs,
+        loss_calls=measurement.loss_calls,
+    )
+
+
+def _warn(tuned: Tuned) -> None:
+    if math.isnan(tuned.held_out_sparsity):
+        warnings.warn(
+            "there is one item of calibration data: none is left to check the result on; give more, or held_out",
+            stacklevel=3,
+        )
+    elif math.isnan(tuned.held_out_loss):
+        warnings.warn(
+            "loss(model) brings its own data, which the search has seen: take loss(model, items) for a held-out loss",
+            stacklevel=3,
+        )
+    elif not tuned.within_budget:
+        warnings.warn(
+            f"the loss leaves the budget on held-out data: {tuned.held_out_loss:.4g}, dense "
+            f"{tuned.held_out_dense_loss:.4g}, budget {tuned.budget:g}; give more calibration data or a smaller budget",
+            stacklevel=3,
+        )
+    if tuned.held_out_effective_sparsity < tuned.effective_sparsity - SLACK:
+        warnings.warn(
+            f"held-out data moves more: {tuned.held_out_effective_sparsity:.1%} of its weights are not fetched, "
+            f"{tuned.effective_sparsity:.1%} of the calibration data's",
+            stacklevel=3,
+        )

@@ -1,0 +1,181 @@
+"""deltarnn.tune: what it promises of models, figures, warnings and errors."""
+
+import copy
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from tests.adapt.models import Tagger, output_error, walks
+from torch import nn
+
+import deltarnn
+from deltarnn import QFormat, Quantization, record_activity
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    return deltarnn.tune(Tagger(), walks(6), budget=0.02, held_out=walks(3, seed=9))
+
+
+def test_figures_are_those_of_the_model_that_is_returned(tuned):
+    dense = Tagger()
+    for prefix, items in (("", walks(6)), ("held_out_", walks(3, seed=9))):
+        with record_activity(tuned.model) as activity:
+            error = output_error(tuned.model, dense, items)
+        assert getattr(tuned, f"{prefix}loss") == pytest.approx(error, rel=1e-4)
+        assert getattr(tuned, f"{prefix}sparsity") == activity.sparsity
+        assert getattr(tuned, f"{prefix}effective_sparsity") == pytest.approx(activity.effective_sparsity)
+    assert tuned.loss <= 0.02
+    assert tuned.dense_loss == 0
+    assert tuned.effective_sparsity > 0.5
+
+
+def test_thresholds_go_by_module_name_and_layer(tuned):
+    layer = tuned.model.rnn
+    assert tuned.thresholds == {"rnn": list(zip(layer.thx, layer.thh, strict=True))}
+    assert [signal.name for signal in tuned.signals] == ["rnn.l0 x", "rnn.l0 h", "rnn.l1 x", "rnn.l1 h"]
+    again = deltarnn.convert(Tagger(), thx=layer.thx, thh=layer.thh)
+    x = walks(1)[0]
+    assert torch.equal(again(x), tuned.model(x))
+
+
+def test_the_model_given_stays_as_it_was():
+    model = Tagger().train()
+    before = copy.deepcopy(model.state_dict())
+    tuned = deltarnn.tune(model, walks(4), budget=0.05)
+    assert type(model.rnn) is nn.GRU
+    assert model.training
+    assert not tuned.model.training
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+
+
+def test_report_json_and_picture_tell_the_same(tuned, tmp_path):
+    text = str(tuned)
+    assert f"{tuned.effective_sparsity:.1%}" in text
+    assert f"{tuned.held_out_loss:.5g}" in text
+    tuned.save(tmp_path / "tuned.json")
+    record = json.loads((tmp_path / "tuned.json").read_text())
+    assert record["held_out_sparsity"] == tuned.held_out_sparsity
+    assert record["thresholds"]["rnn"][1] == list(tuned.thresholds["rnn"][1])
+    tuned.plot(tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_noise_that_never_stands_still_is_told_as_a_result():
+    generator = torch.Generator().manual_seed(0)
+    noise = [torch.randn(60, 2, 6, generator=generator) for _ in range(4)]
+    tuned = deltarnn.tune(Tagger(layers=1), noise, budget=1e-5, held_out=noise)
+    assert tuned.loss <= 1e-5
+    assert 0 < tuned.effective_sparsity < 0.25
+    assert str(tuned).startswith(f"nothing to skip here: {tuned.effective_sparsity:.0%} at the budget.")
+    for signal in tuned.signals:
+        assert f"{signal.name} {1 - signal.sparsity:.0%}" in tuned.finding
+    assert deltarnn.tune(Tagger(layers=1), noise, budget=0.0, held_out=noise).effective_sparsity < 0.02
+
+
+def test_a_quarter_is_set_aside_where_nothing_is_held_out():
+    seen = []
+
+    def loss(model, items):
+        seen.append(len(items))
+        return 0.0
+
+    deltarnn.tune(Tagger(), walks(8, 20), loss, 0.1)
+    assert set(seen) == {6, 2}
+    assert seen[-1] == 2
+
+
+def test_the_users_loss_decides_and_is_asked_rarely():
+    dense = Tagger()
+    calls = []
+
+    def disagreement(model, items):
+        calls.append(1)
+        with torch.no_grad():
+            return float(np.mean([(model(x).argmax(-1) != dense(x).argmax(-1)).float().mean() for x in items]))
+
+    items, others = walks(4), walks(2, seed=9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuned = deltarnn.tune(dense, items, disagreement, 0.03, held_out=others)
+    assert tuned.loss == disagreement(tuned.model, items) <= 0.03
+    assert tuned.held_out_loss == disagreement(tuned.model, others)
+    assert tuned.loss_name == "disagreement"
+    assert len(calls) < 60
+    assert tuned.loss_calls < tuned.runs
+
+
+def test_warnings_where_held_out_data_does_not_bear_the_figures_out():
+    with pytest.warns(UserWarning, match=r"the loss leaves the budget on held-out data: .*, budget 0\.01"):
+        deltarnn.tune(Tagger(), walks(3), budget=0.01, held_out=[0.05 * x for x in walks(3)])
+    with pytest.warns(UserWarning, match="held-out data moves more"):
+        deltarnn.tune(Tagger(), walks(3), budget=0.1, held_out=[torch.randn(80, 2, 6)])
+    with pytest.warns(UserWarning, match="one item of calibration data"):
+        assert np.isnan(deltarnn.tune(Tagger(), walks(1), budget=0.1).held_out_loss)
+    with pytest.warns(UserWarning, match="brings its own data"):
+        tuned = deltarnn.tune(Tagger(), walks(4), lambda model: 0.0, 0.1)
+    assert np.isnan(tuned.held_out_loss)
+    assert tuned.held_out_sparsity > 0.5
+    assert not tuned.within_budget
+
+
+@pytest.mark.parametrize(
+    ("cell", "options"),
+    [(nn.LSTM, {"batch_first": True, "bidirectional": True}), (nn.GRU, {"bidirectional": True, "num_layers": 2})],
+)
+def test_a_bare_layer_of_any_layout(cell, options):
+    layer = cell(6, 8, **options)
+    tuned = deltarnn.tune(layer, [x.transpose(0, 1).contiguous() for x in walks(4)], budget=0.05)
+    assert isinstance(tuned.model, (deltarnn.DeltaGRU, deltarnn.DeltaLSTM))
+    assert list(tuned.thresholds) == [""]
+    assert tuned.loss <= 0.05
+    with record_activity(tuned.model) as activity, torch.no_grad():
+        for x in walks(4)[:3]:  # the fourth is set aside
+            tuned.model(x.transpose(0, 1).contiguous())
+    assert tuned.effective_sparsity == pytest.approx(activity.effective_sparsity)
+
+
+def test_quantised_layers_get_thresholds_on_their_grid():
+    layer = deltarnn.DeltaGRU(6, 8, quantization=Quantization(QFormat(8, 8), QFormat(1, 7), QFormat(2, 6)))
+    tuned = deltarnn.tune(layer, walks(2, 15), budget=0.05)
+    assert all(th * 256 == round(th * 256) for pair in tuned.thresholds[""] for th in pair)
+    assert tuned.sparsity > 0.3
+
+
+def test_items_are_arguments_mappings_or_functions_of_the_model():
+    items = walks(2, 30)
+    expected = deltarnn.tune(Tagger(), items, budget=0.02).thresholds
+    assert deltarnn.tune(Tagger(), [(x,) for x in items], budget=0.02).thresholds == expected
+    assert deltarnn.tune(Tagger(), [{"x": x} for x in items], budget=0.02).thresholds == expected
+    assert deltarnn.tune(Tagger(), [lambda m, x=x: m(x) for x in items], budget=0.02).thresholds == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((Tagger(), torch.ones(5, 1, 6)), TypeError, r"calibration is a Tensor: give a list of inputs, such as \[x\]"),
+        ((Tagger(), []), ValueError, "calibration is empty"),
+        ((Tagger(), walks(2), None, -1.0), ValueError, r"budget=-1\.0: must be a finite number of at least 0"),
+        ((Tagger(), walks(2), None, float("nan")), ValueError, "budget=nan"),
+        ((Tagger(), walks(2), 0.1), TypeError, "loss is a float: must be a function"),
+        ((Tagger(), walks(2), lambda m: "x"), TypeError, "loss returned a str: must return a number"),
+        ((Tagger(), walks(2), lambda m: float("inf")), ValueError, "loss returned inf"),
+        ((nn.Linear(6, 2), walks(2)), ValueError, "nothing to convert"),
+        (("model.onnx", walks(2)), TypeError, "model is a str: must be a torch module, or a network of deltarnn.onnx"),
+        ((nn.GRU(6, 4), [torch.full((5, 1, 6), torch.nan)]), ValueError, "output for item 0 is not finite"),
+    ],
+)
+def test_wrong_input_gives_one_sentence(arguments, error, message):
+    with pytest.raises(error, match=message):
+        deltarnn.tune(*arguments)
+
+
+def test_outputs_without_scale_are_refused():
+    model = nn.Sequential(nn.GRU(6, 4))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    with pytest.raises(ValueError, match="outputs do not vary"):
+        deltarnn.tune(model, walks(2))
