@@ -7,10 +7,10 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <atomic>
-#include <cstring>
 #include <ctime>
 
+#include "bind_buffer.hpp"
+#include "bind_in_use.hpp"
 #include "deltarnn/engine.hpp"
 
 namespace nb = nanobind;
@@ -132,45 +132,6 @@ std::shared_ptr<Model> make_model(Spec (*convert)(const nb::dict&), const nb::li
     return std::const_pointer_cast<Model>(model);  // nanobind knows no pointers to const; nothing changes it
 }
 
-// A view of an object's float32 buffer for the length of a call.
-class Buffer {
-  public:
-    Buffer() = default;
-    Buffer(const Buffer&) = delete;
-    Buffer& operator=(const Buffer&) = delete;
-    ~Buffer() {
-        if (held_) PyBuffer_Release(&view_);
-    }
-
-    // False, with no Python error set, if `object` has no contiguous buffer of native float32.
-    bool open(PyObject* object, bool writable) {
-        const int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (writable ? PyBUF_WRITABLE : 0);
-        if (PyObject_GetBuffer(object, &view_, flags) != 0) {
-            PyErr_Clear();
-            return false;
-        }
-        held_ = true;
-        return view_.format != nullptr && std::strcmp(view_.format, "f") == 0;
-    }
-
-    // Whether the shape is (columns,), or with rows (any, columns).
-    bool fits(bool rows, std::int64_t columns) const {
-        return rows ? view_.ndim == 2 && view_.shape[1] == columns : view_.ndim == 1 && view_.shape[0] == columns;
-    }
-    std::int64_t rows() const { return view_.shape[0]; }
-    std::size_t size() const { return static_cast<std::size_t>(view_.len) / sizeof(float); }
-    float* data() const { return static_cast<float*>(view_.buf); }
-    std::string shape() const {
-        std::string text = "(";
-        for (int i = 0; i < view_.ndim; ++i) text += (i > 0 ? ", " : "") + std::to_string(view_.shape[i]);
-        return text + (view_.ndim == 1 ? ",)" : ")");
-    }
-
-  private:
-    Py_buffer view_;
-    bool held_ = false;
-};
-
 // Below this size a step is shorter than handing the GIL over.
 constexpr std::size_t release_gil_above = std::size_t{1} << 18;
 
@@ -186,7 +147,7 @@ class PyStream {
     nb::object run(nb::handle frames, nb::handle out) { return run_frames(frames, out, true); }
 
     void reset() {
-        const InUse guard(busy_);
+        const InUse guard(busy_, remedy);
         stream_->reset();
     }
 
@@ -194,25 +155,25 @@ class PyStream {
         const std::size_t layers = model_->shapes().size();
         const deltarnn::LayerShape& shape = model_->shapes().front();
         const bool lstm = shape.cell == Cell::lstm;
-        Buffer hidden, cell;
+        Buffer<float> hidden, cell;
         if (!hidden.open(h.ptr(), false) || hidden.size() != layers * shape.outputs() ||
             (lstm && (!cell.open(c.ptr(), false) || cell.size() != layers * shape.hidden))) {
             throw nb::value_error("h and c must be C-contiguous float32 arrays with one row per layer");
         }
-        const InUse guard(busy_);
+        const InUse guard(busy_, remedy);
         if (!stream_->start(hidden.data(), lstm ? cell.data() : nullptr)) {
             throw nb::value_error("the initial state holds NaN, which has no fixed-point value");
         }
     }
 
     std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t> activity(int layer) {
-        const InUse guard(busy_);
+        const InUse guard(busy_, remedy);
         const Activity a = stream_->activity(layer);
         return {a.steps, a.fired_x, a.fired_h, a.fired_rh};
     }
 
     std::vector<double> read(int layer, const std::string& field) {
-        const InUse guard(busy_);
+        const InUse guard(busy_, remedy);
         if (field == "x_hat") return stream_->read(layer, StateField::x_hat);
         if (field == "h") return stream_->read(layer, StateField::h);
         if (field == "h_hat") return stream_->read(layer, StateField::h_hat);
@@ -224,7 +185,7 @@ class PyStream {
 
     void copy(int layer, const std::string& field, nb::handle out) {
         const std::vector<double> values = read(layer, field);
-        Buffer to;
+        Buffer<float> to;
         if (!to.open(out.ptr(), true) || to.size() != values.size()) {
             throw nb::value_error("out must be a writable C-contiguous float32 array of the state's size");
         }
@@ -232,23 +193,10 @@ class PyStream {
     }
 
   private:
-    // One thread at a time, without a lock: a second one is told so.
-    class InUse {
-      public:
-        explicit InUse(std::atomic_flag& flag) : flag_(flag) {
-            if (flag_.test_and_set(std::memory_order_acquire)) {
-                throw std::runtime_error("this stream is in use in another thread: give each thread its own, engine.stream()");
-            }
-        }
-        InUse(const InUse&) = delete;
-        ~InUse() { flag_.clear(std::memory_order_release); }
-
-      private:
-        std::atomic_flag& flag_;
-    };
+    static constexpr const char* remedy = "engine.stream()";
 
     nb::object run_frames(nb::handle frames, nb::handle out, bool many) {
-        Buffer direct, copy, output;
+        Buffer<float> direct, copy, output;
         nb::object converted, result;
         const std::int64_t inputs = model_->input_size(), outputs = model_->output_size();
         const bool as_given = direct.open(frames.ptr(), false);
@@ -256,7 +204,7 @@ class PyStream {
             converted = numpy().ascontiguousarray(frames, "dtype"_a = numpy().float32);
             copy.open(converted.ptr(), false);
         }
-        const Buffer& input = as_given ? direct : copy;
+        const Buffer<float>& input = as_given ? direct : copy;
         if (!input.fits(many, inputs)) {
             const std::string wanted = many ? "(T, " + std::to_string(inputs) + ")" : "(" + std::to_string(inputs) + ",)";
             const std::string hint = many ? "; for one frame there is step(frame)" : "; for several frames there is run(frames)";
@@ -273,7 +221,7 @@ class PyStream {
             const std::string wanted = many ? std::to_string(count) + ", " + std::to_string(outputs) : std::to_string(outputs) + ",";
             throw nb::value_error(("out must be a writable C-contiguous float32 array of shape (" + wanted + ")").c_str());
         }
-        const InUse guard(busy_);
+        const InUse guard(busy_, remedy);
         std::int64_t done = 0;
         if (releases_ || count > 1) {
             const nb::gil_scoped_release release;

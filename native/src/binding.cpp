@@ -8,6 +8,7 @@ namespace nb = nanobind;
 
 void bind_engine(nb::module_& module);
 void bind_signal(nb::module_& module);
+void bind_spotter(nb::module_& module);
 void bind_training(nb::module_& module);
 
 NB_MODULE(_native, module) {
@@ -25,5 +26,6 @@ NB_MODULE(_native, module) {
                "The instruction set in use: DELTARNN_ISA if set, else the best available.");
     bind_engine(module);
     bind_signal(module);
+    bind_spotter(module);
     bind_training(module);
 }

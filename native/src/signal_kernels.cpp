@@ -1,73 +1,22 @@
-// Real FFT by lanes, band levels, cascades of second-order sections.
+// Band levels of many frames, a frame to each lane; cascades of second-order sections.
 #include "deltarnn/signal_kernels.hpp"
 
-#include "deltarnn/simd.hpp"
+#include "deltarnn/spectrum.hpp"
 
 namespace deltarnn::DELTARNN_ISA {
 namespace {
 
-constexpr int width = lanes / 2;  // doubles per vector
-typedef double vd __attribute__((vector_size(lanes * 4)));
-
-DELTARNN_INLINE vd spread(double value) { return value - vd{}; }
-
-DELTARNN_INLINE vd fma(vd a, vd b, vd c) {
-#if defined(DELTARNN_ISA_AVX512)
-    return _mm512_fmadd_pd(a, b, c);
-#elif defined(DELTARNN_ISA_AVX2)
-    return _mm256_fmadd_pd(a, b, c);
-#elif defined(DELTARNN_ISA_NEON)
-    return vfmaq_f64(c, a, b);
-#else
-    return a * b + c;
-#endif
-}
-
-DELTARNN_INLINE vd square_root(vd a) {
-#if defined(DELTARNN_ISA_AVX512)
-    return _mm512_maskz_sqrt_pd(0xff, a);  // the plain form makes GCC 12 warn of its own header
-#elif defined(DELTARNN_ISA_AVX2)
-    return _mm256_sqrt_pd(a);
-#elif defined(DELTARNN_ISA_NEON)
-    return vsqrtq_f64(a);
-#else
-    for (int i = 0; i < width; ++i) a[i] = __builtin_sqrt(a[i]);
-    return a;
-#endif
-}
-
-DELTARNN_INLINE vd absolute(vd a) { return a < vd{} ? -a : a; }
-
-struct Complex {
-    vd re, im;
-};
-
-DELTARNN_INLINE Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
-DELTARNN_INLINE Complex operator-(Complex a, Complex b) { return {a.re - b.re, a.im - b.im}; }
-// a · (c − i·s): a forward twiddle from its cosine and sine.
-DELTARNN_INLINE Complex turned(Complex a, double c, double s) {
-    return {fma(a.im, spread(s), a.re * spread(c)), fma(a.re, spread(-s), a.im * spread(c))};
-}
-
 // One radix-4 pass of the Stockham transform of `size` points at `stride`, from x to y (both (size·stride,)).
-// step: from an index of 2π/size to one of the twiddle tables.
-void pass4(std::int64_t size, std::int64_t stride, const Complex* x, Complex* y, const double* cosine, const double* sine,
-           std::int64_t step) {
+void pass4(std::int64_t size, std::int64_t stride, const Complex* x, Complex* y, const double* turns) {
     const std::int64_t quarter = size / 4;
     for (std::int64_t p = 0; p < quarter; ++p) {
-        const std::int64_t t = p * step;
-        const double c1 = cosine[t], s1 = sine[t], c2 = cosine[2 * t], s2 = sine[2 * t], c3 = cosine[3 * t], s3 = sine[3 * t];
+        const Turns t = one_turn(turns, quarter, p);
         const Complex* from = x + stride * p;
         Complex* to = y + stride * 4 * p;
         for (std::int64_t q = 0; q < stride; ++q) {
-            const Complex a = from[q], b = from[q + stride * quarter], c = from[q + stride * 2 * quarter],
-                          d = from[q + stride * 3 * quarter];
-            const Complex sum_ac = a + c, diff_ac = a - c, sum_bd = b + d, diff_bd = b - d;
-            const Complex turned_bd = {-diff_bd.im, diff_bd.re};  // i·(b − d)
-            to[q] = sum_ac + sum_bd;
-            to[q + stride] = turned(diff_ac - turned_bd, c1, s1);
-            to[q + 2 * stride] = turned(sum_ac - sum_bd, c2, s2);
-            to[q + 3 * stride] = turned(diff_ac + turned_bd, c3, s3);
+            Complex out[4];
+            butterfly(from[q], from[q + stride * quarter], from[q + stride * 2 * quarter], from[q + stride * 3 * quarter], t, out);
+            for (int k = 0; k < 4; ++k) to[q + k * stride] = out[k];
         }
     }
 }
@@ -81,13 +30,14 @@ void pass2(std::int64_t stride, const Complex* x, Complex* y) {
 }
 
 // Transform of `half` complex points; the result lies in x or y, whichever is returned.
-Complex* transform(std::int64_t half, Complex* x, Complex* y, const double* cosine, const double* sine) {
+Complex* transform(std::int64_t half, Complex* x, Complex* y, const double* turns) {
     std::int64_t size = half, stride = 1;
     while (size >= 4) {
-        pass4(size, stride, x, y, cosine, sine, 2 * stride);  // the tables have 2·half points
+        pass4(size, stride, x, y, turns);
         Complex* last = x;
         x = y;
         y = last;
+        turns += 6 * (size / 4);
         size /= 4;
         stride *= 4;
     }
@@ -98,20 +48,15 @@ Complex* transform(std::int64_t half, Complex* x, Complex* y, const double* cosi
     return x;
 }
 
-DELTARNN_INLINE vd magnitude(Complex a) { return square_root(fma(a.re, a.re, a.im * a.im)); }
-
 // Magnitudes (half + 1,) of the real transform whose even and odd samples went into z as real and imaginary parts.
 void magnitudes(std::int64_t half, const Complex* z, vd* out, const double* cosine, const double* sine) {
     out[0] = absolute(z[0].re + z[0].im);
     out[half] = absolute(z[0].re - z[0].im);
-    const vd one_half = spread(0.5);
     for (std::int64_t k = 1; k <= half / 2; ++k) {
-        const Complex a = z[k], b = {z[half - k].re, -z[half - k].im};
-        const Complex even = {(a.re + b.re) * one_half, (a.im + b.im) * one_half};
-        const Complex odd = {(a.im - b.im) * one_half, (b.re - a.re) * one_half};  // −i·(a − b)/2
-        const Complex rotated = turned(odd, cosine[k], sine[k]);
-        out[k] = magnitude(even + rotated);
-        out[half - k] = magnitude(even - rotated);
+        vd low, high;
+        pair_magnitudes(z[k], z[half - k], spread(cosine[k]), spread(sine[k]), low, high);
+        out[k] = low;
+        out[half - k] = high;
     }
 }
 
@@ -139,27 +84,22 @@ void band_levels(const BandView& plan, const Frames& frames, double* levels, dou
         } else {
             fill<double>(x, frames, row, rows, plan.window, plan.length, half);
         }
-        magnitudes(half, transform(half, x, y, plan.cosine, plan.sine), spectrum, plan.cosine, plan.sine);
+        magnitudes(half, transform(half, x, y, plan.turns), spectrum, plan.cosine, plan.sine);
         for (std::int64_t band = 0; band < plan.bands; ++band) {
             const double* w = plan.weight + plan.offset[band];
             const std::int64_t count = plan.offset[band + 1] - plan.offset[band];
             const vd* bins = spectrum + plan.first[band];
-            vd even{}, odd{};
-            std::int64_t k = 0;
-            for (; k + 1 < count; k += 2) {
-                even = fma(spread(w[k]), bins[k], even);
-                odd = fma(spread(w[k + 1]), bins[k + 1], odd);
+            vd sums[weight_group] = {};
+            for (std::int64_t k = 0; k < count; k += weight_group) {
+                for (int i = 0; i < weight_group; ++i) sums[i] = fma(spread(w[k + i]), bins[k + i], sums[i]);
             }
-            if (k < count) even = fma(spread(w[k]), bins[k], even);
-            const vd level = even + odd;
+            const vd level = total(sums);
             for (int lane = 0; lane < width && row + lane < rows; ++lane) {
                 levels[(row + lane) * plan.bands + band] = level[lane];
             }
         }
     }
 }
-
-typedef double vd_any __attribute__((vector_size(lanes * 4), aligned(8), may_alias));
 
 // One group of channels. The state stays in registers, so the number of sections is known here.
 template <int sections>
@@ -208,6 +148,6 @@ void rectified_sums(const double* signal, std::int64_t groups, std::int64_t sect
 
 }  // namespace
 
-extern const SignalKernels signal_kernels = {band_levels, rectified_sums};
+extern const SignalKernels signal_kernels = {band_levels, one_frame_levels, rectified_sums};
 
 }  // namespace deltarnn::DELTARNN_ISA

@@ -16,12 +16,15 @@ class BandPlan {
     // levels: (signals · frames, bands).
     void levels(const Frames& frames, double* levels) const;
 
+    // What the kernels take; valid as long as this plan.
+    BandView view() const;
+
     std::int64_t length() const { return length_; }
     std::int64_t bands() const { return bands_; }
 
   private:
     std::int64_t length_, points_, bands_;
-    std::vector<double> window_, cosine_, sine_, weight_;
+    std::vector<double> window_, cosine_, sine_, turns_, weight_;
     std::vector<std::int64_t> first_, offset_;
 };
 

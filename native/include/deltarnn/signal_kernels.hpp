@@ -13,11 +13,18 @@ namespace deltarnn {
 constexpr std::int64_t signal_lanes = 8;
 constexpr std::int64_t max_sections = 4;
 
-// What band_levels needs to know of the bands; see make_band_plan.
+// A band's weights come in groups of this many, filled up with zeros, and its level is the sum of as many partial sums.
+constexpr std::int64_t weight_group = 8;
+
+// The shortest transform that one_frame_levels takes: below it the vectors of one frame would not fill.
+constexpr std::int64_t one_frame_points = 256;
+
+// What band_levels needs to know of the bands; made by BandPlan.
 struct BandView {
     std::int64_t length, points, bands;       // of a frame; of the transform, a power of two; how many bands
     const double* window;                     // (length,)
-    const double *cosine, *sine;              // (points,): of 2πk/points
+    const double *cosine, *sine;              // (points / 4 + 1,): of 2πk/points
+    const double* turns;                      // per radix-4 pass, size / 4 each: cosine, sine of 2πp/size, of 4πp/size, of 6πp/size
     const std::int64_t* first;                // (bands,): first bin with a weight
     const std::int64_t* offset;               // (bands + 1,): where each band's weights begin
     const double* weight;
@@ -30,10 +37,17 @@ struct Frames {
     std::int64_t signals, signal_stride, frames, hop;
 };
 
+constexpr std::int64_t scratch_size(std::int64_t points) {
+    return (5 * points / 2 + 1 + weight_group) * signal_lanes;
+}
+
 struct SignalKernels {
     // levels (signals · frames, bands): Σ_k weight[k]·|rfft(window · frame)[k]|.
-    // scratch: 5 · points / 2 · signal_lanes + signal_lanes doubles, aligned to 64 bytes.
+    // scratch: scratch_size(points) doubles, aligned to 64 bytes, zero before the first call.
     void (*band_levels)(const BandView& plan, const Frames& frames, double* levels, double* scratch);
+    // The same levels (bands,), to the last bit, of a single frame of at least one_frame_points: the vectors' lanes are
+    // elements of its transform. scratch: as above, of its own, as what is beyond the frame stays zero in it.
+    void (*one_frame_levels)(const BandView& plan, const std::int16_t* frame, double* levels, double* scratch);
     // sums (segments, groups · signal_lanes): Σ|output| of each channel's cascade from one of `ends` to the next, the first
     // from 0. coefficients (groups, sections, 5, signal_lanes): b0, b1, b2, a1, a2 of transposed direct form II.
     void (*rectified_sums)(const double* signal, std::int64_t groups, std::int64_t sections, const double* coefficients,

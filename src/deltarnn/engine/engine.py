@@ -163,11 +163,20 @@ class Engine:
     @property
     def activity(self) -> Activity:
         """What fired since the start or the last `reset`: a snapshot of exact counts."""
+        return self.activity_of(self._stream)
+
+    @property
+    def compiled(self) -> Any:
+        """The native core's model, for what runs over its weights in the core itself."""
+        return self._model
+
+    def activity_of(self, stream: Any) -> Activity:
+        """What fired in `stream`, one of the native core's over `compiled`."""
         a = self._description.architecture
         outputs = a["proj_size"] or a["hidden_size"]
         layers = []
         for index in range(a["num_layers"]):
-            steps, fired_x, fired_h, fired_rh = self._stream.activity(index)
+            steps, fired_x, fired_h, fired_rh = stream.activity(index)
             numel_x, numel_h = steps * (a["input_size"] if index == 0 else outputs), steps * outputs
             gate_rows = (3 if a["cell"] == "GRU" else 4) * a["hidden_size"]
             reset_rows = 0 if self._description.reset_after else a["hidden_size"]

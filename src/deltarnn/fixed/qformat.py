@@ -42,6 +42,12 @@ class QFormat:
     def __str__(self) -> str:
         return f"Q{self.integer_bits}.{self.fraction_bits}"
 
+    @classmethod
+    def holding(cls, largest: float, bits: int = 8) -> "QFormat":
+        """The format of `bits` bits with the fewest integer bits that hold ±`largest`, or none but integer bits."""
+        integer = next((m for m in range(1, bits) if largest < 2 ** (m - 1)), bits)
+        return cls(integer, bits - integer)
+
     @property
     def bits(self) -> int:
         """Word length m + n."""

@@ -52,6 +52,28 @@ def test_native_band_levels_equal_numpy(isa, points, share, bands, batch, count,
 @pytest.mark.parametrize("isa", ISAS)
 @settings(max_examples=15, deadline=None)
 @given(
+    points=st.sampled_from([256, 512, 1024, 2048]),
+    share=st.floats(0.01, 1),
+    bands=st.integers(1, 20),
+    seed=st.integers(0, 99),
+)
+def test_one_frame_alone_has_the_bits_of_many_together(isa, points, share, bands, seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.random((points // 2 + 1, bands)) * (rng.random((points // 2 + 1, bands)) < 0.3)
+    signals = rng.integers(-32768, 32768, (1, 3 * points)).astype(np.int16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DELTARNN_ISA", isa)
+        levels = BandLevels(rng.random(max(1, int(share * points))), points, weights)
+        together = levels(signals, points // 2, 4)
+        for frame in range(4):
+            alone = levels(signals[:, frame * (points // 2) :], points, 1)
+            np.testing.assert_array_equal(alone[0, 0], together[0, frame])
+
+
+@needs_core
+@pytest.mark.parametrize("isa", ISAS)
+@settings(max_examples=15, deadline=None)
+@given(
     orders=st.lists(st.integers(1, 4), min_size=1, max_size=20),
     batch=st.integers(1, 3),
     length=st.integers(1, 60),

@@ -121,8 +121,7 @@ def precisions(
 def _fitting(model: KeywordModel) -> QFormat:
     """The 8-bit format with the fewest integer bits that hold every weight and bias of the recurrent layers."""
     largest = max(float(p.detach().abs().max()) for p in model.rnn.parameters())
-    bits = next(bits for bits in range(1, 9) if largest < 2 ** (bits - 1) or bits == 8)
-    return QFormat(bits, 8 - bits)
+    return QFormat.holding(largest)
 
 
 def _format(name: str, text: str) -> QFormat:

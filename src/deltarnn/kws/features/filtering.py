@@ -26,22 +26,22 @@ class BandLevels:
     """Σ_k weight[k]·|rfft_nfft(window·frame)|[k] of every frame, for each column of weights (nfft/2 + 1, bands).
 
     Called with signals (B, N), int16 or float64, the hop and the number of frames: levels (B, count, bands). Frame t
-    begins at sample t·hop and must lie within the signal.
+    begins at sample t·hop and must lie within the signal. plan: the native core's, or None.
     """
 
     def __init__(self, window: FloatArray, nfft: int, weights: FloatArray) -> None:
         self._window, self._nfft, self._weights = window, nfft, weights
         native = native_core()
         power_of_two = nfft >= 16 and nfft & (nfft - 1) == 0
-        self._plan = native.BandPlan(window, nfft, weights) if native and power_of_two else None
+        self.plan = native.BandPlan(window, nfft, weights) if native and power_of_two else None
         self._blocks = _dense_blocks(weights)
 
     def __call__(self, signals: Samples, hop: int, count: int) -> FloatArray:
         levels = np.empty((len(signals), count, self._weights.shape[1]))
         if count == 0 or len(signals) == 0:
             return levels
-        if self._plan is not None:
-            self._plan.levels(np.ascontiguousarray(signals), hop, levels)
+        if self.plan is not None:
+            self.plan.levels(np.ascontiguousarray(signals), hop, levels)
             return levels
         length, bins = len(self._window), self._nfft // 2 + 1
         frames = sliding_window_view(signals, length, axis=-1)[:, ::hop]

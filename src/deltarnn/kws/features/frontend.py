@@ -35,6 +35,9 @@ FULL_SCALE_32BIT = 65536.0
 GAIN_CONTROL_BLOCK = 8
 """Frames that share one gain with `gain_ctrl`."""
 
+MIN_NATIVE_STREAM = 256
+"""The shortest FFT that the native core computes one frame at a time."""
+
 _GRADIENT_CONTEXT = 3
 """Frames on either side that decide a frame's second difference, its edge formulas included."""
 
@@ -43,6 +46,7 @@ class FrontEnd(Protocol):
     """What training and the streaming spotter need of a front end."""
 
     num_features: int
+    framing: "Framing"
 
     def __call__(self, audio: ArrayLike) -> FloatArray: ...
 
@@ -193,6 +197,12 @@ class LogFilterBank:
             block=GAIN_CONTROL_BLOCK if self.gain_ctrl else 1,
             context=None if self.mfcc else _GRADIENT_CONTEXT if self.gradient else 0,
         )
+
+    @property
+    def native_plan(self) -> Any:
+        """The native core's plan of these levels, or None: without the core, or where features are more than levels."""
+        more = self.gain_ctrl or self.gradient or self.mfcc
+        return None if more or self.nfft < MIN_NATIVE_STREAM else self._band_levels.plan
 
     def levels(self, samples: NDArray[np.int16]) -> FloatArray:
         """Log levels (B, T, n_filt) of audio (B, N), before cepstrum and gradient."""

@@ -10,6 +10,14 @@ FloatArray = NDArray[np.float64]
 Samples = NDArray[Any]  # int16 or float64, whatever stage the signal is in
 
 
+def checked_samples(samples: ArrayLike) -> NDArray[np.int16]:
+    """Samples (S,) int16, contiguous. ValueError says what they are where they are not int16 of one channel."""
+    piece = np.asarray(samples)
+    if piece.dtype != np.int16 or piece.ndim != 1:
+        raise ValueError(f"samples of type {piece.dtype} and shape {piece.shape}: needs int16 of shape (S,)")
+    return np.ascontiguousarray(piece)
+
+
 class FrameStream:
     """Frames from a stream of samples. Made by `LogFilterBank.stream()` and `IIRFilterBank.stream()`.
 
@@ -52,9 +60,7 @@ class FrameStream:
 
     def accept_waveform(self, samples: ArrayLike) -> None:
         """Take the next int16 samples, of shape (S,)."""
-        piece = np.asarray(samples)
-        if piece.dtype != np.int16 or piece.ndim != 1:
-            raise ValueError(f"samples of type {piece.dtype} and shape {piece.shape}: needs int16 of shape (S,)")
+        piece = checked_samples(samples)
         if self._finished:
             raise ValueError("accept_waveform after input_finished: this stream takes no more samples")
         if not piece.size:

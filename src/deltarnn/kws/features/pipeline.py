@@ -47,7 +47,7 @@ class FeaturePipeline:
     def __init__(self, config: FeatureConfig, statistics: FeatureStatistics | None = None) -> None:
         self.config, self.statistics = config, statistics or FeatureStatistics()
         self._bank = make_front_end(config, self.statistics)
-        self.num_features = self._bank.num_features
+        self.num_features, self.framing = self._bank.num_features, self._bank.framing
 
     def __call__(self, audio: ArrayLike) -> Features:
         return self.shape(self.raw(audio)).astype(np.float32)
@@ -73,6 +73,23 @@ class FeaturePipeline:
         if self.config.oversample_factor > 1:
             raise ValueError("oversample_factor above 1 has no streaming twin: its resampler needs the whole clip")
         return PipelineStream(self, self._bank.stream())
+
+    def native(self) -> dict[str, Any] | None:
+        """What the native core's spotter needs to compute the frames of `stream()` itself, or None where it cannot."""
+        c, bank = self.config, self._bank
+        plan = bank.native_plan if isinstance(bank, LogFilterBank) else None
+        if plan is None or c.qf or c.logf != "none":
+            return None
+        assert isinstance(bank, LogFilterBank)
+        return {
+            "plan": plan,
+            "hop": self.framing.hop,
+            "log": bank.log,
+            "floor": bank.floor,
+            "normalise": c.norm_feat,
+            "mean": self.statistics.mean,
+            "deviation": self.statistics.std,
+        }
 
     def with_statistics(self, **changes: float) -> "FeaturePipeline":
         """The same pipeline with other statistics."""

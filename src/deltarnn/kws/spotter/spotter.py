@@ -1,0 +1,200 @@
+"""Samples in, detections out: the front end, the network and the decision rule on one endless stream."""
+
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from deltarnn.engine import Activity, Engine, ModelFileError, load_model
+from deltarnn.engine.description import Description
+from deltarnn.engine.engine import Precision
+from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.kws.features.frontend_stream import checked_samples
+from deltarnn.kws.features.pipeline import FeaturePipeline, PipelineStream
+from deltarnn.kws.spotter.calibration import stream_rule
+from deltarnn.kws.spotter.rule import NON_KEYWORDS, UNIT, PeakPicker, StreamRule
+from deltarnn.native import native_core
+
+UNCALIBRATED_THRESHOLD = 3.0
+"""Threshold of a model file that stores none."""
+
+
+class Detection(NamedTuple):
+    """A keyword that was heard: its word, the time in seconds of the stream at the end of the word, and its score."""
+
+    word: str
+    time: float
+    score: float
+
+
+class Spotter:
+    """Keywords in a stream of samples that arrive piece by piece, for ever, in memory that does not grow.
+
+    >>> spotter = Spotter.load("model.safetensors")  # doctest: +SKIP
+    >>> spotter.accept_waveform(samples)  # doctest: +SKIP
+    [Detection(word='yes', time=3.21, score=4.6)]
+
+    However a stream is cut into pieces, its detections are the same. The whole chain runs in the native core, where the
+    front end is a log filter bank; others (band-passes, gradient, gain control, quantised features) run in Python,
+    and the core goes on from their frames. Torch is not imported. One spotter is for one thread at a time.
+
+    Attributes
+    ----------
+    keywords: the words it knows. sample_rate: of the samples it takes, Hz. frame_stride: seconds from frame to frame, a
+        whole number of samples. rule: the decision rule, its threshold included. engine: the network's weights and
+        precision.
+    """
+
+    def __init__(self, engine: Engine, pipeline: FeaturePipeline, rule: StreamRule, header: Mapping[str, Any]) -> None:
+        """Not for callers: use `load`. header: the model file's, for its labels and the format of class scores."""
+        self.engine, self.rule = engine, rule
+        self._pipeline, self._header = pipeline, header
+        self.keywords = tuple(header["labels"][NON_KEYWORDS:])
+        self.sample_rate = pipeline.config.sample_rate
+        self.frame_stride = pipeline.framing.hop / self.sample_rate
+        front = pipeline.native()
+        # The front end in Python, where the core has none.
+        self._frames = _FrameSource(pipeline) if front is None else None
+        core = native_core()
+        assert core is not None  # the engine has needed it
+        self._core = core.Spotter(engine.compiled, _in_frames(rule, self.frame_stride), front, _score_grid(header))
+
+    @classmethod
+    def load(
+        cls, path: str | os.PathLike[str], threshold: float | None = None, precision: Precision | None = None
+    ) -> "Spotter":
+        """Open a model file that `pretrain` or `retrain` wrote.
+
+        Parameters
+        ----------
+        threshold: above which a score is a detection; None for the file's calibrated one (docs/spotter.md).
+        precision: "float32" or "int8"; None for the file's own: "int8" if it has fixed-point formats, else "float32",
+            the arithmetic in which it was trained. int8 of a file without formats takes Q8.8 activations, the 8-bit
+            format that holds all weights, and Q2.6 gates.
+
+        Raises
+        ------
+        FileNotFoundError, ModelFileError
+            If the file is missing, damaged, or no keyword model.
+        ImportError
+            If the native core was not built.
+
+        Warns
+        -----
+        UserWarning
+            If the file has no calibrated threshold and none is given: `UNCALIBRATED_THRESHOLD` is taken.
+        """
+        tensors, header = load_model(path)
+        if not {"labels", "features"} <= header.keys():
+            raise ModelFileError(
+                f"{path}: names no labels and features: not a model that `pretrain` or `retrain` wrote"
+            )
+        try:
+            rule = stream_rule(header)
+            pipeline = FeaturePipeline.from_dict(header["features"])
+        except (TypeError, ValueError) as error:
+            raise ModelFileError(f"{path}: {error}") from None
+        if rule is None:
+            rule = StreamRule(threshold=UNCALIBRATED_THRESHOLD)
+            if threshold is None:
+                warnings.warn(
+                    f"{path} stores no threshold: it was made before thresholds were calibrated. {rule.threshold:g} is "
+                    "taken; `deltarnn evaluate --stream` chooses one for a rate of false alarms and stores it",
+                    stacklevel=2,
+                )
+        if threshold is not None:
+            rule = replace(rule, threshold=threshold)
+        formats = None
+        precision = precision or ("float32" if header["quantization"] is None else "int8")
+        if precision == "int8" and header["quantization"] is None:
+            largest = max(float(np.abs(values).max()) for name, values in tensors.items() if name.startswith("rnn."))
+            formats = Quantization(QFormat(8, 8), QFormat.holding(largest), QFormat(2, 6))
+        return cls(Engine.from_description(Description(tensors, header), precision, formats), pipeline, rule, header)
+
+    def accept_waveform(self, samples: ArrayLike) -> list[Detection]:
+        """Take the next samples (N,) int16, any number of them; the detections that they decide, in order.
+
+        A detection is decided `rule.hold` after its peak, so that no higher one follows. ValueError if samples are not
+        int16 of one channel.
+        """
+        # What the core takes as it lies needs no look from here.
+        peaks = self._core.accept(samples) if self._frames is None else None
+        if peaks is None:
+            peaks, _ = self._take(samples, scored=False)
+        return [self._detection(frame, keyword, score) for frame, keyword, score, _ in peaks]
+
+    def scores(self, samples: ArrayLike) -> NDArray[np.float32]:
+        """(frames, keywords): per frame the numbers that are compared with the threshold, of a fresh stream (N,) int16.
+
+        This spotter's own stream goes on undisturbed.
+        """
+        _, scores = Spotter(self.engine, self._pipeline, self.rule, self._header)._take(samples, scored=True)
+        assert scores is not None
+        return scores
+
+    def reset(self) -> None:
+        """Begin a new stream: time and counts restart."""
+        self._core.reset()
+        if self._frames is not None:
+            self._frames = _FrameSource(self._pipeline)
+
+    @property
+    def activity(self) -> Activity:
+        """What fired in the network since the start or the last `reset`."""
+        return self.engine.activity_of(self._core)
+
+    def _take(self, samples: ArrayLike, scored: bool) -> tuple[list[Any], NDArray[np.float32] | None]:
+        """The next samples: peaks that they decide, and, if asked for, the scores of the frames that they complete."""
+        piece = checked_samples(samples)
+        if self._frames is None:
+            count, take, argument = self._core.frames_after(len(piece)), self._core.accept, piece
+        else:
+            frames = self._frames.take(piece)
+            count, take, argument = len(frames), self._core.accept_frames, frames
+        scores = np.empty((count, len(self.keywords)), np.float32) if scored else None
+        return take(argument, scores), scores
+
+    def _detection(self, frame: int, keyword: int, score: float) -> Detection:
+        framing = self._pipeline.framing
+        return Detection(self.keywords[keyword], (frame * framing.hop + framing.length) / self.sample_rate, score)
+
+
+class _FrameSource:
+    """Frames of a front end in Python, taken as they become ready."""
+
+    def __init__(self, pipeline: FeaturePipeline) -> None:
+        self._stream: PipelineStream = pipeline.stream()
+        self._features, self._taken = pipeline.num_features, 0
+
+    def take(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
+        """The network's input (T, features) at the frames that the samples complete."""
+        self._stream.accept_waveform(samples)
+        count = self._stream.num_frames_ready - self._taken
+        frames = np.empty((count, self._features), np.float32)
+        for i in range(count):
+            frames[i] = self._stream.get_frame(self._taken + i)
+        self._stream.pop(count)
+        self._taken += count
+        return frames
+
+
+def _in_frames(rule: StreamRule, frame_stride: float) -> dict[str, float]:
+    """The rule as the core takes it."""
+    picker = PeakPicker(rule, frame_stride)
+    return {
+        "smoothing": rule.smoothing, "bound": rule.bound, "hold": picker.hold, "refractory": picker.refractory,
+        "unit": UNIT, "others": NON_KEYWORDS, "threshold": rule.threshold,
+    }  # fmt: skip
+
+
+def _score_grid(header: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The fixed-point format of class scores (--qc), as the core takes it; None where they are not rounded."""
+    scores = (header.get("class_quantization") or {}).get("score")
+    if not scores or not scores["mode"]:
+        return None
+    grid = QFormat(*scores["format"])
+    return {"scale": grid.scale, "low": grid.int_min, "high": grid.int_max, "down": scores["mode"] == 2}
