@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -151,12 +152,12 @@ class Spotter:
         """The next samples: peaks that they decide, and, if asked for, the scores of the frames that they complete."""
         piece = checked_samples(samples)
         if self._frames is None:
-            count, take, argument = self._core.frames_after(len(piece)), self._core.accept, piece
+            count, take = self._core.frames_after(len(piece)), partial(self._core.accept, piece)
         else:
             frames = self._frames.take(piece)
-            count, take, argument = len(frames), self._core.accept_frames, frames
+            count, take = len(frames), partial(self._core.accept_frames, frames)
         scores = np.empty((count, len(self.keywords)), np.float32) if scored else None
-        return take(argument, scores), scores
+        return take(scores), scores
 
     def _detection(self, frame: int, keyword: int, score: float) -> Detection:
         framing = self._pipeline.framing
