@@ -1,4 +1,4 @@
-"""What README and docs tell people to type: every command exists and takes every flag that is shown with it."""
+"""What README and docs tell people to type: every command takes the flags shown with it, every Python block runs."""
 
 import argparse
 import re
@@ -7,7 +7,9 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
+from deltarnn import DeltaGRU
 from deltarnn.cli import COMMANDS, STEP_COMMANDS
 from deltarnn.kws.config.resolve import add_arguments
 
@@ -51,3 +53,52 @@ def test_every_command_takes_the_flags_shown_with_it(page):
 def test_commands_are_found():
     found = {name for page in PAGES for name, _ in commands(page)}
     assert {"prepare", "retrain", "evaluate", "sweep", "export", "estimate", "bench"} <= found
+
+
+class Reader:
+    """What a page takes the reader to have: a model of their own, its data, a training loop."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.dense = torch.nn.GRU(16, 64)
+        self.model = torch.nn.Sequential(torch.nn.GRU(16, 64))
+        self.delta_model = DeltaGRU(16, 64, thx=0.125, thh=0.125)
+        with torch.no_grad():
+            self.delta_model.bias_hh_l0.zero_()  # EdgeDRNN's one bias per gate row
+        self.frames = 0.1 * torch.randn(50, 1, 16).cumsum(0)
+
+    def of(self, page: str) -> dict[str, object]:
+        """The names that the page uses without making them."""
+        if page == "layers.md":
+            chunks = self.frames.split(10)
+            task = {"task_loss": torch.zeros(()), "beta": 1e-3, "x": self.frames, "stream": chunks}
+            return {"dense": self.dense, "model": self.model, "frames": self.frames, **task}
+        if page == "pruning.md":
+            model = torch.nn.ModuleDict({"rnn": self.dense, "head": torch.nn.Linear(64, 16)})
+            return {
+                "weight": 0.1 * torch.randn(192, 64),
+                "model": model,
+                "train_one_epoch": lambda: None,
+                "delta": torch.ones(64),
+            }
+        if page == "hardware.md":
+            return {"model": self.delta_model, "frames": self.frames[:, 0].numpy()}
+        if page == "fixed_point.md":
+            return {"model": self.delta_model, "frames": self.frames[:, 0].numpy(), "accuracy": None}
+        return {}
+
+
+def python_blocks(page: Path) -> list[str]:
+    """The page's fenced Python, in order."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if python_blocks(page)], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_every_python_block_runs(page, tmp_path, monkeypatch):
+    """One after another, as somebody pastes them who reads the page from its top."""
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "__main__", **Reader().of(page.name)}
+    for number, block in enumerate(python_blocks(page), 1):
+        exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
