@@ -96,7 +96,7 @@ def retrain(work_dir: Path, dataset: str, backend: str, threads: int, flags: lis
         with measured(clock, backend):
             status = command([*options, "--threads", str(threads), *flags])
         assert status == 0
-        return clock, json.loads(next(Path(folder).glob("save/*/retrain-*/metrics.json")).read_text())
+        return clock, json.loads(next(Path(folder).glob("save/*/retrain-*/metrics.json")).read_text(encoding="utf-8"))
 
 
 def main() -> None:

@@ -53,7 +53,7 @@ def main() -> None:
             results[f"{cell} {stage}"] = measure(path, stage, frames, features.labels)
     print_table(results)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n")
+    (arguments.out / "accuracy.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
 
     deploy(arguments.models, frames, arguments.out)
 

@@ -11,25 +11,26 @@ from docs.house import SOURCE, imported_modules
 PACKAGES = {
     "lazy": set(),
     "native": set(),
-    "sparsity": set(),
     "files": set(),
+    "stored": {"files"},
+    "sparsity": set(),
     "fixed": {"sparsity"},
     "prune": {"fixed"},
-    "engine": {"fixed", "native", "sparsity"},
+    "engine": {"files", "stored", "fixed", "native", "sparsity"},
     "nn": {"fixed", "native", "sparsity"},
-    "adapt": {"files", "fixed", "nn", "sparsity"},
+    "adapt": {"files", "stored", "fixed", "nn", "sparsity"},
     "onnx": {"engine", "files", "nn", "fixed", "sparsity"},
-    "hardware": {"fixed", "prune", "engine", "sparsity"},
-    "bench": {"engine", "nn", "fixed", "native", "onnx"},
-    "kws": {"files", "onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity"},
-    "cli": {"kws"},
+    "hardware": {"files", "fixed", "prune", "engine", "sparsity"},
+    "bench": {"files", "engine", "nn", "fixed", "native", "onnx"},
+    "kws": {"onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity", "files", "stored"},
+    "cli": {"files", "kws"},
     "__main__": {"cli"},
 }
 """Package or module of `deltarnn`: those that it may import."""
 
 WINGS = ("commands", "report", "training", "evaluation", "spotter", "features", "network", "data", "config")
 """Of `deltarnn.kws`, from the top down: each imports only those after it, and the ground."""
-GROUND = {"draw"}
+GROUND = {"draw", "places"}
 
 
 def modules() -> list[Path]:

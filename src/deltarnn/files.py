@@ -1,42 +1,132 @@
-"""Files that are either the old one or the whole new one, whenever a run is killed."""
+"""Files that are either the old one or the whole new one, whenever a run is killed or the disk is full."""
 
+import errno
 import json
 import os
+import re
+import shutil
+import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_PART = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")
+_DAY = 86400.0
+_SAYS_FULL = re.compile(rf"\(os error ({errno.ENOSPC}|{errno.EFBIG})\)|\d+ requested and \d+ written")
+"""As the libraries safetensors and numpy say it."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class WriteError(OSError):
+    """A file that could not be written; the message names it, says why, and how much room was needed."""
+
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: str | Path, size: int = 0) -> Iterator[Path]:
     """A temporary path to write to; it takes the place of `path` when the block ends without an exception.
 
     The folder of `path` is made if need be. The temporary name keeps the suffix, and differs from process to process.
+    The file gets ordinary permissions, whatever those of the temporary one.
+
+    size: bytes that will be written, if known; they are reserved, so that a disk without room is found out at once, and
+    a memory-mapped file never breaks.
+
+    Raises
+    ------
+    WriteError
+        Where the file cannot be written; nothing of it remains.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = Path(path)
     part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+        if size:
+            reserve(part, size)
         yield part
+        part.chmod(mode)
         part.replace(path)
+    except Exception as error:
+        needed = max(size, part.stat().st_size if part.is_file() else 0)
+        reason = _reason(error, path, part, needed)
+        if reason is None:
+            raise
+        raise WriteError(f"{path}: cannot be written: {reason}") from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
-    with replacing(path) as part:
-        part.write_text(text)
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write a file atomically."""
+    with replacing(path, len(data)) as part, part.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_text(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: str | Path) -> Any:
     """The content of a JSON file, or None where there is none, or it is no JSON."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+
+
+def reserve(path: Path, size: int) -> None:
+    """Make room for `size` bytes in the file `path`: a memory-mapped file on a full disk kills its process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+
+
+def check_writable(folder: str | Path) -> None:
+    """WriteError unless files can be made in `folder`, which is made if need be: to be asked before long work."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise WriteError(f"{folder}: no file can be written there: {error.strerror}") from None
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove what killed processes left half-written anywhere under `folder`."""
+    for part in Path(folder).rglob(".*.part*"):
+        found = _PART.fullmatch(part.name)
+        if found and part.is_file() and (not _lives(int(found[1])) or time.time() - part.stat().st_mtime > _DAY):
+            part.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # it belongs to somebody else
+    return True
+
+
+def _reason(error: Exception, path: Path, part: Path, needed: int) -> str | None:
+    """Why a file could not be written; None where the error is another one."""
+    full = isinstance(error, OSError) and error.errno in _FULL and error.filename in (None, str(part))
+    if full or _SAYS_FULL.search(str(error)):
+        free = shutil.disk_usage(part.parent).free
+        return f"no space left: {needed} bytes are needed at least, {free} are free"
+    ours = {str(place) for place in (part, path, *path.parents)}
+    if isinstance(error, OSError) and error.filename in ours:
+        return error.strerror
+    return None

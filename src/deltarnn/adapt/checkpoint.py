@@ -1,24 +1,20 @@
-"""Checkpoints of training: safetensors plus JSON, written atomically, from which a killed run goes on exactly.
+"""Checkpoints of training: safetensors, JSON and a checksum, from which a killed run goes on exactly.
 
 Every random choice of an epoch is drawn from generators seeded by (seed, epoch), so no generator's state is part of a
 checkpoint: parameters, averaged parameters, optimiser, schedule, history and the best epoch so far are all there is.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from deltarnn.files import replacing
+from deltarnn.stored import DamagedFileError, load_stored, save_stored
 
-_KEY, _CHECKSUM = "training", "checksum"
+_KEY = "training"
 
 
 class CheckpointError(ValueError):
@@ -63,26 +59,21 @@ class Checkpoint:
             "history": self.history,
             "best_epoch": self.best_epoch,
         }
-        text = json.dumps(record)
-        with replacing(path) as part:
-            save_file(flat, part, metadata={_KEY: text, _CHECKSUM: _checksum(text, flat)})
+        save_stored(path, _KEY, {name: tensor.numpy() for name, tensor in flat.items()}, record)
 
     @classmethod
     def load(cls, path: Path, identity: str) -> "Checkpoint":
         """Read `path`. CheckpointError if it is damaged or belongs to other settings."""
         remedy = f"delete {path.parent} to train anew"
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                flat = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-            if metadata[_CHECKSUM] != _checksum(metadata[_KEY], flat):
-                raise CheckpointError(f"{path}: damaged (its checksum differs); {remedy}")
-            record = json.loads(metadata[_KEY])
+            arrays, record = load_stored(path, _KEY)
             if record["identity"] != identity:
                 raise CheckpointError(f"{path}: made with other settings or features; {remedy}")
-            return cls._from(record, flat)
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError, OSError) as error:
-            raise CheckpointError(f"{path}: not a checkpoint, or damaged ({error}); {remedy}") from None
+            return cls._from(record, {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})
+        except DamagedFileError as error:
+            raise CheckpointError(f"{error}; {remedy}") from None
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged ({error!r} in its record); {remedy}") from None
 
     @classmethod
     def _from(cls, record: dict[str, Any], flat: dict[str, Tensor]) -> "Checkpoint":
@@ -103,15 +94,6 @@ class Checkpoint:
             record["history"],
             record["best_epoch"],
         )
-
-
-def _checksum(record: str, tensors: dict[str, Tensor]) -> str:
-    """Of everything in the file: safetensors checks its header alone."""
-    digest = hashlib.blake2b(record.encode(), digest_size=16)
-    for name in sorted(tensors):
-        digest.update(name.encode())
-        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def cpu_generator(*keys: int) -> torch.Generator:

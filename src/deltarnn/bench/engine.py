@@ -17,6 +17,7 @@ from deltarnn.bench.timing import Times, interleaved, machine
 from deltarnn.bench.workload import Sizes, calibrated_engine, fired_bytes, lively_layer, random_changes
 from deltarnn.engine import Engine
 from deltarnn.engine.engine import Precision
+from deltarnn.files import write_text
 from deltarnn.native import native_core
 
 CELLS = ("GRU", "LSTM")
@@ -67,13 +68,13 @@ def run(output: Path, quick: bool) -> None:
         for sizes in SIZES:
             results.append(measure(cell, sizes, repetitions=6 if quick else 30))
             print(table(results[-1]), flush=True)
-    (output / "engine.md").write_text("\n".join(map(table, results)))
+    write_text(output / "engine.md", "\n".join(map(table, results)))
     record = {
         "machine": machine(),
         "repetitions": 6 if quick else 30,
         "results": [asdict(result) for result in results],
     }
-    (output / "engine.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_text(output / "engine.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     draw(results, output / "engine.png")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from deltarnn.bench.timing import Times, interleaved, machine
 from deltarnn.bench.workload import SMALLEST_CHANGE, Sizes, lively_layer, random_changes
+from deltarnn.files import write_text
 from deltarnn.nn import DeltaGRU, DeltaLSTM, record_activity
 
 SPARSITIES = (0.0, 0.5, 0.8, 0.9)
@@ -70,13 +71,13 @@ def run(output: Path, quick: bool) -> None:
         fewer = repetitions if setting.sizes[1] < 512 else max(3, repetitions // 6)
         results.append((setting, measure(setting, fewer)))
         print(table(*results[-1]), flush=True)
-    (output / "training.md").write_text("\n".join(table(*result) for result in results))
+    write_text(output / "training.md", "\n".join(table(*result) for result in results))
     record = {
         "machine": machine(),
         "repetitions": repetitions,
         "results": [{"setting": asdict(setting), "cases": [asdict(c) for c in cases]} for setting, cases in results],
     }
-    (output / "training.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_text(output / "training.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 def measure(setting: Setting, repetitions: int) -> list[Case]:
@@ -196,7 +197,7 @@ def _raise_of_peak(setting: Setting, name: str, sparsity: float) -> int:
     torch.set_num_threads(THREADS[-1])
     layer, x = _layer(setting, name, sparsity)
     _training(layer, x[:2, :1])()
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak
     before = _status("VmRSS")
     _training(layer, x)()
     return _status("VmHWM") - before
@@ -204,7 +205,7 @@ def _raise_of_peak(setting: Setting, name: str, sparsity: float) -> int:
 
 def _status(field: str) -> int:
     """Bytes in a line of /proc/self/status (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError(f"/proc/self/status has no {field}")

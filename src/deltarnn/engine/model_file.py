@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
+from deltarnn.files import write_bytes
 from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.stored import CHECKSUM, checksum_of
 
 Tensors = dict[str, NDArray[Any]]
 Header = dict[str, Any]
@@ -57,16 +59,19 @@ def save_model(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{target}: the header is not JSON ({error})") from None
     _Checker(target).check(arrays, json.loads(text))
-    data = to_bytes(arrays, metadata={KEY: text})
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    data = _in_order(to_bytes(arrays, metadata={KEY: text, CHECKSUM: checksum_of(text, arrays)}))
+    write_bytes(target, data)
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its metadata in alphabetical order: the library's is random, and the same model shall give the
+    same bytes."""
+    start = 8 + int.from_bytes(data[:8], "little")
+    index = json.loads(data[8:start])
+    index["__metadata__"] = dict(sorted(index["__metadata__"].items()))
+    text = json.dumps(index, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[start:]
 
 
 def load_model(path: str | os.PathLike[str]) -> tuple[Tensors, Header]:
@@ -86,7 +91,8 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Tensors, Header]:
         raise ModelFileError(f"{source}: a folder, not a model file")
     try:
         with safe_open(source, framework="numpy") as file:
-            text = (file.metadata() or {}).get(KEY)
+            metadata = file.metadata() or {}
+            text = metadata.get(KEY)
             if text is None:
                 raise ModelFileError(
                     f"{source}: a safetensors file, but no DeltaRNN model (no {KEY!r} in its metadata)"
@@ -97,6 +103,8 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Tensors, Header]:
         raise
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError, MemoryError) as error:
         raise ModelFileError(f"{source}: not a model file, or damaged ({error})") from None
+    if metadata.get(CHECKSUM) not in (None, checksum_of(text, tensors)):  # files of other programs may have none
+        raise ModelFileError(f"{source}: damaged (its checksum differs)")
     _Checker(source).check(tensors, header)
     return tensors, header
 

@@ -126,7 +126,7 @@ def source_text(network: IntegerNetwork, name: str) -> str:
         "\n".join(f"#define {macro} {value}" for macro, value in macros.items()),
         "\n".join(f"typedef {integer_type(bits)} {alias};" for alias, bits in types.items()),
         *(array_text(array, kind, values) for array, (kind, values) in data_arrays(network).items()),
-        files("deltarnn.hardware").joinpath("runtime.c").read_text(),
+        files("deltarnn.hardware").joinpath("runtime.c").read_text(encoding="utf-8"),
         _functions_text(network, name),
     ]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"

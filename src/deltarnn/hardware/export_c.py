@@ -53,7 +53,9 @@ def export_c(
     for file, text in texts.items():
         write_text(folder / file, text)
     arrays = data_arrays(network)
-    _verify_constants((folder / f"{name}.c").read_text(), {array: values for array, (_, values) in arrays.items()})
+    _verify_constants(
+        (folder / f"{name}.c").read_text(encoding="utf-8"), {array: values for array, (_, values) in arrays.items()}
+    )
     figures = {
         "flash bytes, constants": sum(values.size * _BYTES[kind] for kind, values in arrays.values()),
         "RAM bytes, state": state_bytes(network),

@@ -112,8 +112,8 @@ def _registers(model: NetworkParameters, thx: int, thh: int, frames: int) -> dic
 
 def _verify(folder: Path, layers: Layers) -> None:
     """Rebuild the layers from weights.hex and registers.json alone, run the stimulus, and compare."""
-    registers = json.loads((folder / "registers.json").read_text())
-    beats = (folder / "weights.hex").read_text().split()
+    registers = json.loads((folder / "registers.json").read_text(encoding="utf-8"))
+    beats = (folder / "weights.hex").read_text(encoding="utf-8").split()
     image = np.array([int(beat, 16) for beat in beats], dtype="<u8").tobytes()
     sizes = [layer["units"] for layer in registers["layers"]]
     read = read_weight_image(image, registers["layers"][0]["inputs"], sizes)
@@ -122,8 +122,10 @@ def _verify(folder: Path, layers: Layers) -> None:
         for mine, theirs in zip(layers, read, strict=True)
         for a, b in zip(mine, theirs, strict=True)
     )
-    x = from_hex((folder / "stimulus.hex").read_text().split(), 16).reshape(registers["stimulus_frames"], -1)
+    x = from_hex((folder / "stimulus.hex").read_text(encoding="utf-8").split(), 16).reshape(
+        registers["stimulus_frames"], -1
+    )
     y = edgedrnn_forward(x, read, registers["threshold_x"]["value"], registers["threshold_h"]["value"])
-    expected = from_hex((folder / "expected.hex").read_text().split(), 16)
+    expected = from_hex((folder / "expected.hex").read_text(encoding="utf-8").split(), 16)
     if not same or not np.array_equal(y.ravel(), expected) or (folder / "weights.bin").read_bytes() != image:
         raise ExportError(f"{folder}: what was read back differs from what was written")

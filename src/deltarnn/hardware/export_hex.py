@@ -19,7 +19,7 @@ def write_tensor_hex(path: Path, tensor: NDArray[np.int64], bits: int) -> None:
 
 def read_tensor_hex(path: Path, shape: tuple[int, ...], bits: int) -> NDArray[np.int64]:
     """Read back `write_tensor_hex`."""
-    return from_hex(path.read_text().split(), bits).reshape(shape[::-1]).T
+    return from_hex(path.read_text(encoding="utf-8").split(), bits).reshape(shape[::-1]).T
 
 
 def export_hex(
@@ -53,7 +53,7 @@ def export_hex(
         record[name] = {"shape": list(tensor.shape), "format": str(word), "bits": word.bits}
     write_text(folder / "tensors.json", json.dumps(record, indent=2) + "\n")
 
-    for name, entry in json.loads((folder / "tensors.json").read_text()).items():
+    for name, entry in json.loads((folder / "tensors.json").read_text(encoding="utf-8")).items():
         read = read_tensor_hex(folder / f"{name}.hex", tuple(entry["shape"]), entry["bits"])
         if not np.array_equal(read, tensors[name][0]):
             raise ExportError(f"{folder}: {name} read back differs from what was written")

@@ -115,12 +115,12 @@ def _word_bits(stored: CBCSC, q: Quantization) -> int:
 
 def read_layer(folder: Path, index: int, weight_bits: int) -> NDArray[np.int64]:
     """[W_ih | W_hh] (4H, I + H) in stored integers, from the files of `export_spartus`."""
-    record = json.loads((folder / "spartus.json").read_text())
+    record = json.loads((folder / "spartus.json").read_text(encoding="utf-8"))
     layer, num_pe, arrays = record["layers"][index], record["num_pe"], record["num_arrays"]
     digits = -(-(weight_bits + layer["index_bits"]) // 4)
     words = np.zeros((layer["inputs"] + layer["units"], layer["blen"], num_pe), dtype=np.uint64)
     for array in range(arrays):
-        lines = (folder / f"layer{index}_array{array}.hex").read_text().split()
+        lines = (folder / f"layer{index}_array{array}.hex").read_text(encoding="utf-8").split()
         values = [
             [int(line[len(line) - digits * (pe + 1) : len(line) - digits * pe], 16) for pe in range(num_pe)]
             for line in lines
@@ -137,12 +137,16 @@ def _matrix(layer: IntegerLayer) -> NDArray[np.int64]:
 def _verify(folder: Path, network: IntegerNetwork) -> None:
     q = network.quantization
     for index, layer in enumerate(network.layers):
-        bias = from_hex((folder / f"layer{index}_bias.hex").read_text().split(), q.weight.bits)
+        bias = from_hex((folder / f"layer{index}_bias.hex").read_text(encoding="utf-8").split(), q.weight.bits)
         if not np.array_equal(read_layer(folder, index, q.weight.bits), _matrix(layer)) or not np.array_equal(
             bias << q.activation.fraction_bits, layer.memory
         ):
             raise ExportError(f"{folder}: layer {index} read back differs from what was written")
-    x = from_hex((folder / "stimulus.hex").read_text().split(), q.activation.bits).reshape(-1, network.input_size)
+    x = from_hex((folder / "stimulus.hex").read_text(encoding="utf-8").split(), q.activation.bits).reshape(
+        -1, network.input_size
+    )
     y = network.run(q.activation.to_float(x)).layers[-1].y
-    if not np.array_equal(y.ravel(), from_hex((folder / "expected.hex").read_text().split(), q.activation.bits)):
+    if not np.array_equal(
+        y.ravel(), from_hex((folder / "expected.hex").read_text(encoding="utf-8").split(), q.activation.bits)
+    ):
         raise ExportError(f"{folder}: stimulus and expected output read back do not belong together")

@@ -1,7 +1,5 @@
-"""Writing files whole or not at all, and numbers as hexadecimal text."""
+"""What an export writes: numbers as hexadecimal text, and what it says of itself."""
 
-import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deltarnn.files import write_bytes, write_text
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path`, then move it there: readers never see half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink()
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text."""
-    write_bytes(path, text.encode())
+__all__ = ["ExportError", "ExportResult", "from_hex", "to_hex", "write_bytes", "write_text"]
 
 
 def to_hex(values: ArrayLike, bits: int) -> list[str]:

@@ -25,8 +25,9 @@ def configure(corpus: Path, **flags: object) -> Config:
 
 
 def table(corpus: Path) -> list[dict[str, str]]:
+    """The rows of the description, their paths whole: those inside the work folder are relative to it."""
     with (corpus / "work/data/gscdv2/description.csv").open() as file:
-        return list(csv.DictReader(file))
+        return [{**row, "path": str(corpus / "work" / row["path"])} for row in csv.DictReader(file)]
 
 
 def test_groups_labels_and_balance(tiny_corpus):

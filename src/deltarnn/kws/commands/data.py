@@ -16,7 +16,7 @@ def prepare(config: Config) -> None:
         config = config.replace(data_dir=config.data.data_dir if "data_dir" in config.given else str(own))
         seed, scale = config.training.seed, config.data.synth_scale
         make_corpus(Path(config.data.data_dir), config.data.keywords, seed, scale, config.run.workers)
-    if config.data.download:
+    if config.data.download and config.data.dataset == "gscdv2":
         from deltarnn.kws.data.download import download
 
         download(Path(config.data.data_dir), config.data.download_url)

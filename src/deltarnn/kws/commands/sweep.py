@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     """The whole sweep; or, in a process of its own, one point of it."""
     if arguments.point is not None:
         thx, thh = map(float, arguments.point.split(","))
-        write_json(arguments.point_file, measure(arguments, thx, thh))
+        _keep(arguments.point_file, measure(arguments, thx, thh))
         return 0
     if arguments.workers < 0:
         raise ValueError(f"--workers {arguments.workers}: must be at least 0")
@@ -202,7 +202,7 @@ def _retrained(arguments: argparse.Namespace, thx: float, thh: float) -> Path:
 def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[float, float]]) -> Iterator[Point]:
     """All points, those that are missing measured in processes of their own."""
     files = {pair: folder / "points" / f"x{pair[0]:g}-h{pair[1]:g}.json" for pair in grid}
-    missing = [pair for pair, file in files.items() if read_json(file) is None]
+    missing = [pair for pair, file in files.items() if _kept(file) is None]
     command = [
         *(sys.executable, "-c", "import sys; from deltarnn.cli import main; sys.exit(main())"),
         *("sweep", str(arguments.model)),
@@ -212,7 +212,7 @@ def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[f
 
     def measure_apart(pair: tuple[float, float]) -> None:
         if arguments.workers == 0:
-            write_json(files[pair], measure(arguments, *pair))
+            _keep(files[pair], measure(arguments, *pair))
             return
         extra = ["--point", f"{pair[0]!r},{pair[1]!r}", "--point_file", str(files[pair])]
         done = subprocess.run([*command, *extra], capture_output=True, text=True, check=False)
@@ -221,10 +221,25 @@ def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[f
             raise ValueError(f"thx {pair[0]:g}, thh {pair[1]:g}: {reason[-1]}")
 
     with ThreadPoolExecutor(max(1, arguments.workers)) as pool:
-        for _ in tqdm(pool.map(measure_apart, missing), total=len(missing), desc="points", unit="point"):
+        done = pool.map(measure_apart, missing)
+        for _ in tqdm(done, total=len(missing), desc="points", unit="point", disable=None):
             pass
     for (thx, thh), file in files.items():
-        yield Point(thx, thh, read_json(file))
+        values = _kept(file)
+        assert values is not None
+        yield Point(thx, thh, values)
+
+
+def _keep(file: Path, values: dict[str, Any]) -> None:
+    """Write a point's file, with a checksum: another run goes on from it."""
+    write_json(file, {"values": values, "checksum": digest(values)})
+
+
+def _kept(file: Path) -> dict[str, Any] | None:
+    """The values of a point's file, or None where it is missing or damaged."""
+    record = read_json(file)
+    sound = isinstance(record, dict) and record.get("checksum") == digest(record.get("values"))
+    return record["values"] if sound else None
 
 
 def _digest(arguments: argparse.Namespace) -> str:

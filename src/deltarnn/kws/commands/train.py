@@ -255,6 +255,7 @@ def _plan(
         thh=thh,
         threshold_warmup=options.threshold_warmup,
         carry_state=options.carry_state,
+        early_stop=options.early_stop,
     )
 
 

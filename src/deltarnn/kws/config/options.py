@@ -16,8 +16,8 @@ class ModelConfig:
     model_pretrain: str = option("cla-rnn", "model of pretrain", choices=("cla-rnn",), steps=("pretrain",))
     model_retrain: str = option("cla-deltarnn", "model of retrain", choices=("cla-deltarnn",), steps=("retrain",))
     rnn_type: Literal["GRU", "LSTM"] = option("GRU", "recurrent cell", choices=("GRU", "LSTM"), steps=TRAIN)
-    rnn_layers: int = option(1, "recurrent layers", minimum=1, steps=TRAIN)
-    rnn_size: int = option(64, "units per recurrent layer", minimum=1, steps=TRAIN)
+    rnn_layers: int = option(1, "recurrent layers", minimum=1, maximum=64, steps=TRAIN)
+    rnn_size: int = option(64, "units per recurrent layer", minimum=1, maximum=4096, steps=TRAIN)
     rnn_dropout: float = option(
         0.0,
         "dropout between recurrent layers",
@@ -26,7 +26,9 @@ class ModelConfig:
         steps=TRAIN,
         needs=("--rnn_layers 2 or more", lambda c: c.model.rnn_layers > 1),
     )
-    fc_extra_size: int = option(0, "units of an extra dense layer before the class scores", minimum=0, steps=TRAIN)
+    fc_extra_size: int = option(
+        0, "units of an extra dense layer before the class scores", minimum=0, maximum=65536, steps=TRAIN
+    )
     fc_dropout: float = option(0.0, "dropout before the class scores", minimum=0, maximum=1, steps=TRAIN)
     zero_b_hn: bool = option(
         False,
@@ -43,10 +45,14 @@ class DeltaConfig:
     """Thresholds of the delta network (MATH §1), one per layer or one for all."""
 
     thx: tuple[float, ...] = option(
-        (0.0,), "threshold of input deltas, one or one per layer (0.1 or 0.1,0.05)", minimum=0, steps=("retrain",)
+        (0.0,),
+        "threshold of input deltas, one or one per layer (0.1 or 0.1,0.05)",
+        minimum=0,
+        maximum=1e6,
+        steps=("retrain",),
     )
     thh: tuple[float, ...] = option(
-        (0.0,), "threshold of hidden-state deltas, one or one per layer", minimum=0, steps=("retrain",)
+        (0.0,), "threshold of hidden-state deltas, one or one per layer", minimum=0, maximum=1e6, steps=("retrain",)
     )
 
     def per_layer(self, layers: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -155,22 +161,24 @@ class PruningConfig:
     )
     gamma_rnn: float = option(0.7, "fraction of recurrent weights to prune", minimum=0, maximum=1, **_cbtd())
     gamma_fc: float = option(0.75, "fraction of dense weights to prune", minimum=0, maximum=1, **_cbtd())
-    alpha_anneal_epoch: int = option(100, "epochs until every small weight is pruned", minimum=1, **_cbtd())
+    alpha_anneal_epoch: int = option(
+        100, "epochs until every small weight is pruned", minimum=1, maximum=100000, **_cbtd()
+    )
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
     """Optimisation."""
 
-    seed: int = option(0, "of every random choice", minimum=0)
-    epochs_pretrain: int = option(50, "epochs of pretrain", minimum=0, steps=("pretrain",))
-    epochs_retrain: int = option(50, "epochs of retrain", minimum=0, steps=("retrain",))
-    batch_size: int = option(64, "clips per training step", minimum=1, steps=TRAIN)
-    batch_size_eval: int = option(256, "clips per evaluation step", minimum=1, steps=TRAIN)
+    seed: int = option(0, "of every random choice", minimum=0, maximum=2**63 - 1)
+    epochs_pretrain: int = option(50, "epochs of pretrain", minimum=0, maximum=100000, steps=("pretrain",))
+    epochs_retrain: int = option(50, "epochs of retrain", minimum=0, maximum=100000, steps=("retrain",))
+    batch_size: int = option(64, "clips per training step", minimum=1, maximum=65536, steps=TRAIN)
+    batch_size_eval: int = option(256, "clips per evaluation step", minimum=1, maximum=65536, steps=TRAIN)
     opt: str = option("ADAMW", "optimiser", choices=("ADAMW", "ADAM", "SGD", "RMSPROP"), steps=TRAIN)
     lr_schedule: bool = option(True, "change the learning rate during training", steps=TRAIN)
-    lr: float = option(1e-3, "learning rate", minimum=0, steps=TRAIN)
-    lr_end: float = option(3e-4, "lowest learning rate", minimum=0, **_schedule())
+    lr: float = option(1e-3, "learning rate", minimum=0, maximum=1e30, steps=TRAIN)
+    lr_end: float = option(3e-4, "lowest learning rate", minimum=0, maximum=1e30, **_schedule())
     lr_decay: Literal["plateau", "cosine"] = option(
         "plateau",
         "plateau: reduce the rate when the validation loss stalls; cosine: along half a cosine to lr_end",
@@ -178,8 +186,11 @@ class TrainingConfig:
         **_schedule(),
     )
     decay_factor: float = option(0.8, "learning rate's factor at each reduction", minimum=0, maximum=1, **_plateau())
-    patience: int = option(4, "epochs without improvement before a reduction", minimum=0, **_plateau())
-    beta: float = option(0.0, "weight of Σ|Δh| in the loss", minimum=0, steps=("retrain",))
+    patience: int = option(4, "epochs without improvement before a reduction", minimum=0, maximum=100000, **_plateau())
+    early_stop: int = option(
+        0, "stop after this many epochs without a better one; 0: never", minimum=0, maximum=100000, steps=TRAIN
+    )
+    beta: float = option(0.0, "weight of Σ|Δh| in the loss", minimum=0, maximum=1e6, steps=("retrain",))
     loss: str = option("crossentropy", "loss", choices=("crossentropy", "ctc", "mse", "l1"), steps=TRAIN)
     target: Literal["clip", "frame"] = option(
         "clip",
@@ -198,7 +209,9 @@ class TrainingConfig:
         steps=TRAIN,
     )
     teacher_weight: float = option(0.5, "share of the loss that follows the teacher", minimum=0, maximum=1, **_taught())
-    temperature: float = option(2.0, "softens both posteriors before they are compared", minimum=0.1, **_taught())
+    temperature: float = option(
+        2.0, "softens both posteriors before they are compared", minimum=0.1, maximum=1000, **_taught()
+    )
     average: float = option(
         0.0,
         "evaluate and keep averaged parameters: decay per step of the moving average",
@@ -216,8 +229,10 @@ class TrainingConfig:
     threshold_warmup: float = option(
         0.0, "share of the epochs over which the thresholds rise from 0", minimum=0, maximum=1, steps=("retrain",)
     )
-    weight_decay: float = option(0.01, "weight decay", minimum=0, steps=TRAIN)
-    grad_clip_val: float = option(200.0, "largest norm of the gradient; 0: no limit", minimum=0, steps=TRAIN)
+    weight_decay: float = option(0.01, "weight decay", minimum=0, maximum=1000, steps=TRAIN)
+    grad_clip_val: float = option(
+        200.0, "largest norm of the gradient; 0: no limit", minimum=0, maximum=1e9, steps=TRAIN
+    )
 
 
 @dataclass(frozen=True)
@@ -225,8 +240,8 @@ class AugmentationConfig:
     """Random changes of the training clips, drawn anew for every epoch (docs/data.md). Each is off at 0."""
 
     aug_noise: float = option(0.0, "probability of background noise in a clip", minimum=0, maximum=1, steps=TRAIN)
-    aug_snr_low: float = option(0.0, "lowest SNR of that noise, dB", **_noise())
-    aug_snr_high: float = option(20.0, "highest SNR of that noise, dB", **_noise())
+    aug_snr_low: float = option(0.0, "lowest SNR of that noise, dB", minimum=-100, maximum=200, **_noise())
+    aug_snr_high: float = option(20.0, "highest SNR of that noise, dB", minimum=-100, maximum=200, **_noise())
     aug_gain: float = option(0.0, "gain drawn from ± this many dB", minimum=0, maximum=40, steps=TRAIN)
     aug_shift: float = option(0.0, "time shift drawn from ± this many seconds", minimum=0, maximum=0.5, steps=TRAIN)
     aug_speed: float = option(0.0, "speed drawn from 1 ± this", minimum=0, maximum=0.5, steps=TRAIN)
@@ -234,17 +249,19 @@ class AugmentationConfig:
         0,
         "unknown clips made from the training words: halves of two words joined, or one word backwards",
         minimum=0,
+        maximum=100000,
         steps=TRAIN,
     )
     aug_versions: int = option(
         8,
         "versions of every clip, among which each batch draws",
         minimum=1,
+        maximum=1000,
         steps=TRAIN,
         needs=("changed or spliced audio", lambda c: c.augmentation.changes_audio or c.augmentation.aug_splice > 0),
     )
-    aug_time_mask: int = option(0, "SpecAugment: longest run of masked frames", minimum=0, steps=TRAIN)
-    aug_freq_mask: int = option(0, "SpecAugment: widest band of masked features", minimum=0, steps=TRAIN)
+    aug_time_mask: int = option(0, "SpecAugment: longest run of masked frames", minimum=0, maximum=10000, steps=TRAIN)
+    aug_freq_mask: int = option(0, "SpecAugment: widest band of masked features", minimum=0, maximum=10000, steps=TRAIN)
 
     @property
     def changes_audio(self) -> bool:
@@ -257,8 +274,10 @@ class ScoringConfig:
     """Decision rule of a clip."""
 
     smooth: bool = option(True, "smooth the posteriors over time before deciding", steps=TRAIN)
-    smooth_window_size: int = option(60, "frames that are averaged", minimum=1, **_smooth())
-    confidence_window_size: int = option(80, "frames whose best smoothed posterior counts", minimum=1, **_smooth())
+    smooth_window_size: int = option(60, "frames that are averaged", minimum=1, maximum=10000, **_smooth())
+    confidence_window_size: int = option(
+        80, "frames whose best smoothed posterior counts", minimum=1, maximum=100000, **_smooth()
+    )
     fire_threshold: float = option(0.0, "posterior below which a clip is silence", minimum=0, maximum=1, **_smooth())
 
 
@@ -266,14 +285,16 @@ class ScoringConfig:
 class ExportConfig:
     """The accelerator that `deltarnn export` writes for (docs/accelerators.md)."""
 
-    stim_head: int = option(1000, "first frame of the stimulus", minimum=0, steps=())
-    stim_len: int = option(1000, "frames of the stimulus", minimum=1, steps=())
-    num_array: int = option(1, "MAC arrays; also of column-balanced pruning", minimum=1, **_cbtd())
+    stim_head: int = option(1000, "first frame of the stimulus", minimum=0, maximum=1000000000, steps=())
+    stim_len: int = option(1000, "frames of the stimulus", minimum=1, maximum=1000000, steps=())
+    num_array: int = option(1, "MAC arrays; also of column-balanced pruning", minimum=1, maximum=1024, **_cbtd())
     num_array_pe: int = option(
-        16, "processing elements per array; also of column-balanced pruning", minimum=1, **_cbtd()
+        16, "processing elements per array; also of column-balanced pruning", minimum=1, maximum=4096, **_cbtd()
     )
-    num_array_pe_ext: int = option(8, "processing elements per array of the exported network", minimum=1, steps=())
-    act_latency: int = option(8, "clocks of the activation pipeline", minimum=0, steps=())
-    act_interval: int = option(4, "clocks between two activations", minimum=1, steps=())
-    op_freq: float = option(2e8, "clock frequency, Hz", minimum=1, steps=())
+    num_array_pe_ext: int = option(
+        8, "processing elements per array of the exported network", minimum=1, maximum=4096, steps=()
+    )
+    act_latency: int = option(8, "clocks of the activation pipeline", minimum=0, maximum=100000, steps=())
+    act_interval: int = option(4, "clocks between two activations", minimum=1, maximum=100000, steps=())
+    op_freq: float = option(2e8, "clock frequency, Hz", minimum=1, maximum=1e12, steps=())
     w_sp_ext: float = option(0.9375, "weight sparsity of the exported network", minimum=0, maximum=1, steps=())

@@ -17,8 +17,8 @@ def default_data_dir() -> str:
     return "/DATA" if Path("/DATA").is_dir() else "/data"
 
 
-def _real_data(config: Any) -> bool:
-    return bool(config.data.dataset != "synth")
+def _official(config: Any) -> bool:
+    return bool(config.data.dataset == "gscdv2")
 
 
 def _iir(config: Any) -> bool:
@@ -37,7 +37,7 @@ class RunConfig:
     run_through: bool = option(False, "run this step and all later ones")
     work_dir: str = option(".", "folder that receives data/, feat/, log/ and save/")
     workers: int = option(
-        os.cpu_count() or 1, "processes for audio and features", minimum=1, steps=("prepare", "feature")
+        os.cpu_count() or 1, "processes for audio and features", minimum=1, maximum=256, steps=("prepare", "feature")
     )
     model_path: str = option("", "model file to write instead of the one under save/", steps=TRAIN)
     path_net_pretrain: str = option(
@@ -50,10 +50,14 @@ class RunConfig:
     debug: bool = option(False, "record intermediate signals of a few clips beside the model", steps=TRAIN)
     use_cuda: bool = option(True, "train on the GPU; the CPU with a message where there is none", steps=TRAIN)
     gpu_device: int = option(
-        0, "index of the GPU", minimum=0, steps=TRAIN, needs=("--use_cuda 1", lambda c: c.run.use_cuda)
+        0, "index of the GPU", minimum=0, maximum=1024, steps=TRAIN, needs=("--use_cuda 1", lambda c: c.run.use_cuda)
     )
     threads: int = option(
-        0, "threads that share each batch on the CPU; 0: as many as torch takes, at most 4", minimum=0, steps=TRAIN
+        0,
+        "threads that share each batch on the CPU; 0: as many as torch takes, at most 4",
+        minimum=0,
+        maximum=256,
+        steps=TRAIN,
     )
     save_every_epoch: bool = option(False, "keep the model of every epoch", steps=TRAIN)
 
@@ -62,19 +66,32 @@ class RunConfig:
 class DataConfig:
     """Where speech comes from and how it is grouped."""
 
-    dataset: str = option("gscdv2", "data set: gscdv2, or synth for speech synthesised on this machine")
+    dataset: str = option(
+        "gscdv2",
+        "data set: gscdv2; synth for speech synthesised on this machine; or any other name for recordings of your own",
+    )
     data_dir: str = option(
-        default_data_dir(), "folder with speech_commands_v0.02 and speech_commands_test_set_v0.02", steps=("prepare",)
+        default_data_dir(),
+        "folder with speech_commands_v0.02 and speech_commands_test_set_v0.02; for recordings of your own, with one "
+        "folder per word",
+        steps=("prepare",),
     )
     keywords: tuple[str, ...] = option(
         ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes"),
-        "target words, separated by commas; every other word is _unknown_",
+        "target words, separated by commas; every other word is _unknown_ (recordings of your own: all words)",
+    )
+    clip_seconds: float = option(
+        1.0,
+        "length of all clips, seconds: longer ones count by their beginning, shorter ones get zeros",
+        minimum=0.1,
+        maximum=60,
+        steps=("prepare",),
     )
     download: bool = option(
         False,
         "fetch the two official archives into data_dir (2.5 GB)",
         steps=("prepare",),
-        needs=("--dataset gscdv2", _real_data),
+        needs=("--dataset gscdv2", _official),
     )
     download_url: str = option(
         "http://download.tensorflow.org/data",
@@ -92,15 +109,22 @@ class DataConfig:
         5.0,
         "SNR in dB of the noisier copies; the others have 5 dB more",
         steps=("prepare",),
+        minimum=-100,
+        maximum=200,
         needs=("--augment_noise 1", lambda c: c.data.augment_noise),
     )
     synth_unknown: int = option(
-        0, "synthetic clips of further unknown words to add to the training set", minimum=0, steps=("prepare",)
+        0,
+        "synthetic clips of further unknown words to add to the training set",
+        minimum=0,
+        maximum=1000000,
+        steps=("prepare",),
     )
     synth_keywords: int = option(
         0,
         "synthetic clips of the keywords to add, so that a synthetic voice is no sign of an unknown word",
         minimum=0,
+        maximum=1000000,
         steps=("prepare",),
     )
     synth_scale: float = option(
@@ -109,7 +133,7 @@ class DataConfig:
         minimum=0.01,
         maximum=100,
         steps=("prepare",),
-        needs=("--dataset synth", lambda c: not _real_data(c)),
+        needs=("--dataset synth", lambda c: c.data.dataset == "synth"),
     )
 
 
@@ -123,8 +147,10 @@ class FeatureConfig:
     )
     logf: Literal["none", "lut"] = _feature("none", "lut: take log10(1 + feature)", choices=("none", "lut"))
     feat_type: Literal["logfbank", "iir"] = _feature("logfbank", "front end", choices=("logfbank", "iir"))
-    label_head: int = _feature(2, "frames at the start labelled silence", minimum=0)
-    label_tail: int = _feature(-2, "frames at the end labelled silence, as a negative number", maximum=0)
+    label_head: int = _feature(2, "frames at the start labelled silence", minimum=0, maximum=10000)
+    label_tail: int = _feature(
+        -2, "frames at the end labelled silence, as a negative number", minimum=-10000, maximum=0
+    )
     sim_mic: bool = _feature(True, "iir: microphone model before the filters", needs=("--feat_type iir", _iir))
     mic_res: int = _feature(
         12,
@@ -137,7 +163,7 @@ class FeatureConfig:
     qf: bool = _feature(False, "quantise features: floor(x/max·2^(fqi−1)), then to Qfqi.fqf")
     fqi: int = _feature(12, "integer bits of quantised features, sign included", minimum=1, maximum=32)
     fqf: int = _feature(0, "fraction bits of quantised features", minimum=0, maximum=31)
-    nfft: int = _feature(1024, "FFT length", minimum=2, needs=("--feat_type logfbank", _logfbank))
+    nfft: int = _feature(1024, "FFT length", minimum=2, maximum=65536, needs=("--feat_type logfbank", _logfbank))
     mfcc: bool = _feature(False, "cepstral coefficients 1-39", needs=("--feat_type logfbank", _logfbank))
     gradient: bool = _feature(
         False, "append first and second differences along time", needs=("--feat_type logfbank", _logfbank)
@@ -151,6 +177,8 @@ class FeatureConfig:
     floor: float = _feature(
         80.0,
         "lowest log level, dB: 80 is about the last bit of 16-bit audio, zeros would be -313",
+        minimum=-1000,
+        maximum=1000,
         needs=(
             "--feat_type logfbank --log_feat 1 --gain_ctrl 0",
             lambda c: _logfbank(c) and c.features.log_feat and not c.features.gain_ctrl,
@@ -159,16 +187,23 @@ class FeatureConfig:
     norm_feat: bool = _feature(True, "normalise by one mean and one deviation over the training set")
     frame_size: float = _feature(0.016384, "frame length, seconds", minimum=1e-4, maximum=1.0)
     frame_stride: float = _feature(0.016384, "distance of two frames, seconds", minimum=1e-4, maximum=1.0)
-    sample_rate: int = _feature(16000, "samples per second; other files are resampled", minimum=1000)
-    freq_low: float = _feature(100.0, "lower edge of the filters, Hz", minimum=0)
-    freq_high: float = _feature(8000.0, "upper edge of the filters, Hz", minimum=0)
+    sample_rate: int = _feature(16000, "samples per second; other files are resampled", minimum=1000, maximum=192000)
+    freq_low: float = _feature(100.0, "lower edge of the filters, Hz", minimum=0, maximum=96000)
+    freq_high: float = _feature(8000.0, "upper edge of the filters, Hz", minimum=0, maximum=96000)
     gain_ctrl: bool = _feature(False, "one gain per block of 8 frames", needs=("--feat_type logfbank", _logfbank))
     oversample_factor: int = _feature(
-        1, "iir: resample to this multiple before the filters", minimum=1, needs=("--feat_type iir", _iir)
+        1, "iir: resample to this multiple before the filters", minimum=1, maximum=16, needs=("--feat_type iir", _iir)
     )
-    ch_orders: int = _feature(2, "iir: order of the band-passes", minimum=1, needs=("--feat_type iir", _iir))
-    q_factors: float = _feature(3.0, "iir: quality factor of the band-passes", needs=("--feat_type iir", _iir))
+    ch_orders: int = _feature(
+        2, "iir: order of the band-passes", minimum=1, maximum=16, needs=("--feat_type iir", _iir)
+    )
+    q_factors: float = _feature(
+        3.0, "iir: quality factor of the band-passes", minimum=1e-3, maximum=1000, needs=("--feat_type iir", _iir)
+    )
     f_spacing: Literal["mel", "log"] = _feature("mel", "spacing of the filters", choices=("mel", "log"))
     f_centers: tuple[float, ...] = _feature(
-        (), "the n_filt + 2 corner frequencies (Hz) themselves, instead of f_spacing, freq_low, freq_high"
+        (),
+        "the n_filt + 2 corner frequencies (Hz) themselves, instead of f_spacing, freq_low, freq_high",
+        minimum=0,
+        maximum=96000,
     )

@@ -12,16 +12,15 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_type_hints
 
 from deltarnn.files import write_json
-from deltarnn.kws.config.option import STEPS, Option, Step
+from deltarnn.kws.config.option import STEPS, Option, Step, convert, metavar
 from deltarnn.kws.config.options import (
     AugmentationConfig,
     DeltaConfig,
@@ -158,7 +157,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, groups: Sequence[str] = tu
         for name, (owner, kind, rule, default) in _options().items():
             if owner != group:
                 continue
-            values = "|".join(map(str, rule.choices)) if rule.choices else _metavar(kind)
+            values = "|".join(map(str, rule.choices)) if rule.choices else metavar(kind)
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             shown = int(shown) if kind is bool else shown if shown != "" else "none"
             needs = f"; with {rule.needs[0]}" if rule.needs else ""
@@ -234,8 +233,8 @@ def read_feature_file(dataset: str, cfg_feat: str) -> tuple[dict[str, Any], list
     return values, [f"{path}: {key} does nothing" for key in ignored]
 
 
-def digest(values: Mapping[str, Any]) -> str:
-    """Eight hexadecimal digits that stand for a mapping of JSON values."""
+def digest(values: Any) -> str:
+    """Eight hexadecimal digits that stand for JSON values."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -261,47 +260,9 @@ def _group_of(name: str) -> str:
     return _options()[name][0]
 
 
-def _metavar(kind: Any) -> str:
-    if get_origin(kind) is tuple:
-        return f"{_metavar(get_args(kind)[0])}[,…]"
-    return {bool: "0|1", int: "N", float: "X", str: "TEXT"}[kind]
-
-
 def _convert(name: str, raw: Any) -> Any:
-    """The typed value of a flag from text, a file's value or Python. ValueError names the flag and what it takes."""
     _, kind, rule, _ = _options()[name]
-    if get_origin(kind) is tuple:
-        items = raw.split(",") if isinstance(raw, str) else raw if isinstance(raw, (list, tuple)) else [raw]
-        return tuple(_scalar(name, get_args(kind)[0], rule, item) for item in items if item != "")
-    return _scalar(name, kind, rule, raw)
-
-
-def _scalar(name: str, kind: Any, rule: Option, raw: Any) -> Any:
-    text = str(raw).strip()
-    value: Any = text
-    if kind is bool:
-        value = {"0": False, "false": False, "1": True, "true": True}.get(text.lower())
-        if value is None:
-            raise ValueError(f"--{name} {text}: must be 0, 1, false or true")
-    elif kind in (int, float):
-        try:
-            value = kind(text)
-            if math.isinf(value):
-                raise ValueError
-        except ValueError:
-            what = "a whole number" if kind is int else "a number"
-            raise ValueError(f"--{name} {text}: must be {what}") from None
-    if rule.choices is not None:
-        if kind not in (int, float):  # names are taken in any letter case
-            value = next((choice for choice in rule.choices if choice.lower() == text.lower()), text)
-        if value not in rule.choices:
-            raise ValueError(f"--{name} {text}: must be one of {', '.join(map(str, rule.choices))}")
-    # Written so that NaN fails both.
-    if rule.minimum is not None and not value >= rule.minimum:
-        raise ValueError(f"--{name} {text}: must be at least {rule.minimum:g}")
-    if rule.maximum is not None and not value <= rule.maximum:
-        raise ValueError(f"--{name} {text}: must be at most {rule.maximum:g}")
-    return value
+    return convert(name, kind, rule, raw)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
@@ -309,11 +270,11 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: neither YAML nor JSON ({str(error).splitlines()[0]})") from None
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:  # beyond its own errors: dates, nesting
+        raise ValueError(f"{path}: neither YAML nor JSON ({(str(error).splitlines() or ['?'])[0]})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: must hold one mapping of names to values")
     return {str(key): value for key, value in content.items()}

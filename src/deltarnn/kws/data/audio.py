@@ -3,7 +3,9 @@
 import io
 import os
 import re
+import stat
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
@@ -17,11 +19,25 @@ Audio = NDArray[np.int16]
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff")
 """File types that are taken, the preferred one first where a clip exists in several."""
 
+RATES = (1000, 768000)
+"""Sample rates of files that are taken, Hz: one of a single Hertz is a damaged header."""
+
+MAX_SAMPLES = 1 << 28
+"""The longest file that is taken, samples per channel: more than four hours at 16 kHz."""
+
 _READ_SIZE = 1 << 16
 
 
 class AudioError(ValueError):
     """A file that holds no usable audio; the message names it and says why."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file's samples (N,) int16; `cut_off` where it ends before the length that its header claims."""
+
+    samples: Audio
+    cut_off: bool = False
 
 
 def read_audio(path: str | Path, sample_rate: int = 16000) -> Audio:
@@ -30,15 +46,19 @@ def read_audio(path: str | Path, sample_rate: int = 16000) -> Audio:
     Plain 16-bit mono WAV at `sample_rate`, the usual case, is read without a decoder. AudioError on anything else that
     cannot be decoded, and on files without samples or with zeros only.
     """
+    return read_recording(path, sample_rate).samples
+
+
+def read_recording(path: str | Path, sample_rate: int = 16000) -> Recording:
+    """`read_audio`, and whether the file is whole."""
     content = _read_bytes(path)
     samples = _plain_wav(content, sample_rate)
-    if samples is None:
-        samples = _decode(path, content, sample_rate)
-    if samples.size == 0:
+    recording = Recording(samples) if samples is not None else _decode(path, content, sample_rate)
+    if recording.samples.size == 0:
         raise AudioError(f"{path}: holds no samples")
-    if not samples.any():
+    if not recording.samples.any():
         raise AudioError(f"{path}: holds only zeros")
-    return samples
+    return recording
 
 
 def write_wav(path: Path, samples: Audio, sample_rate: int = 16000) -> None:
@@ -73,15 +93,17 @@ def to_int16(signal: NDArray[np.floating]) -> Audio:
 
 
 def speaker_of(path: str | Path) -> str | None:
-    """The speaker's code in a file name of Speech Commands: the hexadecimal digits before `_nohash_`."""
-    found = re.search(r"(?:^|_)([0-9a-f]+)_nohash_", Path(path).name)
+    """The speaker in a file name such as those of Speech Commands: the letters and digits before `_nohash_`."""
+    found = re.search(r"(?:^|_)([0-9A-Za-z-]+)_nohash_", Path(path).name)
     return found[1] if found else None
 
 
 def _read_bytes(path: str | Path) -> bytes:
     """The whole file; two thirds of what `Path.read_bytes` takes for a clip of one second."""
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer does not hold us up
     try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise AudioError(f"{path}: no regular file")
         pieces = []
         while piece := os.read(handle, _READ_SIZE):
             pieces.append(piece)
@@ -111,15 +133,35 @@ def _plain_wav(content: bytes, sample_rate: int) -> Audio | None:
     return None
 
 
-def _decode(path: str | Path, content: bytes, sample_rate: int) -> Audio:
+def _decode(path: str | Path, content: bytes, sample_rate: int) -> Recording:
     import soundfile
 
     try:
-        signal, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            rate, claimed = file.samplerate, file.frames
+            if not RATES[0] <= rate <= RATES[1]:
+                raise AudioError(f"{path}: claims a sample rate of {rate} Hz; {RATES[0]} to {RATES[1]} are taken")
+            if claimed > MAX_SAMPLES:
+                raise AudioError(f"{path}: claims {claimed} samples; at most {MAX_SAMPLES} are taken")
+            signal = file.read(dtype="float32", always_2d=True)
+    except AudioError:
+        raise
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
         raise AudioError(f"{path}: cannot be decoded ({reason})") from None
     mono = signal.mean(axis=1, dtype=np.float64) * 32768.0
     if not np.isfinite(mono).all():
         raise AudioError(f"{path}: holds samples that are no numbers")
-    return to_int16(mono) if rate == sample_rate or not mono.size else resample(mono, rate, sample_rate)
+    samples = to_int16(mono) if rate == sample_rate or not mono.size else resample(mono, rate, sample_rate)
+    return Recording(samples, cut_off=len(signal) < claimed or _wav_is_cut_off(content))
+
+
+def _wav_is_cut_off(content: bytes) -> bool:
+    """Whether a WAV file's data chunk claims more bytes than follow; of a stream, 2³¹ or more, that is no claim."""
+    position = 12
+    while content[:4] == b"RIFF" and position + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, position)
+        if name == b"data":
+            return bool(len(content) < position + 8 + size < 1 << 31)
+        position += 8 + size + size % 2
+    return False

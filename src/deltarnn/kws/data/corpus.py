@@ -1,8 +1,8 @@
 """The folders of Speech Commands: which clips there are, of which words, speakers and groups."""
 
 from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
 
 from deltarnn.kws.data.audio import SUFFIXES, speaker_of
 
@@ -25,13 +25,55 @@ class SourceClip:
         return speaker_of(self.path)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Corpus:
-    """Clips of the corpus by group, before any selection, and its background noises."""
+    """Clips of the corpus by group, before any selection, and its background noises.
 
-    clips: dict[str, list[SourceClip]]
-    noises: list[Path]
-    duplicates: list[Path]
+    duplicates: clips that are there as another file type too. unusable: a sentence on each file or folder that cannot
+    be taken. notes: sentences on what else the user should know.
+    """
+
+    clips: dict[str, list[SourceClip]] = field(default_factory=lambda: {group: [] for group in GROUPS})
+    noises: list[Path] = field(default_factory=list)
+    duplicates: list[Path] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def word_folders(self, root: Path) -> list[str]:
+        """Names of the folders in `root` that hold words."""
+        names = []
+        for path in sorted(root.iterdir()):
+            if path.is_symlink() and not path.exists():
+                self.unusable.append(f"{path}: a link to nothing")
+            elif path.is_dir() and path.name != NOISE_FOLDER and self._is_named(path):
+                names.append(path.name)
+        return names
+
+    def audio_files(self, folder: Path) -> list[Path]:
+        """Audio files of a folder, sorted; of one clip in several file types the first of SUFFIXES."""
+        chosen: dict[str, Path] = {}
+        rank = {suffix: i for i, suffix in enumerate(SUFFIXES)}
+        files = [p for p in folder.iterdir() if p.suffix.lower() in rank and not p.name.startswith(".")]
+        for path in sorted(files, key=lambda p: (rank[p.suffix.lower()], p.name)):
+            if not path.is_file():
+                what = "a link to nothing" if path.is_symlink() and not path.exists() else "no regular file"
+                self.unusable.append(f"{path}: {what}")
+            elif not self._is_named(path):
+                continue
+            elif path.stem in chosen:
+                self.duplicates.append(path)
+            else:
+                chosen[path.stem] = path
+        return sorted(chosen.values())
+
+    def _is_named(self, path: Path) -> bool:
+        """Whether a name can be written down."""
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            self.unusable.append(f"{path}: its name is not UTF-8")
+            return False
+        return True
 
 
 def find_corpus(data_dir: str | Path, keywords: tuple[str, ...]) -> Corpus:
@@ -45,27 +87,72 @@ def find_corpus(data_dir: str | Path, keywords: tuple[str, ...]) -> Corpus:
         if not folder.is_dir():
             raise ValueError(
                 f"no folder {folder}: --data_dir must name the folder that holds {TRAIN_FOLDER} and {TEST_FOLDER}. "
-                f"Add --download to fetch them there (2.5 GB), or use --dataset synth, which needs no download"
+                f"Add --download to fetch them there (2.5 GB), or use --dataset synth, which needs no download; "
+                f"recordings of your own, one folder per word, take a name of their own, such as --dataset mine"
             )
-    words = _word_folders(root)
-    tested = _word_folders(test_root)
+    corpus = Corpus()
+    words, tested = corpus.word_folders(root), corpus.word_folders(test_root)
     _check_keywords(keywords, words, tested, data_dir)
-    listed = {name: _read_list(root / f"{name}_list.txt", required=name == "validation") for name in
-              ("validation", "testing")}  # fmt: skip
-    clips: dict[str, list[SourceClip]] = {group: [] for group in GROUPS}
-    duplicates: list[Path] = []
+    listed = {name: ClipList.read(root / f"{name}_list.txt") for name in ("validation", "testing")}
+    if listed["validation"] is None:
+        raise ValueError(
+            f"no file {root / 'validation_list.txt'}: it decides which clips validate; it names one on each line, such "
+            "as yes/0a7c2a8d_nohash_0.wav"
+        )
     for word in words:
-        for path in _audio_files(root / word, duplicates):
-            name = f"{word}/{path.stem}"
-            if name not in listed["testing"]:
-                clips["validation" if name in listed["validation"] else "train"].append(SourceClip(word, path))
+        for path in corpus.audio_files(root / word):
+            named = [name for name, clips in listed.items() if clips is not None and clips.names(path)]
+            if "testing" not in named:
+                corpus.clips["validation" if named else "train"].append(SourceClip(word, path))
     for word in (*keywords, UNKNOWN, SILENCE):
         if word in tested:
-            clips["test"].extend(SourceClip(word, path) for path in _audio_files(test_root / word, duplicates))
-    noises = _audio_files(root / NOISE_FOLDER, duplicates) if (root / NOISE_FOLDER).is_dir() else []
-    if not noises:
+            corpus.clips["test"].extend(SourceClip(word, path) for path in corpus.audio_files(test_root / word))
+    corpus.notes += [note for clips in listed.values() if clips is not None for note in clips.unmatched()]
+    corpus.noises = corpus.audio_files(root / NOISE_FOLDER) if (root / NOISE_FOLDER).is_dir() else []
+    if not corpus.noises:
         raise ValueError(f"no background noises in {root / NOISE_FOLDER}: silence cannot be made; restore that folder")
-    return Corpus(clips, noises, duplicates)
+    return corpus
+
+
+class ClipList:
+    """A list file: one clip "word/name.wav" on each line, UTF-8 with or without a byte order mark, either slash. The
+    file type of a clip does not matter."""
+
+    def __init__(self, path: Path, lines: dict[str, str]) -> None:
+        self._path, self._lines, self._found = path, lines, set[str]()
+
+    @classmethod
+    def read(cls, path: Path) -> "ClipList | None":
+        """The list at `path`, or None where there is none. ValueError if it is no text."""
+        if not path.is_file():
+            return None
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start})") from None
+        return cls(path, {_clip_name(line): line.strip() for line in lines if line.strip()})
+
+    def names(self, clip: Path) -> bool:
+        """Whether the list names a clip."""
+        name = f"{clip.parent.name}/{clip.stem}"
+        if name not in self._lines:
+            return False
+        self._found.add(name)
+        return True
+
+    def unmatched(self) -> list[str]:
+        """A sentence, if lines named no clip that was asked about."""
+        rest = [line for name, line in self._lines.items() if name not in self._found]
+        if not rest:
+            return []
+        return [
+            f"{self._path}: {len(rest)} of {len(self._lines)} lines name no clip that is there, the first {rest[0]!r}"
+        ]
+
+
+def _clip_name(line: str) -> str:
+    path = PurePosixPath(line.strip().replace("\\", "/"))
+    return f"{path.parent.name}/{path.stem}"
 
 
 def by_word(clips: list[SourceClip]) -> dict[str, list[SourceClip]]:
@@ -74,10 +161,6 @@ def by_word(clips: list[SourceClip]) -> dict[str, list[SourceClip]]:
     for clip in clips:
         words[clip.word].append(clip)
     return dict(words)
-
-
-def _word_folders(root: Path) -> list[str]:
-    return sorted(p.name for p in root.iterdir() if p.is_dir() and p.name != NOISE_FOLDER)
 
 
 def _check_keywords(keywords: tuple[str, ...], words: list[str], tested: list[str], data_dir: str | Path) -> None:
@@ -93,26 +176,3 @@ def _check_keywords(keywords: tuple[str, ...], words: list[str], tested: list[st
     both = here or [word for word in words if word in tested]
     remedy = f"To use the words that are there, type --keywords {','.join(both)}" if both else "Check --data_dir"
     raise ValueError(f"in {data_dir}, {lacks}. {remedy}")
-
-
-def _read_list(path: Path, required: bool) -> frozenset[str]:
-    """The clips "word/stem" of a list file; their file type does not matter."""
-    if not path.is_file():
-        if required:
-            raise ValueError(f"no file {path}: it decides which clips validate; restore it from the original archive")
-        return frozenset()
-    lines = path.read_text().split()
-    return frozenset(f"{Path(line).parent.name}/{Path(line).stem}" for line in lines)
-
-
-def _audio_files(folder: Path, duplicates: list[Path]) -> list[Path]:
-    """Audio files of a folder, sorted; of one clip in several file types the first of SUFFIXES."""
-    chosen: dict[str, Path] = {}
-    rank = {suffix: i for i, suffix in enumerate(SUFFIXES)}
-    files = [p for p in folder.iterdir() if p.suffix.lower() in rank and not p.name.startswith(".")]
-    for path in sorted(files, key=lambda p: (rank[p.suffix.lower()], p.name)):
-        if path.stem in chosen:
-            duplicates.append(path)
-        else:
-            chosen[path.stem] = path
-    return sorted(chosen.values())

@@ -10,7 +10,7 @@ import hashlib
 import io
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +19,26 @@ from tqdm import tqdm
 
 from deltarnn.files import read_json, write_json, write_text
 from deltarnn.kws.config.resolve import Config, digest
-from deltarnn.kws.data.audio import Audio, AudioError, fit, read_audio, to_int16, write_wav
+from deltarnn.kws.data.audio import Audio, AudioError, fit, read_audio, read_recording, to_int16, write_wav
 from deltarnn.kws.data.corpus import GROUPS, SILENCE, UNKNOWN, Corpus, SourceClip, find_corpus
+from deltarnn.kws.data.own import find_own_corpus, is_own, own_words
 from deltarnn.kws.data.selection import balanced, class_size, drop_same_samples, label_of, separate_speakers
 from deltarnn.kws.data.words import further_unknown_words
 from deltarnn.kws.draw import rng_of
+from deltarnn.kws.places import portable
 
 SILENCE_LEVELS_DB = (0.0, -5.0, -10.0)
 UNKNOWN_VALIDATION_CLIPS = 400
 NOISE_TRAIN_SHARE = 0.8
-"""Training hears the first 80 % of each background noise, as silence and in noisy clips; validation the rest."""
+"""Training hears the first 80 % of each background noise, as silence and in noisy clips; validation the rest, or, where
+the test group has no silence of its own, half of the rest and test the other half."""
+NAMED = 5
+"""Clips of one kind of fault that are named on the screen; description.json names all."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the data description."""
+    """One line of the data description; `path` is the whole path, in the file relative to the work folder it is in."""
 
     group: str
     keyword: str
@@ -55,6 +60,11 @@ class Description:
         """Rows of "train", "validation" or "test"."""
         return [row for row in self.rows if row.group == name]
 
+    @property
+    def clip_seconds(self) -> float:
+        """Length of all clips."""
+        return float(self.settings["clip_seconds"])
+
     def __str__(self) -> str:
         counts = Counter(row.group for row in self.rows)
         return ", ".join(f"{counts[group]} {group}" for group in GROUPS) + f" clips, {len(self.class_names)} classes"
@@ -63,24 +73,31 @@ class Description:
 def prepare(config: Config) -> Description:
     """Make the data description of --dataset from the files under --data_dir, and return it."""
     folder, data_dir = config.folder("data"), Path(config.data.data_dir)
-    corpus = find_corpus(data_dir, config.data.keywords)
+    root = Path(config.run.work_dir).resolve()
+    own = is_own(config)
+    if own and "keywords" not in config.given:
+        config = config.replace(keywords=own_words(data_dir))
+    corpus = find_own_corpus(config) if own else find_corpus(data_dir, config.data.keywords)
     settings = {
         "dataset": config.data.dataset,
-        "data_dir": str(data_dir.resolve()),
+        "data_dir": portable(data_dir, root),
         "keywords": list(config.data.keywords),
         "seed": config.training.seed,
         "sample_rate": config.features.sample_rate,
+        "clip_seconds": config.data.clip_seconds,
         "unknown_ratio": config.data.unknown_ratio,
         "synth_unknown": config.data.synth_unknown,
         "synth_keywords": config.data.synth_keywords,
         "noisy_copies_snr": config.data.target_snr if config.data.augment_noise else None,
-        "files": _listing_digest(corpus),
+        "files": _listing_digest(corpus, root),
     }
+    for note in corpus.notes:
+        print(f"note: {note}")
     done = _load(folder)
     if done and done.settings == settings and all(Path(row.path).is_file() for row in done.rows):
         print(f"{folder / 'description.csv'} is up to date: {done}")
         return done
-    clips, digests, skipped = _check_files(corpus, config)
+    clips, digests, faults = _check_files(corpus, config)
     clips, apart = separate_speakers(clips)
     clips, doubles = drop_same_samples(clips, digests)
     left_out = apart + doubles
@@ -91,7 +108,7 @@ def prepare(config: Config) -> Description:
     rows += _synthetic_rows(config, folder)
     if config.data.augment_noise:
         rows += _noisy_rows(rows, corpus, config, folder)
-    description = _write(folder, rows, corpus, settings, {"skipped": skipped, "left_out": dict(left_out)}, config)
+    description = _write(folder, rows, corpus, settings, {**faults, "left_out": dict(left_out)}, config)
     for reason, count in sorted(left_out.items()):
         print(f"left out {count} clips: {reason}")
     print(f"wrote {folder / 'description.csv'}: {description}")
@@ -131,26 +148,49 @@ def mix(clip: Audio, noise: Audio, snr_db: float) -> Audio:
 
 def _check_files(
     corpus: Corpus, config: Config
-) -> tuple[dict[str, list[SourceClip]], dict[SourceClip, bytes], list[str]]:
-    """The readable clips by group, a digest of each one's samples, and a sentence on each that is not readable."""
+) -> tuple[dict[str, list[SourceClip]], dict[SourceClip, bytes], dict[str, list[str]]]:
+    """The readable clips by group, a digest of each one's samples; and, by kind of fault, which are skipped (with the
+    reason), cut off, or longer than --clip_seconds."""
     every = [clip for group in GROUPS for clip in corpus.clips[group]]
+    digests: dict[SourceClip, bytes] = {}
+    faults: dict[str, list[str]] = {"skipped": [*corpus.unusable], "cut_off": [], "too_long": []}
+    longest = round(config.data.clip_seconds * config.features.sample_rate)
 
-    def examine(clip: SourceClip) -> bytes | str:
+    def examine(clip: SourceClip) -> tuple[bytes, bool, bool] | str:
         try:
-            samples = read_audio(clip.path, config.features.sample_rate)
+            recording = read_recording(clip.path, config.features.sample_rate)
         except (AudioError, OSError) as error:
             return str(error)
-        return hashlib.blake2b(samples.tobytes(), digest_size=16).digest()
+        digest = hashlib.blake2b(recording.samples.tobytes(), digest_size=16).digest()
+        return digest, recording.cut_off, len(recording.samples) > longest
 
     with ThreadPoolExecutor(config.run.workers) as pool:
-        results = list(tqdm(pool.map(examine, every, chunksize=64), total=len(every), desc="reading", unit="clip"))
-    digests = {clip: result for clip, result in zip(every, results, strict=True) if isinstance(result, bytes)}
-    skipped = [result for result in results if isinstance(result, str)]
-    for sentence in skipped:
+        jobs = pool.map(examine, every, chunksize=64)
+        results = tqdm(jobs, total=len(every), desc="reading", unit="clip", disable=None)
+        for clip, result in zip(every, results, strict=True):
+            if isinstance(result, str):
+                faults["skipped"].append(result)
+                continue
+            digests[clip], cut_off, too_long = result
+            faults["cut_off"] += [str(clip.path)] * cut_off
+            faults["too_long"] += [str(clip.path)] * too_long
+    _tell(faults, len(every) + len(corpus.unusable), config.data.clip_seconds)
+    return {group: [c for c in corpus.clips[group] if c in digests] for group in GROUPS}, digests, faults
+
+
+def _tell(faults: dict[str, list[str]], every: int, seconds: float) -> None:
+    """Say what is wrong with which clips."""
+    for sentence in faults["skipped"]:
         print(f"warning: skipped {sentence}")
-    if skipped:
-        print(f"skipped {len(skipped)} of {len(every)} clips")
-    return {group: [c for c in corpus.clips[group] if c in digests] for group in GROUPS}, digests, skipped
+    if faults["skipped"]:
+        print(f"skipped {len(faults['skipped'])} of {every} clips")
+    for kind, what in (
+        ("cut_off", "are cut off: their files end before the length that they claim"),
+        ("too_long", f"are longer than {seconds:g} s and count by their first {seconds:g} s; see --clip_seconds"),
+    ):
+        if faults[kind]:
+            named = ", ".join(faults[kind][:NAMED]) + (", …" if len(faults[kind]) > NAMED else "")
+            print(f"warning: {len(faults[kind])} of {every} clips {what}: {named}")
 
 
 def _spoken_rows(clips: dict[str, list[SourceClip]], config: Config) -> list[Row]:
@@ -159,35 +199,50 @@ def _spoken_rows(clips: dict[str, list[SourceClip]], config: Config) -> list[Row
     rows = []
     for group in GROUPS:
         chosen = [clip for clip in clips[group] if clip.word in keywords]
-        if not chosen:
-            raise ValueError(f"no usable {group} clip of any keyword: see the warnings above")
+        lacking = [word for word in keywords if word not in {clip.word for clip in chosen}]
+        if lacking:
+            remedy = {"validation": "name some in validation_list.txt", "test": "put some into the test set's folder"}
+            raise ValueError(
+                f"no {group} clip of {', '.join(lacking)} can be used: "
+                + ("record more speakers" if is_own(config) else remedy.get(group, "too many are named in the lists"))
+                + "; warnings above tell what was left out"
+            )
         others = [clip for clip in clips[group] if clip.word not in keywords]
         if group != "test":
             count = UNKNOWN_VALIDATION_CLIPS
             if group == "train":
                 count = round(class_size(chosen, keywords) * config.data.unknown_ratio)
-            others = balanced(others, count, rng_of(config.training.seed, "unknown", group))
+            silent = [clip for clip in others if clip.word == SILENCE]
+            others = [clip for clip in others if clip.word != SILENCE]
+            others = [*balanced(others, count, rng_of(config.training.seed, "unknown", group)), *silent]
         rows += [Row(group, c.word, label_of(c.word, keywords), str(c.path.resolve())) for c in [*chosen, *others]]
     return rows
 
 
 def _silence_rows(corpus: Corpus, clips: dict[str, list[SourceClip]], config: Config, folder: Path) -> list[Row]:
-    """Silence for train and validation, about one class's size each: seconds of background noise at three levels."""
+    """Silence for the groups without, about one class's size each: clips of background noise at three levels."""
     rate = config.features.sample_rate
+    length = round(rate * config.data.clip_seconds)
     noises = {path.stem: read_audio(path, rate) for path in corpus.noises}
+    borders = {"train": (0.0, NOISE_TRAIN_SHARE), "validation": (NOISE_TRAIN_SHARE, 1.0)}
+    if is_own(config):
+        half = (1.0 + NOISE_TRAIN_SHARE) / 2
+        borders |= {"validation": (NOISE_TRAIN_SHARE, half), "test": (half, 1.0)}
     rows = []
-    for group in ("train", "validation"):
+    for group, shares in borders.items():
+        if any(clip.word == SILENCE for clip in clips[group]):
+            continue
         pieces = []
         for name, samples in noises.items():
-            border = int(NOISE_TRAIN_SHARE * len(samples))
-            first, last = (0, border) if group == "train" else (border, len(samples))
-            starts = range(first, max(first + 1, last - rate + 1), rate // 2)
+            first, last = (int(share * len(samples)) for share in shares)
+            starts = range(first, max(first + 1, last - length + 1), length // 2)
             pieces += [(name, start, level) for start in starts for level in SILENCE_LEVELS_DB]
         count = min(len(pieces), class_size(clips[group], config.data.keywords))
         drawn = rng_of(config.training.seed, "silence", group).permutation(len(pieces))[:count]
-        for name, start, level in tqdm([pieces[i] for i in sorted(drawn)], desc=f"silence, {group}", unit="clip"):
+        chosen = [pieces[i] for i in sorted(drawn)]
+        for name, start, level in tqdm(chosen, desc=f"silence, {group}", unit="clip", disable=None):
             path = folder / "silence" / group / f"{name}_{start}_{level:g}dB.wav"
-            piece = fit(noises[name][start : start + rate], rate, "tail")
+            piece = fit(noises[name][start : start + length], length, "tail")
             write_wav(path, to_int16(piece * 10 ** (level / 20)), rate)
             rows.append(Row(group, SILENCE, 0, str(path.resolve())))
     return rows
@@ -208,7 +263,7 @@ def _noisy_rows(rows: list[Row], corpus: Corpus, config: Config, folder: Path) -
         return Row(row.group, row.keyword, row.label, str(path.resolve()))
 
     with ThreadPoolExecutor(config.run.workers) as pool:
-        return list(tqdm(pool.map(write_copy, jobs), total=len(jobs), desc="noisy copies", unit="clip"))
+        return list(tqdm(pool.map(write_copy, jobs), total=len(jobs), desc="noisy copies", unit="clip", disable=None))
 
 
 def _synthetic_rows(config: Config, folder: Path) -> list[Row]:
@@ -233,34 +288,52 @@ def _write(
     folder: Path, rows: list[Row], corpus: Corpus, settings: dict[str, Any], report: dict[str, Any], config: Config
 ) -> Description:
     rows = sorted(rows, key=lambda row: (GROUPS.index(row.group), row.label, row.path))
+    root = _root(folder)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["group", "keyword", "label", "path"])
-    writer.writerows(asdict(row).values() for row in rows)
+    writer.writerows((row.group, row.keyword, row.label, portable(row.path, root)) for row in rows)
     write_text(folder / "description.csv", text.getvalue())
     class_names = [SILENCE, UNKNOWN, *config.data.keywords]
-    noises = [str(path.resolve()) for path in corpus.noises]
-    facts = {"settings": settings, "class_names": class_names, "noises": noises, "rows": _digest(text.getvalue())}
-    write_json(folder / "description.json", {**facts, **report})
-    return Description(rows, class_names, noises, settings, digest(facts))
+    noises = [path.resolve() for path in corpus.noises]
+    facts = {
+        "settings": settings,
+        "class_names": class_names,
+        "noises": [portable(path, root) for path in noises],
+        "rows": _digest(text.getvalue()),
+    }
+    write_json(folder / "description.json", {**facts, "digest": digest(facts), **report})
+    return Description(rows, class_names, [str(path) for path in noises], settings, digest(facts))
 
 
 def _load(folder: Path) -> Description | None:
-    """The description in a folder, or None where there is none or its two files do not belong together."""
-    facts, path = read_json(folder / "description.json"), folder / "description.csv"
-    text = path.read_text() if path.is_file() else ""
-    if not isinstance(facts, dict) or facts.get("rows") != _digest(text):
+    """The description in a folder, or None where there is none, or it is not as it was written."""
+    facts, path, root = read_json(folder / "description.json"), folder / "description.csv", _root(folder)
+    try:
+        text = path.read_text(encoding="utf-8")
+        facts, noted = {name: facts[name] for name in ("settings", "class_names", "noises", "rows")}, facts["digest"]
+    except (OSError, UnicodeDecodeError, TypeError, KeyError):
         return None
-    rows = [Row(r["group"], r["keyword"], int(r["label"]), r["path"]) for r in csv.DictReader(io.StringIO(text))]
-    facts = {name: facts[name] for name in ("settings", "class_names", "noises", "rows")}
-    return Description(rows, facts["class_names"], facts["noises"], facts["settings"], digest(facts))
+    if noted != digest(facts) or facts["rows"] != _digest(text):
+        return None
+    rows = [
+        Row(row["group"], row["keyword"], int(row["label"]), str(root / row["path"]))
+        for row in csv.DictReader(io.StringIO(text))
+    ]
+    noises = [str(root / name) for name in facts["noises"]]
+    return Description(rows, facts["class_names"], noises, facts["settings"], noted)
 
 
-def _listing_digest(corpus: Corpus) -> str:
+def _root(folder: Path) -> Path:
+    """The work folder of data/DATASET."""
+    return folder.resolve().parents[1]
+
+
+def _listing_digest(corpus: Corpus, root: Path) -> str:
     """Stands for the names, sizes and times of every source file, the lists' effect on the groups included."""
     paths = [(group, clip.path) for group in GROUPS for clip in corpus.clips[group]]
     paths += [("noise", path) for path in corpus.noises]
-    stats = ((group, path, path.stat()) for group, path in paths)
+    stats = ((group, portable(path, root), path.stat()) for group, path in paths)
     return _digest("\n".join(f"{group} {path} {stat.st_size} {stat.st_mtime_ns}" for group, path, stat in stats))
 
 

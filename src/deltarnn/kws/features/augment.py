@@ -104,6 +104,8 @@ class Augmenter:
 
     def _add_noise(self, signal: NDArray[np.float32], rng: np.random.Generator) -> None:
         batch, samples = signal.shape
+        if len(self.noise) < samples:
+            raise ValueError(f"--aug_noise: {len(self.noise)} samples of background noise, and clips have {samples}")
         noisy = rng.random(batch) < self.config.aug_noise
         low, high = self.config.aug_snr_low, self.config.aug_snr_high
         snr = low + (high - low) * np.asarray(rng.random(batch))

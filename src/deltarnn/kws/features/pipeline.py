@@ -3,12 +3,13 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltarnn.fixed.qformat import QFormat
+from deltarnn.kws.config.option import convert
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.data.audio import Audio, resample
 from deltarnn.kws.features.filters import spaced_frequencies
@@ -16,6 +17,8 @@ from deltarnn.kws.features.frontend import FrontEnd, IIRFilterBank, LogFilterBan
 from deltarnn.kws.features.frontend_stream import FrameStream
 
 Features = NDArray[np.float32]
+
+MAX_STATISTIC = 1e30
 
 LOG_OUTPUT = QFormat(3, 8)
 """Format of the logarithm's output with approx_log."""
@@ -101,14 +104,19 @@ class FeaturePipeline:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FeaturePipeline":
-        """The pipeline that `to_dict` described. ValueError where keys are missing or unknown."""
-        known = {f.name for f in fields(FeatureConfig)}
-        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        given.pop("statistics", None)
-        if set(given) != known or "statistics" not in values:
-            wrong = sorted(set(given) ^ known) or ["statistics"]
-            raise ValueError(f"feature configuration: {wrong[0]!r} is {'unknown' if wrong[0] in given else 'missing'}")
-        return cls(FeatureConfig(**given), FeatureStatistics(**values["statistics"]))
+        """The pipeline that `to_dict` described. ValueError where keys are missing or unknown, or values impossible."""
+        try:
+            given = _of_keys(values, {*(f.name for f in fields(FeatureConfig)), "statistics"})
+            numbers = _of_keys(given.pop("statistics"), {f.name for f in fields(FeatureStatistics)})
+            statistics = {name: _finite(name, value) for name, value in numbers.items()}
+            types = get_type_hints(FeatureConfig)
+            options = {
+                f.name: convert(f.name, types[f.name], f.metadata["option"], given[f.name])
+                for f in fields(FeatureConfig)
+            }
+            return cls(FeatureConfig(**options), FeatureStatistics(**statistics))
+        except (ValueError, MemoryError) as error:
+            raise ValueError(f"feature configuration: {error}") from None
 
     def shape(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Quantisation and --logf, as configured, of the front end's output."""
@@ -121,6 +129,22 @@ class FeaturePipeline:
                 return LOG_OUTPUT.quantize(np.log10(1.0 + fixed.quantize(features)))
             return np.log10(1.0 + features)
         return features
+
+
+def _of_keys(values: Any, known: set[str]) -> dict[str, Any]:
+    """A mapping with exactly these keys."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"must be a mapping, not {type(values).__name__}")
+    for name in sorted(set(values) ^ known, key=str):
+        raise ValueError(f"{name!r} is {'unknown' if name in values else 'missing'}")
+    return dict(values)
+
+
+def _finite(name: str, value: Any) -> float:
+    positive = name in ("std", "max", "mic_full_scale")
+    if not isinstance(value, (int, float)) or not abs(value) <= MAX_STATISTIC or (positive and value <= 0):
+        raise ValueError(f"{name} must be a finite number{' above 0' * positive}")
+    return float(value)
 
 
 class PipelineStream:

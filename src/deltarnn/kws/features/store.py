@@ -6,7 +6,7 @@
 Each file records what it was made from; `feature(config)` makes only those that are missing or out of date.
 """
 
-import json
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,17 +14,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from deltarnn.files import replacing, write_text
+from deltarnn.files import read_json, replacing, reserve, write_json
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import Audio, fit, read_audio
 from deltarnn.kws.data.corpus import GROUPS
 from deltarnn.kws.data.prepare import Description, read_description
 from deltarnn.kws.features.pipeline import FeaturePipeline, Features
+from deltarnn.kws.places import portable, work_folder
+from deltarnn.stored import Arrays, DamagedFileError, load_stored, peek_stored, save_stored
+
+_KEY = "deltarnn.features"
 
 _CHUNK = 256
 """Clips that one worker takes at a time."""
@@ -36,7 +38,7 @@ class FeatureSet:
 
     features: (N, T, F) float32, before normalisation. lengths: (N,) int64, frames that count of each clip.
     labels: (N,) int64. paths: (N,) file names. class_names: by label. pipeline: what made the features, and normalises
-    them. source: a digest of the audio and labels.
+    them. source: a digest of the audio and labels. clip_seconds: length of the clips.
     """
 
     features: Features
@@ -46,6 +48,7 @@ class FeatureSet:
     class_names: list[str]
     pipeline: FeaturePipeline
     source: str = ""
+    clip_seconds: float = 1.0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,10 +67,10 @@ def feature(config: Config) -> Path:
     for group in GROUPS:
         source = _source(description, group, config.features)
         path = folder / f"{group}.safetensors"
-        made = _peek(path)
-        if made and made["source"] == source:
-            pipeline = FeaturePipeline.from_dict(made["features"])
-            print(f"{path} is up to date: {len(made['paths'])} clips")
+        made = _made(path, source)
+        if made is not None:
+            pipeline = made.pipeline
+            print(f"{path} is up to date: {len(made)} clips")
             continue
         clips = load_audio(config, description, group)
         rows = description.group(group)
@@ -79,10 +82,15 @@ def feature(config: Config) -> Path:
             pipeline = pipeline.with_statistics(mean=mean, std=std or 1.0)
         else:
             features = _compute(pipeline, clips, config.run.workers, f"features of {group}")
+        if not np.isfinite(features).all():
+            first = int(np.flatnonzero(~np.isfinite(features).all(axis=(1, 2)))[0])
+            raise ValueError(
+                f"{rows[first].path}: its features are no finite numbers: check the options of the front end"
+            )
         lengths = np.full(len(rows), features.shape[1], dtype=np.int64)
-        paths = [row.path for row in rows]
-        made_set = FeatureSet(features, lengths, labels, paths, description.class_names, pipeline, source)
-        save_features(path, made_set)
+        paths, names = [row.path for row in rows], description.class_names
+        made = FeatureSet(features, lengths, labels, paths, names, pipeline, source, description.clip_seconds)
+        save_features(path, made)
         print(f"wrote {path}: {features.shape[0]} clips x {features.shape[1]} frames x {features.shape[2]} features")
     return folder
 
@@ -92,66 +100,103 @@ def feature_paths(config: Config) -> dict[str, Path]:
     description = read_description(config)
     folder = config.folder("feat") / config.feature_name
     for group in GROUPS:
-        made = _peek(folder / f"{group}.safetensors")
-        if made is None or made["source"] != _source(description, group, config.features):
-            state = "missing" if made is None else "older than the data description"
+        path = folder / f"{group}.safetensors"
+        made = peek_stored(path, _KEY)
+        if made is None or made.get("source") != _source(description, group, config.features):
+            state = "damaged" if path.exists() else "missing"
             raise ValueError(
-                f"{folder / f'{group}.safetensors'} is {state}: type python main.py --dataset {config.data.dataset} "
-                f"--step feature --cfg_feat {config.features.cfg_feat}"
+                f"{path} is {state if made is None else 'older than the data description'}: type python main.py "
+                f"--dataset {config.data.dataset} --step feature --cfg_feat {config.features.cfg_feat}"
             )
     return {group: folder / f"{group}.safetensors" for group in GROUPS}
 
 
 def save_features(path: Path, features: FeatureSet) -> None:
-    """Write a feature file (safetensors, JSON metadata), atomically."""
-    header = {
+    """Write a feature file (safetensors, JSON metadata, a checksum), atomically."""
+    root = work_folder(path, "feat")
+    record = {
         "source": features.source,
         "class_names": features.class_names,
         "features": features.pipeline.to_dict(),
-        "paths": features.paths,
+        "paths": [portable(name, root) for name in features.paths],
+        "clip_seconds": features.clip_seconds,
     }
-    tensors: dict[str, NDArray[Any]] = {
-        "features": features.features,
-        "lengths": features.lengths,
-        "labels": features.labels,
-    }
-    with replacing(path) as part:
-        save_file(tensors, part, metadata={"deltarnn.features": json.dumps(header)})
+    arrays: Arrays = {"features": features.features, "lengths": features.lengths, "labels": features.labels}
+    save_stored(path, _KEY, arrays, record)
 
 
 def load_features(path: str | Path) -> FeatureSet:
-    """Read a feature file. ValueError where it is none."""
-    header = _peek(Path(path))
-    if header is None:
-        raise ValueError(f"{path}: no feature file; make it with --step feature")
-    with safe_open(path, framework="numpy") as file:
-        features, lengths, labels = (file.get_tensor(name) for name in ("features", "lengths", "labels"))
-    pipeline = FeaturePipeline.from_dict(header["features"])
-    return FeatureSet(features, lengths, labels, header["paths"], header["class_names"], pipeline, header["source"])
+    """Read a feature file. ValueError where it is none, or is damaged."""
+    try:
+        arrays, record = load_stored(path, _KEY)
+        return _checked(Path(path), arrays, record)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no feature file is there; make it with --step feature") from None
+    except (DamagedFileError, KeyError, TypeError) as error:
+        reason = error if isinstance(error, DamagedFileError) else f"{path}: damaged ({error!r} in its record)"
+        raise ValueError(f"{reason}; no feature file that can be used: make it with --step feature") from None
+
+
+def _checked(path: Path, arrays: dict[str, NDArray[Any]], record: dict[str, Any]) -> FeatureSet:
+    """The feature set that a file describes. DamagedFileError where its parts do not belong together."""
+    names, paths, seconds = record["class_names"], record["paths"], record.get("clip_seconds", 1.0)
+    features, lengths, labels = (arrays[name] for name in ("features", "lengths", "labels"))
+    try:
+        pipeline = FeaturePipeline.from_dict(record["features"])
+    except ValueError as error:
+        raise DamagedFileError(f"{path}: {error}") from None
+    count = len(labels)
+    sound = {
+        "class_names": isinstance(names, list) and all(isinstance(name, str) for name in names),
+        "paths": isinstance(paths, list) and len(paths) == count and all(isinstance(name, str) for name in paths),
+        "clip_seconds": isinstance(seconds, (int, float)) and seconds > 0,
+        "source": isinstance(record["source"], str),
+        "features": features.dtype == np.float32
+        and features.shape[::2] == (count, pipeline.num_features)
+        and bool(np.isfinite(features).all()),
+        "lengths": lengths.shape == (count,) and lengths.dtype == np.int64,
+        "labels": labels.shape == (count,)
+        and labels.dtype == np.int64
+        and bool(((labels >= 0) & (labels < len(names))).all()),
+    }
+    wrong = [part for part, right in sound.items() if not right]
+    if wrong:
+        raise DamagedFileError(f"{path}: damaged ({wrong[0]} is not what a feature file holds)")
+    root = work_folder(path, "feat") or Path()
+    whole = [str(root / name) for name in paths]
+    return FeatureSet(features, lengths, labels, whole, names, pipeline, record["source"], float(seconds))
 
 
 def load_audio(config: Config, description: Description, group: str) -> Audio:
-    """The clips of a group (N, samples per second) int16, memory-mapped; read from their files when first asked for."""
+    """The clips of a group (N, samples) int16, memory-mapped; read from their files when first asked for."""
     rows = description.group(group)
     rate, padding = config.features.sample_rate, config.features.zero_padding
+    samples = round(rate * description.clip_seconds)
     path = config.folder("data") / "audio" / f"{group}-{padding}-{rate}.npy"
     source = digest({"description": description.digest, "rate": rate, "padding": padding, "group": group})
     note = path.with_suffix(".source")
-    if not (path.is_file() and note.is_file() and note.read_text() == source):
-        with replacing(path) as part:
-            clips = np.lib.format.open_memmap(part, "w+", np.int16, (len(rows), rate))
+    if not (path.is_file() and read_json(note) == {"source": source, "sha256": _sha256(path)}):
+        note.unlink(missing_ok=True)
+        with replacing(path, len(rows) * samples * 2) as part:
+            clips = np.lib.format.open_memmap(part, "w+", np.int16, (len(rows), samples))
+            reserve(part, part.stat().st_size)
 
             def read_into(index: int) -> None:
-                clips[index] = fit(read_audio(rows[index].path, rate), rate, padding)
+                clips[index] = fit(read_audio(rows[index].path, rate), samples, padding)
 
             with ThreadPoolExecutor(config.run.workers) as pool:
                 jobs = pool.map(read_into, range(len(rows)), chunksize=_CHUNK)
-                for _ in tqdm(jobs, total=len(rows), desc=f"reading {group}", unit="clip"):
+                for _ in tqdm(jobs, total=len(rows), desc=f"reading {group}", unit="clip", disable=None):
                     pass
             clips.flush()
-        write_text(note, source)
+        write_json(note, {"source": source, "sha256": _sha256(path)})
     loaded: Audio = np.load(path, mmap_mode="r")
     return loaded
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _compute(pipeline: FeaturePipeline, clips: Audio, workers: int, what: str) -> Features:
@@ -163,7 +208,7 @@ def _compute(pipeline: FeaturePipeline, clips: Audio, workers: int, what: str) -
         features[chunk] = pipeline(clips[chunk])
         return chunk.stop - chunk.start
 
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(clips), desc=what, unit="clip") as bar:
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(clips), desc=what, unit="clip", disable=None) as bar:
         for count in pool.map(compute, range(0, len(clips), _CHUNK)):
             bar.update(count)
     return features
@@ -194,11 +239,12 @@ def _source(description: Description, group: str, config: FeatureConfig) -> str:
     return digest({"description": description.digest, "group": group, "options": options})
 
 
-def _peek(path: Path) -> dict[str, Any] | None:
-    """The metadata of a feature file, or None where there is no such file."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads(file.metadata()["deltarnn.features"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+def _made(path: Path, source: str) -> FeatureSet | None:
+    """The feature file at `path`, or None where it is missing, damaged or made from something else."""
+    if (peek_stored(path, _KEY) or {}).get("source") != source:
         return None
-    return header if isinstance(header, dict) else None
+    try:
+        return load_features(path)
+    except ValueError as error:
+        print(f"warning: {error}; making it anew")
+        return None

@@ -12,21 +12,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from deltarnn.files import replacing
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.prepare import load_noise, read_description
 from deltarnn.kws.data.splice import splice
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.pipeline import Features
 from deltarnn.kws.features.store import FeatureSet, load_audio
+from deltarnn.stored import DamagedFileError, load_stored, save_stored
 
 UNKNOWN = 1
 """The class of words that are no keywords."""
+
+_KEY = "deltarnn.version"
 
 Masking = Callable[[Features, np.random.Generator], Features]
 
@@ -75,8 +75,7 @@ def training_clips(config: Config, features: FeatureSet) -> VersionedClips:
             spliced = splice(audio, features.labels, augmentation.aug_splice, rng)
             made = [augmenter.features(clips, number, config.run.workers) for clips in (audio, spliced) if len(clips)]
             version = np.concatenate(made).astype(np.float16)
-            with replacing(path) as part:
-                save_file({"features": version}, part)
+            save_stored(path, _KEY, {"features": version}, settings)
         versions.append(time_major(version.astype(np.float32)))
     labels = np.concatenate([features.labels, np.full(augmentation.aug_splice, UNKNOWN)])
     return VersionedClips(torch.stack(versions), torch.from_numpy(labels), mask)
@@ -96,7 +95,7 @@ def _audio_changes(config: Config) -> dict[str, float]:
 def _stored(path: Path) -> NDArray[np.float16] | None:
     """The features of a stored version, or None where it is missing or damaged."""
     try:
-        features: NDArray[np.float16] = load_file(path)["features"]
-    except (OSError, SafetensorError, KeyError):
+        features: NDArray[np.float16] = load_stored(path, _KEY)[0]["features"]
+    except (FileNotFoundError, DamagedFileError, KeyError):
         return None
     return features

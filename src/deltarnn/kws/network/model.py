@@ -19,6 +19,7 @@ from deltarnn.engine.model_file import (
 )
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.kws.config.grid import grid_of
+from deltarnn.kws.network.header import check_header, feature_folder
 from deltarnn.nn import DeltaGRU, DeltaLSTM
 from deltarnn.nn.conversion import convert
 from deltarnn.nn.initialization import initialize
@@ -166,8 +167,10 @@ def load_keyword_model(path: Path) -> tuple[KeywordModel, dict[str, Any]]:
         fc_extra_size=a["head"][0]["out"] if len(a["head"]) > 1 else 0,
         hard_activations=a["hard_activations"],
     )
-    if "labels" not in header:
-        raise ModelFileError(f"{path}: names no labels: not a model that `pretrain` or `retrain` wrote")
+    check_header(path, header, architecture.classes)
+    training = header.get("training", {})
+    if "feature_folder" in training:
+        training["feature_folder"] = feature_folder(path, training["feature_folder"])
     model = KeywordModel(architecture)
     model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
     scores = (header.get("class_quantization") or {}).get("score")

@@ -41,14 +41,14 @@ class ReportData:
         """With the history of the run that made the model file at `path`, and the newest sweep beside it."""
         sweeps = sorted(path.parent.glob("sweep-*/sweep.json"), key=lambda file: file.stat().st_mtime)
         history = Path(metrics.get("run", "")) / "history.csv"
-        rows = tuple(csv.DictReader(history.open())) if "run" in metrics and history.is_file() else ()
+        rows = tuple(csv.DictReader(history.open(encoding="utf-8"))) if "run" in metrics and history.is_file() else ()
         return cls(model, metrics, clips, rule, stride, read_json(sweeps[-1]) if sweeps else None, rows)
 
 
 def write_report(path: Path, data: ReportData) -> Path:
     """Write the page."""
     sections = [_example(data), _pair([_curve(data), _confusion(data)]), _pair([_history(data), _classes(data)])]
-    style = files("deltarnn.kws.report").joinpath("page.css").read_text()
+    style = files("deltarnn.kws.report").joinpath("page.css").read_text(encoding="utf-8")
     words = ", ".join(label for label in data.metrics["labels"] if not label.startswith("_"))
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8">'

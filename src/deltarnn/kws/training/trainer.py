@@ -42,7 +42,11 @@ class TrainingClips(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What the loop does. Lengths in epochs; `threshold_warmup` a share of them; see `deltarnn.kws.config.options`."""
+    """What the loop does. Lengths in epochs; `threshold_warmup` a share of them; see `deltarnn.kws.config.options`.
+
+    early_stop: epochs without a better one after which training ends, counted from where thresholds and pruning are in
+    full force; 0 never.
+    """
 
     epochs: int
     batch_size: int
@@ -59,6 +63,7 @@ class Plan:
     thh: tuple[float, ...] = (0.0,)
     threshold_warmup: float = 0.0
     carry_state: float = 0.0
+    early_stop: int = 0
 
 
 @dataclass
@@ -132,6 +137,9 @@ class Trainer:
         )  # fmt: skip
         with bar:
             for epoch in range(start, epochs):
+                if self._stalled(epoch):
+                    rank_zero_info(f"stopped after {epoch} epochs: none of the last {self.plan.early_stop} was better")
+                    break
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
                 row = self._epoch(epoch, bar)
                 self._conclude(epoch, row)
@@ -144,6 +152,14 @@ class Trainer:
         if self.progress.best_state:
             model.load_state_dict(self.progress.best_state)
         return model.eval()
+
+    def _stalled(self, epoch: int) -> bool:
+        """Whether early stopping ends training before `epoch`: a resumed run stops where one left alone does."""
+        if not self.plan.early_stop:
+            return False
+        first = round(self.plan.threshold_warmup * self.plan.epochs)
+        first = max([first, *(past for past in range(epoch) if not self.finisher.complete(past))])
+        return epoch - 1 - max(self.progress.best_epoch, first) >= self.plan.early_stop
 
     def _epoch(self, epoch: int, bar: "tqdm[Any]") -> dict[str, Any]:
         """One pass over the training clips and the validation after it."""
