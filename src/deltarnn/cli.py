@@ -4,16 +4,20 @@ A command's module offers `add_arguments(parser)` and `run(arguments) -> int`. T
 (`deltarnn.kws.config.resolve`): their modules offer a function of the step's name that takes the `Config`.
 """
 
-import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.metadata import version
+
+from deltarnn.files import remove_leftovers
 
 COMMANDS = {
     "prepare": ("deltarnn.kws.commands.data", "list the clips of a data set: groups, labels, silence, noise"),
     "feature": ("deltarnn.kws.commands.data", "compute the features of every clip"),
     "pretrain": ("deltarnn.kws.commands.train", "train the dense GRU or LSTM"),
     "retrain": ("deltarnn.kws.commands.train", "train the delta network, from the pretrained one"),
+    "predict": ("deltarnn.kws.commands.predict", "name the word in each recording"),
     "evaluate": ("deltarnn.kws.commands.evaluate", "accuracy, confusion and sparsity of a trained model"),
     "sweep": ("deltarnn.kws.commands.sweep", "accuracy against sparsity over a grid of thresholds"),
     "export": ("deltarnn.kws.commands.deploy", "C source, memory images and test vectors of a trained model"),
@@ -30,15 +34,24 @@ EXPECTED = (ValueError, OSError, ModuleNotFoundError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status: 0, 1 on an error (one line on stderr), 2 on wrong usage, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console without Δ gets its code, not an exception
     try:
         if arguments and arguments[0] in COMMANDS and arguments[0] not in STEP_COMMANDS:
             return _run_command(arguments[0], arguments[1:])
+        if arguments[:1] == ["--version"]:
+            print(f"deltarnn {version('deltarnn')}")
+            return 0
         if not arguments or (arguments[0] in ("-h", "--help") and not sys.argv[0].endswith("main.py")):
             return _print_commands()
         return _run_steps(arguments)
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
+    except MemoryError:
+        print("error: out of memory: ask for less, such as smaller sizes or fewer --workers", file=sys.stderr)
+        return 1
     except Exception as error:
         if not isinstance(error, EXPECTED) and not type(error).__module__.startswith("deltarnn."):
             raise  # a defect of ours: its traceback is wanted
@@ -57,7 +70,9 @@ def _print_commands() -> int:
 def _run_command(name: str, arguments: list[str]) -> int:
     home, what = COMMANDS[name]
     module = import_module(home)
-    parser = argparse.ArgumentParser(prog=f"deltarnn {name}", description=f"{what[0].upper()}{what[1:]}.")
+    from deltarnn.kws.config.arguments import Parser
+
+    parser = Parser(prog=f"deltarnn {name}", description=f"{what[0].upper()}{what[1:]}.")
     # A module that serves several commands tells their flags apart by this name.
     parser.set_defaults(command=name)
     module.add_arguments(parser)
@@ -67,10 +82,13 @@ def _run_command(name: str, arguments: list[str]) -> int:
 
 
 def _run_steps(arguments: list[str]) -> int:
+    from deltarnn.kws.config.arguments import nearest
     from deltarnn.kws.config.resolve import parse_arguments
 
     if arguments[0] not in STEP_COMMANDS and not arguments[0].startswith("-"):
-        raise ValueError(f"{arguments[0]!r} is no command; there are {', '.join(COMMANDS)}")
+        raise ValueError(
+            f"{arguments[0]!r} is no command; there are {', '.join(COMMANDS)}{nearest(arguments[0], COMMANDS)}"
+        )
     if arguments[0] in STEP_COMMANDS:
         if "--step" in arguments or any(argument.startswith("--step=") for argument in arguments):
             raise ValueError(f"`deltarnn {arguments[0]}` names the step already: leave --step out")
@@ -79,6 +97,8 @@ def _run_steps(arguments: list[str]) -> int:
         config = parse_arguments(arguments)
     for sentence in (*config.notes, *config.idle_flags()):
         print(f"warning: {sentence}", file=sys.stderr)
+    for kind in ("data", "feat", "log", "save"):
+        remove_leftovers(config.folder(kind))
     for step in config.steps:
         getattr(import_module(COMMANDS[step][0]), step)(config)
     return 0

@@ -94,10 +94,10 @@ def reserve(path: Path, size: int) -> None:
 
 
 def check_writable(folder: str | Path) -> None:
-    """WriteError unless files can be made in `folder`, which is made if need be: to be asked before long work."""
+    """WriteError unless files can be made in `folder`, or in that where it would be made: to ask before long work."""
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        place = next(place for place in (Path(folder), *Path(folder).absolute().parents) if place.exists())
+        tempfile.TemporaryFile(dir=place).close()
     except OSError as error:
         raise WriteError(f"{folder}: no file can be written there: {error.strerror}") from None
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from deltarnn.engine.model_file import load_model, read_quantization
+from deltarnn.files import check_writable
 from deltarnn.fixed.choice import choose_formats
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
@@ -31,12 +32,16 @@ from deltarnn.hardware.export_edgedrnn import export_edgedrnn
 from deltarnn.hardware.export_hex import export_hex
 from deltarnn.hardware.export_spartus import export_spartus
 from deltarnn.hardware.stimulus import choose_stimulus
+from deltarnn.kws.commands.choice import add_model, chosen_model
+from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.data.audio import read_audio
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import load_features
 from deltarnn.kws.network.decision import DecisionRule
+from deltarnn.kws.network.header import check_header, require
 
 Frames = NDArray[np.float64]
+MAX_SWEPT = 1e12
 
 
 @dataclass(frozen=True)
@@ -61,26 +66,19 @@ class Clips:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command that `parser.get_default("command")` names."""
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        help="model file of a delta network; as first argument also without --model",
-    )
+    add_model(parser)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--features", type=Path, help="feature file of --step feature, such as feat/…/test.safetensors")
     source.add_argument("--audio", type=Path, nargs="+", help="audio files, each one sequence")
-    parser.add_argument("--clips", type=int, default=200, help="clips of --features to measure on (default: 200)")
-    parser.add_argument("--thx", type=float, help="input threshold of all layers, instead of the model's")
-    parser.add_argument("--thh", type=float, help="hidden-state threshold of all layers, instead of the model's")
-    parser.add_argument("--num_array", type=int, help="MAC arrays (Spartus: 8)")
-    parser.add_argument("--num_array_pe", type=int, help="processing elements per array (Spartus: 64)")
-    parser.add_argument(
-        "--num_array_pe_ext", type=int, help="processing elements fed from external memory (EdgeDRNN: 8)"
-    )
-    parser.add_argument("--act_latency", type=int, help="clocks of the activation pipeline (Spartus: 8)")
-    parser.add_argument("--act_interval", type=int, help="clocks between two activations (Spartus: 4)")
-    parser.add_argument("--op_freq", type=float, help="clock frequency, Hz (default: the accelerator's)")
+    add_number(parser, "clips", int, 1, 1e9, "clips of --features to measure on", default=200)
+    add_number(parser, "thx", float, 0, 1e6, "input threshold of all layers, instead of the model's")
+    add_number(parser, "thh", float, 0, 1e6, "hidden-state threshold of all layers, instead of the model's")
+    add_number(parser, "num_array", int, 1, 1024, "MAC arrays (Spartus: 8)")
+    add_number(parser, "num_array_pe", int, 1, 4096, "processing elements per array (Spartus: 64)")
+    add_number(parser, "num_array_pe_ext", int, 1, 4096, "processing elements fed from external memory (EdgeDRNN: 8)")
+    add_number(parser, "act_latency", int, 0, 1e5, "clocks of the activation pipeline (Spartus: 8)")
+    add_number(parser, "act_interval", int, 1, 1e5, "clocks between two activations (Spartus: 4)")
+    add_number(parser, "op_freq", float, -1e12, 1e12, "clock frequency, Hz (default: the accelerator's)")
     if parser.get_default("command") == "export":
         _add_export_arguments(parser)
     else:
@@ -90,21 +88,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("edgedrnn", "spartus", "hex", "c"), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--stim_head", type=int, default=1000, help="first frame of the stimulus (default: 1000)")
-    parser.add_argument("--stim_len", type=int, default=1000, help="frames of the stimulus (default: 1000)")
-    parser.add_argument("--w_sp_ext", type=float, help="weight sparsity that Spartus's memories are laid out for")
+    add_number(parser, "stim_head", int, 0, 1e9, "first frame of the stimulus", default=1000)
+    add_number(parser, "stim_len", int, 1, 1e6, "frames of the stimulus", default=1000)
+    add_number(parser, "w_sp_ext", float, 0, 1, "weight sparsity that Spartus's memories are laid out for")
     parser.add_argument("--name", default="delta_network", help="c: name of the library (default: delta_network)")
-    parser.add_argument(
-        "--choose_formats", type=float, metavar="BUDGET",
-        help="hex, c: choose the narrowest formats that lose at most this much accuracy on the clips, such as 0.01",
+    add_number(
+        parser, "choose_formats", float, 0, 1,
+        "hex, c: choose the narrowest formats that lose at most this much accuracy on the clips, such as 0.01",
     )  # fmt: skip
 
 
 def _add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", choices=("edgedrnn", "deltarnn", "spartus"), required=True)
     parser.add_argument("--out", type=Path, help="folder for the report (JSON) and the plot; without it only the table")
-    parser.add_argument("--power", type=float, help="stated power, W (default: the accelerator's)")
-    parser.add_argument("--scan_width", type=int, help="elements that DeltaRNN's encoder looks at per clock (7)")
+    add_number(parser, "power", float, 0, 1e6, "stated power, W (default: the accelerator's)")
+    add_number(parser, "scan_width", int, 1, 1e6, "elements that DeltaRNN's encoder looks at per clock (7)")
     parser.add_argument("--design-space", action="store_true", help="sweep designs; needs --features, for accuracy")
     for flag, what in (
         ("sweep_pe", "processing elements to try (default: 1/2, 1 and 2 times the accelerator's)"),
@@ -117,6 +115,9 @@ def _add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `deltarnn estimate` or `deltarnn export`; 0 when done. Errors name the flag or value and what is allowed."""
+    arguments.model = chosen_model(arguments)
+    if arguments.out is not None:
+        check_writable(arguments.out)
     tensors, header = load_model(arguments.model)
     model = NetworkParameters.from_model_file(tensors, header, read_quantization(header))
     model = _with_thresholds(model, arguments.thx, arguments.thh)
@@ -206,7 +207,7 @@ def _design_space(
         return score(network.to_float(network.run(batch).output))
 
     def bar(points: Iterable[DesignPoint], count: int) -> Iterable[DesignPoint]:
-        return tqdm(points, total=count, unit="design")
+        return tqdm(points, total=count, unit="design", disable=None)
 
     points = explore(model, clips.spread(arguments.clips).frames, grid, accuracy, bar)
     print(f"accuracy on {len(clips.frames)} clips, without retraining; designs that no other beats in both:")
@@ -235,8 +236,7 @@ def _clips(arguments: argparse.Namespace, header: dict[str, Any]) -> Clips:
     """The clips that --features or --audio name, as the model takes them."""
     if not isinstance(header.get("features"), dict) or "labels" not in header:
         raise ValueError(f"{arguments.model} is no keyword model: its header has no feature configuration and labels")
-    if arguments.clips < 1:
-        raise ValueError(f"--clips {arguments.clips}: needs at least 1")
+    check_header(arguments.model, header, len(header["labels"]) if isinstance(header["labels"], list) else 0)
     pipeline = FeaturePipeline.from_dict(header["features"])
     if arguments.features is not None:
         stored = load_features(arguments.features)
@@ -251,6 +251,7 @@ def _accuracy(header: dict[str, Any], labels: NDArray[np.int64] | None) -> Calla
     """Of scores (T, N, C): the fraction of clips that the model's decision rule gets right; None without labels."""
     if labels is None:
         return None
+    require(Path("the model"), header, "decision")
     rule = DecisionRule(**header["decision"])
     return lambda scores: float(np.mean(rule(torch.from_numpy(scores)).numpy() == labels))
 
@@ -302,4 +303,7 @@ def _refuse_idle(arguments: argparse.Namespace, target: str, acts_in: dict[str, 
 
 
 def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(float(item) for item in text.split(","))
+    numbers = tuple(float(item) for item in text.split(","))
+    if not all(0 <= value <= MAX_SWEPT for value in numbers):
+        raise ValueError
+    return numbers

@@ -8,10 +8,13 @@ from typing import Any
 
 from deltarnn.files import read_json
 from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
+from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.evaluation.metrics import write_metrics
 from deltarnn.kws.evaluation.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried, fits
 from deltarnn.kws.features.store import load_features
 from deltarnn.kws.network.decision import DecisionRule
+from deltarnn.kws.network.header import require
 from deltarnn.kws.network.losses import LossOptions
 from deltarnn.kws.network.model import KeywordModel, load_keyword_model
 from deltarnn.kws.report.page import ReportData, write_report
@@ -22,23 +25,24 @@ from deltarnn.nn.conversion import quantize
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `deltarnn evaluate`."""
-    parser.add_argument("--model", type=Path, required=True, help="model file; as first argument also without --model")
+    add_model(parser, out="report.html and metrics.json")
     parser.add_argument("--features", type=Path, help="folder of feature files (default: the one it was trained on)")
     parser.add_argument("--groups", default="validation,test", help="groups of clips (default: %(default)s)")
     parser.add_argument("--activation", help="fixed point: bits of activations (default: 8.8)")
     parser.add_argument("--weight", help="of weights (default: 8 bits, as many before the point as needed)")
     parser.add_argument("--gate", help="of the outputs of σ and tanh (default: 2.6)")
-    parser.add_argument("--batch_size_eval", type=int, default=256, help="clips per step (default: %(default)s)")
+    add_number(parser, "batch_size_eval", int, 1, 65536, "clips per step", default=256)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and write report.html and metrics.json beside the model."""
-    if arguments.batch_size_eval < 1:
-        raise ValueError(f"--batch_size_eval {arguments.batch_size_eval}: must be at least 1")
+    arguments.model = chosen_model(arguments)
     wanted = [name for name in arguments.groups.split(",") if name]
     if not wanted:
         raise ValueError("--groups: names none; there are train, validation, test")
     model, header = load_keyword_model(arguments.model)
+    require(arguments.model, header, "decision", "features")
+    folder = chosen_folder(arguments, arguments.model)
     groups = load_groups(header, arguments.features, wanted)
     rule = DecisionRule(**header["decision"])
     loss = LossOptions(target=rule.target)
@@ -56,9 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{arguments.model}: {model.rnn}, {model.parameter_count} parameters")
     print(f"{last}, state reset per clip:\n{stored[last].confusion}")
     print(table(variants))
-    path = arguments.model.with_name(METRICS)
     stride = header["features"]["frame_stride"]
-    record = read_json(path) or {}
+    record = read_json(arguments.model.with_name(METRICS)) or {}
     metrics = {
         **(record if record.get("model") == arguments.model.name else {"model": arguments.model.name}),
         **model_metrics(model, stored, stride),
@@ -70,14 +73,17 @@ def run(arguments: argparse.Namespace) -> int:
         },
     }
     data = ReportData.gather(arguments.model, model, metrics, groups[last], rule, stride)
-    print(f"report: {write_report(path.with_name('report.html'), data)}")
-    print(write_metrics(path, metrics))
+    print(f"report: {write_report(folder / 'report.html', data)}")
+    print(write_metrics(folder / METRICS, metrics))
     return 0
 
 
 def load_groups(header: dict[str, Any], folder: Path | None, groups: list[str]) -> dict[str, Clips]:
     """Clips of the groups from feature files made as the model's were. ValueError names what does not fit."""
-    folder = folder or Path(header["training"]["feature_folder"])
+    recorded = header.get("training", {}).get("feature_folder")
+    if folder is None and recorded is None:
+        raise ValueError("the model does not say on which features it was trained: name their folder with --features")
+    folder = folder or Path(recorded)
     loaded = {}
     for group in groups:
         path = folder / f"{group}.safetensors"

@@ -21,7 +21,12 @@ from tqdm import tqdm
 
 from deltarnn.engine.model_file import load_model
 from deltarnn.files import read_json, replacing, write_json, write_text
+from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
+from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.config.resolve import digest
+from deltarnn.kws.places import work_folder
+
+MAX_THRESHOLD = 1e6
 
 FIELDS = (
     "thx", "thh", "validation_accuracy", "validation_sparsity", "test_accuracy", "test_sparsity", "sparsity_x",
@@ -31,22 +36,13 @@ FIELDS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `deltarnn sweep`."""
-    parser.add_argument(
-        "--model",
-        type=Path,
-        required=True,
-        help="model file: what is retrained, or converted; as first argument also without --model",
-    )
+    add_model(parser, out="the sweep's own folder")
     parser.add_argument("--thx", default="0,0.1,0.2,0.3,0.4,0.6", help="thresholds of inputs (default: %(default)s)")
     parser.add_argument("--thh", default="0.1,0.2,0.3,0.4", help="thresholds of hidden states (default: %(default)s)")
-    parser.add_argument(
-        "--epochs_retrain", type=int, default=0, help="epochs of retraining per point; 0: post-training (default: 0)"
-    )
+    add_number(parser, "epochs_retrain", int, 0, 100000, "epochs of retraining per point; 0: post-training", default=0)
     parser.add_argument("--features", type=Path, help="folder of feature files (default: the model's)")
-    parser.add_argument(
-        "--budget", type=float, default=0.01, help="validation accuracy that may be lost (default: 0.01)"
-    )
-    parser.add_argument("--workers", type=int, default=2, help="processes; 0: in this one (default: %(default)s)")
+    add_number(parser, "budget", float, 0, 1, "validation accuracy that may be lost", default=0.01)
+    add_number(parser, "workers", int, 0, 256, "processes; 0: in this one", default=2)
     parser.add_argument("--point", help=argparse.SUPPRESS)
     parser.add_argument("--point_file", type=Path, help=argparse.SUPPRESS)
 
@@ -76,11 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
         thx, thh = map(float, arguments.point.split(","))
         _keep(arguments.point_file, measure(arguments, thx, thh))
         return 0
-    if arguments.workers < 0:
-        raise ValueError(f"--workers {arguments.workers}: must be at least 0")
+    arguments.model = chosen_model(arguments)
     load_model(arguments.model)  # a file that is none stops here, and not in every process
     grid = [(thx, thh) for thx in _numbers("thx", arguments.thx) for thh in _numbers("thh", arguments.thh)]
-    folder = arguments.model.parent / f"sweep-{_digest(arguments)}"
+    folder = chosen_folder(arguments, arguments.model) / f"sweep-{_digest(arguments)}"
     points = list(_measure_all(arguments, folder, [(0.0, 0.0), *(pair for pair in grid if pair != (0.0, 0.0))]))
     reference, rest = points[0], points[1:]
     front = pareto_front(rest)
@@ -90,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_json(
         folder / "sweep.json",
         {
-            "model": str(arguments.model),
+            "model": arguments.model.name,
             "retrained_epochs": arguments.epochs_retrain,
             "dense": reference.values,
             "points": [point.values for point in points],
@@ -133,6 +128,7 @@ def measure(arguments: argparse.Namespace, thx: float, thh: float) -> dict[str, 
     from deltarnn.kws.commands.evaluate import load_groups
     from deltarnn.kws.evaluation.scoring import evaluate
     from deltarnn.kws.network.decision import DecisionRule
+    from deltarnn.kws.network.header import require
     from deltarnn.kws.network.losses import LossOptions
     from deltarnn.kws.network.model import load_keyword_model
 
@@ -140,6 +136,7 @@ def measure(arguments: argparse.Namespace, thx: float, thh: float) -> dict[str, 
     if arguments.epochs_retrain and (thx or thh):
         path = _retrained(arguments, thx, thh)
     model, header = load_keyword_model(path)
+    require(path, header, "decision")
     assert model.delta is not None
     model.to_delta((thx,), (thh,), model.delta.quantization)
     rule = DecisionRule(**header["decision"])
@@ -179,7 +176,7 @@ def plot(path: Path, points: list[Point], front: list[Point], best: Point | None
 
 def _retrained(arguments: argparse.Namespace, thx: float, thh: float) -> Path:
     """The model file of a retrain run from the swept model, by the options that it was trained with."""
-    from deltarnn.kws.commands.train import retrain
+    from deltarnn.kws.commands.train import train
     from deltarnn.kws.config.resolve import resolve
     from deltarnn.kws.training.runs import CONFIG
 
@@ -195,8 +192,10 @@ def _retrained(arguments: argparse.Namespace, thx: float, thh: float) -> Path:
         "model_path": "",
         "threads": 0 if arguments.workers <= 1 else 1,
     }
-    config = resolve({**recorded, **changes})
-    return retrain(config).with_name("model.safetensors")
+    root = work_folder(arguments.model, "save")
+    if root is not None:
+        changes["work_dir"] = str(root)
+    return train(resolve({**recorded, **changes}), "retrain", latest=False).model_path
 
 
 def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[float, float]]) -> Iterator[Point]:
@@ -253,8 +252,8 @@ def _numbers(flag: str, text: str) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"--{flag} {text}: must be numbers separated by commas") from None
-    if any(not number >= 0 for number in numbers):
-        raise ValueError(f"--{flag} {text}: thresholds must be at least 0")
+    if not all(0 <= number <= MAX_THRESHOLD for number in numbers):
+        raise ValueError(f"--{flag} {text}: thresholds must be at least 0 and at most {MAX_THRESHOLD:g}")
     return numbers
 
 

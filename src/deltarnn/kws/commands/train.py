@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_utilities.core.rank_zero import rank_zero_info
 
+from deltarnn.files import check_writable
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.kws.config.grid import grid_of
 from deltarnn.kws.config.resolve import Config
@@ -22,10 +23,11 @@ from deltarnn.kws.features.versions import training_clips
 from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import balanced_class_weights
 from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_model
+from deltarnn.kws.places import portable
 from deltarnn.kws.training.finishing import Finisher, PruningPlan, hold_hidden_bias
 from deltarnn.kws.training.journal import Journal
 from deltarnn.kws.training.outcome import model_metrics, summary, write_signals
-from deltarnn.kws.training.runs import CONFIG, Run, pretrained_models
+from deltarnn.kws.training.runs import CONFIG, Run, mark_latest, pretrained_models
 from deltarnn.kws.training.schedule import LearningRate
 from deltarnn.kws.training.trainer import Plan, Progress, Trainer
 from deltarnn.native import native_core
@@ -40,19 +42,20 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 def pretrain(config: Config) -> Path:
     """Train the dense network from a random start; the path of its metrics.json."""
-    return train(config, "pretrain")
+    return train(config, "pretrain").metrics
 
 
 def retrain(config: Config) -> Path:
     """Train the delta network from a pretrained one; the path of its metrics.json."""
-    return train(config, "retrain")
+    return train(config, "retrain").metrics
 
 
-def train(config: Config, step: str) -> Path:
-    """One training step, from its checkpoint if there is one; the path of its metrics.json."""
+def train(config: Config, step: str, *, latest: bool = True) -> Run:
+    """One training step, from its checkpoint if there is one; the finished run. `latest`: save/DATASET/latest is it."""
     fabric = _fabric(config)
     sets = {group: load_features(path) for group, path in feature_paths(config).items()}
-    config = config.replace(keywords=sets["train"].class_names[2:])  # those of the data, where no flag names them
+    # Those of the data, where no flag names them.
+    config = config.replace(keywords=sets["train"].class_names[2:], clip_seconds=sets["train"].clip_seconds)
     sources = {group: features.source for group, features in sets.items() if group != "test"}
     start = _start(config) if step == "retrain" else None
     teachers = _teacher_paths(config, start)
@@ -77,6 +80,7 @@ def train(config: Config, step: str) -> Path:
     journal = Journal(run, epochs, header, config.run.save_every_epoch)
     if fabric.is_global_zero:
         config.save(run.log / CONFIG)
+        check_writable(run.model_path.parent)
     clips = training_clips(config, sets["train"])
     plan = _plan(config, step, epochs, clips.labels, sets["train"], teachers)
     finisher = _finisher(config, step, groups["validation"])
@@ -85,8 +89,10 @@ def train(config: Config, step: str) -> Path:
     best = trainer.best()
     if fabric.is_global_zero:
         _finish(config, step, run, best, groups, progress, header)
+        if latest:
+            mark_latest(run)
     fabric.barrier()
-    return run.metrics
+    return run
 
 
 def model_header(config: Config, step: str, features: FeatureSet) -> dict[str, Any]:
@@ -96,14 +102,16 @@ def model_header(config: Config, step: str, features: FeatureSet) -> dict[str, A
         "score": {"format": [formats.cqi, formats.cqf], "mode": formats.qc},
         "weight": {"format": [formats.cwqi, formats.cwqf], "mode": formats.qcw},
     }
+    work, folder = Path(config.run.work_dir).resolve(), config.folder("feat") / config.feature_name
     return {
         "labels": features.class_names,
+        "clip_seconds": features.clip_seconds,
         "features": features.pipeline.to_dict(),
         "decision": dataclasses.asdict(decision_rule(config)),
         "class_quantization": class_quantization if formats.qc or formats.qcw else None,
         "training": {
             "step": step,
-            "feature_folder": str(config.folder("feat") / config.feature_name),
+            "feature_folder": portable(folder, None if config.run.model_path else work),
             "options": config.flat(),
         },
     }
@@ -201,8 +209,9 @@ def _model(config: Config, step: str, features: FeatureSet, start: Path | None) 
         pretrained, header = load_keyword_model(start)
         if pretrained.architecture != architecture or header.get("labels") != features.class_names:
             raise ValueError(
-                f"{start} holds {pretrained.architecture} for {header.get('labels')}, but {architecture} for "
-                f"{features.class_names} is asked for: give the same --rnn_*, --keywords and --cfg_feat as in pretrain"
+                f"{start} is another network than asked for: {_differences(pretrained.architecture, architecture)}"
+                f"{_words(header['labels'], features.class_names)}; give the same --rnn_*, --keywords and --cfg_feat "
+                "as in pretrain"
             )
         model.load_state_dict(pretrained.state_dict())
     if step == "retrain":
@@ -215,6 +224,19 @@ def _model(config: Config, step: str, features: FeatureSet, start: Path | None) 
     if options.zero_b_hn and options.rnn_type == "GRU":
         hold_hidden_bias(model)
     return model
+
+
+def _differences(there: Architecture, asked: Architecture) -> str:
+    """What tells two networks apart, such as "hidden_size 64, not 128"."""
+    return ", ".join(
+        f"{name} {value}, not {getattr(asked, name)}"
+        for name, value in vars(there).items()
+        if value != getattr(asked, name)
+    )
+
+
+def _words(there: list[str], asked: list[str]) -> str:
+    return "" if there == asked else f" for the classes {','.join(there)}, not {','.join(asked)}"
 
 
 def _on_grid(flag: str, thresholds: tuple[float, ...], quantization: Quantization | None) -> tuple[float, ...]:

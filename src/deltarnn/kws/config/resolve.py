@@ -16,10 +16,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
 from deltarnn.files import write_json
+from deltarnn.kws.config.arguments import Parser
 from deltarnn.kws.config.option import STEPS, Option, Step, convert, metavar
 from deltarnn.kws.config.options import (
     AugmentationConfig,
@@ -148,8 +150,17 @@ GROUPS: dict[str, type] = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, groups: Sequence[str] = tuple(GROUPS)) -> None:
-    """Add the flags of `groups` (of `Config`), --preset and --config to a parser."""
+def add_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    groups: Sequence[str] = tuple(GROUPS),
+    steps: Sequence[Step] = (),
+    hide: Sequence[str] = (),
+) -> None:
+    """Add the flags of `groups` (of `Config`), --preset and --config to a parser.
+
+    The help shows those that act in one of `steps` (all, if none is named) and are not in `hide`.
+    """
     parser.add_argument("--preset", choices=sorted(PRESETS), default="none", help="a recipe: values for several flags")
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of flag names and values")
     for group in groups:
@@ -163,6 +174,8 @@ def add_arguments(parser: argparse.ArgumentParser, *, groups: Sequence[str] = tu
             needs = f"; with {rule.needs[0]}" if rule.needs else ""
             optional: dict[str, Any] = {"nargs": "?", "const": "1"} if kind is bool else {}
             text = f"{rule.help} (default: {shown}{needs})".replace("%", "%%")
+            if name in hide or (steps and not set(steps) & set(rule.steps)):
+                text = argparse.SUPPRESS
             section.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar=values, help=text, **optional)
 
 
@@ -176,13 +189,21 @@ def parse_arguments(argv: Sequence[str], command: str = "python main.py --step S
 
     command: how the user calls it, for messages.
     """
-    parser = argparse.ArgumentParser(
-        prog=command, usage=f"{command} --dataset NAME [flags]", allow_abbrev=False,
+    parser = Parser(
+        prog=command, usage=f"{command} --dataset NAME [flags]",
         description="Keyword spotting with delta networks.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    add_arguments(parser)
+    add_arguments(parser, steps=_steps_named(argv), hide=() if command.startswith("python") else ("step",))
     return config_from_arguments(parser.parse_args(list(argv)))
+
+
+def _steps_named(argv: Sequence[str]) -> tuple[Step, ...]:
+    """The steps of a command line that is not parsed yet, for its help; none where it names none."""
+    given = " ".join(argv).replace("=", " ").split()
+    named = [step for flag, step in pairwise(given) if flag == "--step" and step in STEPS]
+    first = STEPS.index(named[-1]) if named else 0
+    return () if not named else STEPS[first:] if "--run_through" in given else STEPS[first : first + 1]
 
 
 def resolve(flags: Mapping[str, Any], preset: str = "none", file: str | None = None) -> Config:
@@ -215,7 +236,8 @@ def read_feature_file(dataset: str, cfg_feat: str) -> tuple[dict[str, Any], list
     """
     package = Path(__file__).resolve().parents[2]
     homes = (Path(), package.parents[1], package)  # the source tree's config/ is installed into the package
-    folders = [home / "config" / dataset for home in homes]
+    # Recordings of one's own have no configurations of their own: those of Speech Commands serve.
+    folders = [home / "config" / name for name in dict.fromkeys((dataset, "gscdv2")) for home in homes]
     candidates = [Path(cfg_feat)] if cfg_feat.endswith(".json") else [f / f"{cfg_feat}.json" for f in folders]
     path = next((c for c in candidates if c.is_file()), None)
     if path is None:

@@ -14,7 +14,7 @@ MAX_WINDOW = 100_000
 
 
 def check_header(path: Path, header: Header, classes: int) -> None:
-    """ModelFileError unless labels, decision rule, class formats and training record are what `pretrain` writes."""
+    """ModelFileError unless the labels, and what there is of the other fields, are what `pretrain` writes."""
     labels = header.get("labels")
     if labels is None:
         raise ModelFileError(f"{path}: names no labels: not a model that `pretrain` or `retrain` wrote")
@@ -22,9 +22,10 @@ def check_header(path: Path, header: Header, classes: int) -> None:
         "labels": isinstance(labels, list)
         and len(labels) == classes == len(set(map(str, labels)))
         and all(isinstance(label, str) for label in labels),
-        "decision": _is_rule(header.get("decision")),
+        "decision": "decision" not in header or _is_rule(header["decision"]),
         "class_quantization": _are_formats(header.get("class_quantization")),
-        "features": isinstance(header.get("features"), dict) and _is_positive(header["features"].get("frame_stride")),
+        "features": "features" not in header
+        or (isinstance(header["features"], dict) and _is_positive(header["features"].get("frame_stride"))),
         "training": isinstance(header.get("training", {}), dict)
         and isinstance(header.get("training", {}).get("feature_folder", ""), str),
         "clip_seconds": _is_positive(header.get("clip_seconds", 1.0)),
@@ -32,6 +33,13 @@ def check_header(path: Path, header: Header, classes: int) -> None:
     wrong = [name for name, right in sound.items() if not right]
     if wrong:
         raise ModelFileError(f"{path}: {wrong[0]} in its header is not what a keyword model has: damaged")
+
+
+def require(path: Path, header: Header, *names: str) -> None:
+    """ModelFileError where the header lacks one of these fields."""
+    for name in names:
+        if name not in header:
+            raise ModelFileError(f"{path}: its header has no {name}: not a model that `pretrain` or `retrain` wrote")
 
 
 def feature_folder(path: Path, recorded: str) -> str:

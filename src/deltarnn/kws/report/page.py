@@ -15,6 +15,7 @@ from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.report import charts
 from deltarnn.kws.report.charts import Series
+from deltarnn.kws.training.runs import log_folder
 from deltarnn.nn.activity import record_activity
 
 
@@ -40,7 +41,7 @@ class ReportData:
     ) -> "ReportData":
         """With the history of the run that made the model file at `path`, and the newest sweep beside it."""
         sweeps = sorted(path.parent.glob("sweep-*/sweep.json"), key=lambda file: file.stat().st_mtime)
-        history = Path(metrics.get("run", "")) / "history.csv"
+        history = log_folder(path, metrics.get("run", "")) / "history.csv"
         rows = tuple(csv.DictReader(history.open(encoding="utf-8"))) if "run" in metrics and history.is_file() else ()
         return cls(model, metrics, clips, rule, stride, read_json(sweeps[-1]) if sweeps else None, rows)
 

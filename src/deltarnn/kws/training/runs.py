@@ -2,12 +2,15 @@
 
     log/DATASET/NAME/   config.json, checkpoint.safetensors, history.csv, best.csv
     save/DATASET/NAME/  model.safetensors, metrics.json, config.json
+    save/DATASET/latest leads to the folder of the run that finished last
 
 NAME is made from the settings that change the result, so the same command finds its own files again and goes on.
 """
 
 import csv
 import io
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +18,10 @@ from typing import Any
 
 from deltarnn.files import read_json, write_text
 from deltarnn.kws.config.resolve import GROUPS, Config, digest
+from deltarnn.kws.places import work_folder
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.json", "config.json"
+LATEST = "latest"
 
 _NO_EFFECT = frozenset(
     {
@@ -69,6 +74,42 @@ class Run:
         write_text(self.log / "history.csv", _csv(rows))
         if best >= 0:
             write_text(self.log / "best.csv", _csv([rows[best]]))
+
+
+def mark_latest(run: Run) -> None:
+    """Let save/DATASET/latest lead to this run: a finished one is found without looking for its name."""
+    if run.model_path.parent != run.save:  # --model_path: the user knows where it is
+        return
+    link = run.save.with_name(LATEST)
+    if link.is_dir() and not link.is_symlink():
+        print(f"warning: {link} is a folder of its own, and not changed", file=sys.stderr)
+        return
+    part = link.with_name(f".{LATEST}.{os.getpid()}")
+    try:
+        part.unlink(missing_ok=True)
+        part.symlink_to(run.save.name)
+        part.replace(link)
+    except OSError as error:
+        print(f"warning: {link} cannot be made ({error.strerror}); the run is {run.save}", file=sys.stderr)
+
+
+def newest_model(work_dir: Path) -> Path:
+    """The model of the run that finished last under `work_dir`/save. ValueError if there is none."""
+    found = [link.resolve() for link in (work_dir / "save").glob(f"*/{LATEST}/{MODEL}") if link.is_file()]
+    if not found:
+        raise ValueError(
+            f"no finished run under {work_dir / 'save'}: train one (deltarnn pretrain), name a model file as the "
+            "first argument, or the folder that holds save/ with --work_dir"
+        )
+    path = max(found, key=lambda path: path.stat().st_mtime)
+    return work_dir / path.relative_to(work_dir.resolve()) if path.is_relative_to(work_dir.resolve()) else path
+
+
+def log_folder(model: Path, recorded: str) -> Path:
+    """The log folder of the run that made a model: `recorded`, or where it lies since the work folder was moved."""
+    root = work_folder(model, "save")
+    moved = None if root is None else root / "log" / model.resolve().parents[1].name / model.resolve().parent.name
+    return moved if moved is not None and moved.is_dir() else Path(recorded)
 
 
 def pretrained_models(config: Config) -> list[Path]:

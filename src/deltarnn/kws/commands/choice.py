@@ -1,0 +1,39 @@
+"""Which model a command works on, and where it writes: the newest by default, beside the model."""
+
+import argparse
+from pathlib import Path
+
+from deltarnn.files import check_writable
+from deltarnn.kws.training.runs import MODEL, newest_model
+
+
+def add_model(parser: argparse.ArgumentParser, *, out: str = "") -> None:
+    """The flags --model and --work_dir, and --out where `out` says what is written."""
+    parser.add_argument(
+        "--model", type=Path,
+        help="model file, or folder of a run; --model may be left out before it (default: the newest under save/)",
+    )  # fmt: skip
+    parser.add_argument("--work_dir", type=Path, default=Path(), help="folder that holds save/ (default: this one)")
+    if out:
+        parser.add_argument("--out", type=Path, help=f"folder for {out} (default: the model's)")
+
+
+def chosen_model(arguments: argparse.Namespace) -> Path:
+    """The model file that was named, or the newest, which is told. ValueError where there is none."""
+    if arguments.model is None:
+        path = newest_model(arguments.work_dir)
+        print(f"model: {path} (the newest; name another as the first argument)")
+        return path
+    path = Path(arguments.model)
+    return path / MODEL if (path / MODEL).is_file() else path
+
+
+def chosen_folder(arguments: argparse.Namespace, model: Path) -> Path:
+    """The folder to write to: --out, or the model's. WriteError, before anything is computed, where it cannot be."""
+    folder = model.parent if arguments.out is None else Path(arguments.out)
+    try:
+        check_writable(folder)
+    except OSError as error:
+        remedy = "" if arguments.out is not None else "; name another folder with --out"
+        raise type(error)(f"{error}{remedy}") from None
+    return folder
