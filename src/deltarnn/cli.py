@@ -19,6 +19,7 @@ COMMANDS = {
     "retrain": ("deltarnn.kws.commands.train", "train the delta network, from the pretrained one"),
     "predict": ("deltarnn.kws.commands.predict", "name the word in each recording"),
     "evaluate": ("deltarnn.kws.commands.evaluate", "accuracy, confusion and sparsity of a trained model"),
+    "listen": ("deltarnn.kws.commands.listen", "keywords as they are spoken: from a microphone, files, or a pipe"),
     "sweep": ("deltarnn.kws.commands.sweep", "accuracy against sparsity over a grid of thresholds"),
     "export": ("deltarnn.kws.commands.deploy", "C source, memory images and test vectors of a trained model"),
     "estimate": ("deltarnn.kws.commands.deploy", "latency and throughput of a trained model on accelerators"),

@@ -1,7 +1,7 @@
 """How much of a stream stood still, in the terms of `deltarnn.record_activity` (MATH §1)."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from deltarnn.sparsity import DeltaCount, Sparsity
 
@@ -56,3 +56,13 @@ class Activity(Counted):
     @property
     def layers(self) -> Sequence[LayerActivity]:
         return self.per_layer
+
+    def since(self, earlier: "Activity") -> "Activity":
+        """What was counted after `earlier`, a snapshot of the same stream."""
+        counted = ("steps", "zeros_x", "zeros_h", "numel_x", "numel_h", "zeros_rh", "numel_rh")
+        return Activity(
+            tuple(
+                replace(now, **{name: getattr(now, name) - getattr(before, name) for name in counted})
+                for now, before in zip(self.per_layer, earlier.per_layer, strict=True)
+            )
+        )

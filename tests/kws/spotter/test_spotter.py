@@ -131,6 +131,9 @@ def test_what_is_wrong_is_named(tmp_path, model_path):
     save_model(tmp_path / "damaged.safetensors", tensors, {**header, "stream": {"smoothing": 3}})
     with pytest.raises(ModelFileError, match="'stream' is no decision rule"):
         Spotter.load(tmp_path / "damaged.safetensors")
+    save_random_model(tmp_path / "mfcc.safetensors", mfcc=True, n_filt=40)
+    with pytest.raises(ValueError, match="mfcc subtracts a mean over the whole clip"):
+        Spotter.load(tmp_path / "mfcc.safetensors", threshold=0.5)
     del header["labels"]
     save_model(tmp_path / "bare.safetensors", tensors, header)
     with pytest.raises(ModelFileError, match="labels"):

@@ -54,6 +54,8 @@ class Spotter:
         """Not for callers: use `load`. header: the model file's, for its labels and the format of class scores."""
         self.engine, self.rule = engine, rule
         self._pipeline, self._header = pipeline, header
+        if pipeline.config.mfcc:
+            raise ValueError("mfcc subtracts a mean over the whole clip: its features have no end in an endless stream")
         self.keywords = tuple(header["labels"][NON_KEYWORDS:])
         self.sample_rate = pipeline.config.sample_rate
         self.frame_stride = pipeline.framing.hop / self.sample_rate

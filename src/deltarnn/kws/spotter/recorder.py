@@ -1,0 +1,51 @@
+"""The second around each detection as an audio file, for those who collect data."""
+
+from pathlib import Path
+
+import numpy as np
+
+from deltarnn.kws.data.audio import Audio, fit, write_wav
+from deltarnn.kws.spotter.spotter import Detection
+
+AFTER = 0.2
+"""Seconds kept after the end of the word; the rest of the second is before it."""
+
+
+class EventRecorder:
+    """Writes FOLDER/WORD/PREFIX-MILLISECONDS.wav, one second each that ends `AFTER` the word.
+
+    Give every piece of the stream to `accept`, with the detections that it decided, and call `finish` at its end. What
+    a stream does not have before its start or after its end is zero.
+    """
+
+    def __init__(self, folder: Path, prefix: str, sample_rate: int) -> None:
+        self._folder, self._prefix, self._rate = folder, prefix, sample_rate
+        self._kept: Audio = np.zeros(3 * sample_rate, np.int16)  # the latest; a detection waits for less than a second
+        self._received = 0
+        self._waiting: list[Detection] = []
+
+    def accept(self, samples: Audio, detections: list[Detection]) -> list[Path]:
+        """The files that these samples complete."""
+        written = []
+        self._waiting += detections
+        for start in range(0, max(1, len(samples)), self._rate):
+            piece = samples[start : start + self._rate]
+            self._received += len(piece)
+            self._kept = np.concatenate([self._kept[len(piece) :], piece])
+            ready = [d for d in self._waiting if self._end_of(d) <= self._received]
+            self._waiting = [d for d in self._waiting if self._end_of(d) > self._received]
+            written += [self._write(d) for d in ready]
+        return written
+
+    def finish(self) -> list[Path]:
+        """The files of detections whose second the stream's end cuts short."""
+        return self.accept(np.zeros(self._rate, np.int16), [])
+
+    def _end_of(self, detection: Detection) -> int:
+        return round((detection.time + AFTER) * self._rate)
+
+    def _write(self, detection: Detection) -> Path:
+        last = len(self._kept) - (self._received - self._end_of(detection))
+        path = self._folder / detection.word / f"{self._prefix}-{round(1000 * detection.time):08d}.wav"
+        write_wav(path, fit(self._kept[max(0, last - self._rate) : last], self._rate), self._rate)
+        return path

@@ -1,0 +1,210 @@
+"""Where a stream's samples come from: audio files of any length, raw samples from a pipe, a microphone."""
+
+import queue
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltarnn.kws.data.audio import Audio, AudioError, to_int16
+
+PIECE = 4096
+"""Samples read from a file at once."""
+
+POLL = 1.0
+"""Seconds without a sample after which a microphone is asked whether it still records."""
+
+WAITING = 10.0
+"""Seconds of a microphone's samples that may wait before they are lost."""
+
+
+class Source(Protocol):
+    """Pieces of one stream, int16 (N,) at the sample rate that was asked for; `lost` counts samples that never came."""
+
+    name: str
+    lost: int
+
+    def __iter__(self) -> Iterator[Audio]: ...
+
+
+class FileSource:
+    """An audio file that libsndfile reads, a piece at a time: mixed to mono, resampled where its rate is another.
+
+    AudioError where it cannot be read, holds no samples, or samples that are no numbers.
+    """
+
+    def __init__(self, path: Path, sample_rate: int) -> None:
+        self.name, self.lost = str(path), 0
+        self._path, self._rate = path, sample_rate
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such audio file")
+
+    def __iter__(self) -> Iterator[Audio]:
+        import soundfile
+
+        received = 0
+        try:
+            with soundfile.SoundFile(self._path) as file:
+                whole = file.subtype == "PCM_16" and file.channels == 1
+                resampler = _Resampler(file.samplerate, self._rate) if file.samplerate != self._rate else None
+                for block in file.blocks(PIECE, dtype="int16" if whole else "float32", always_2d=True):
+                    received += len(block)
+                    mono = block[:, 0] if whole else self._finite(block.mean(axis=1, dtype=np.float64)) * 32768.0
+                    if resampler is not None:
+                        yield resampler(mono)
+                    else:
+                        yield np.ascontiguousarray(mono) if whole else to_int16(mono)
+                if resampler is not None:
+                    yield resampler(np.empty(0), last=True)
+        except (soundfile.LibsndfileError, RuntimeError) as error:
+            reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
+            raise AudioError(f"{self.name}: cannot be decoded ({reason})") from None
+        if not received:
+            raise AudioError(f"{self.name}: holds no samples")
+
+    def _finite(self, mono: NDArray[np.float64]) -> NDArray[np.float64]:
+        if not np.isfinite(mono).all():
+            raise AudioError(f"{self.name}: holds samples that are no numbers")
+        return mono
+
+
+class RawSource:
+    """Raw samples from a pipe: little-endian int16 of one channel at the spotter's own rate, as they come."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.name, self.lost = "-", 0
+        self._stream = stream
+        if stream.isatty():
+            raise ValueError(
+                "-: standard input is a terminal; pipe raw samples into it, such as "
+                "arecord -t raw -f S16_LE -c 1 -r 16000 | deltarnn listen -"
+            )
+
+    def __iter__(self) -> Iterator[Audio]:
+        rest = b""
+        read = getattr(self._stream, "read1", self._stream.read)  # what is there, without waiting for more
+        while content := read(2 * PIECE):
+            content = rest + content
+            even = len(content) // 2 * 2
+            rest = content[even:]
+            yield np.frombuffer(content[:even], "<i2").astype(np.int16, copy=False)
+        if rest:
+            raise AudioError("-: ended within a sample: it must be raw int16, two bytes each")
+
+
+class Microphone:
+    """An input device; a context manager, as it records from when it is entered.
+
+    Overruns do not end it: samples that the device or this program dropped are counted in `lost`. ModuleNotFoundError
+    without the package sounddevice, OSError without PortAudio, ValueError without such a device.
+    """
+
+    def __init__(self, device: int | None, sample_rate: int) -> None:
+        self.lost = 0
+        self._sound = sounddevice()
+        self._device, self._rate = device, sample_rate
+        self._pieces: queue.Queue[bytes] = queue.Queue()
+        self._expected: float | None = None
+        try:
+            described = self._sound.query_devices(device, "input")
+        except (self._sound.PortAudioError, ValueError) as error:
+            wanted = "no microphone" if device is None else f"--device {device}: no such input device"
+            raise ValueError(f"{wanted} ({error}); --list_devices shows what there is") from None
+        self.name = str(described["name"])
+        self._device_rate = self._supported_rate(described)
+        self._most = int(WAITING * self._device_rate)
+        self._waiting = 0
+
+    def _supported_rate(self, described: dict[str, Any]) -> float:
+        """The rate wanted, or where the device has it not, its own."""
+        try:
+            self._sound.check_input_settings(self._device, channels=1, dtype="int16", samplerate=self._rate)
+        except self._sound.PortAudioError:
+            return float(described["default_samplerate"])
+        return float(self._rate)
+
+    def __enter__(self) -> "Microphone":
+        try:
+            self._stream = self._sound.RawInputStream(
+                samplerate=self._device_rate, device=self._device, channels=1, dtype="int16", callback=self._receive
+            )
+            self._stream.start()
+        except self._sound.PortAudioError as error:
+            raise ValueError(f"{self.name}: cannot record ({error})") from None
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stream.stop()
+        self._stream.close()
+
+    def __iter__(self) -> Iterator[Audio]:
+        resampler = _Resampler(self._device_rate, self._rate) if self._device_rate != self._rate else None
+        while True:
+            try:
+                content = self._pieces.get(timeout=POLL)
+            except queue.Empty:
+                if not self._stream.active:
+                    raise ValueError(f"{self.name}: the device stopped; is it still connected?") from None
+                continue
+            piece = np.frombuffer(content, np.int16)
+            self._waiting -= len(piece)
+            yield piece if resampler is None else resampler(piece)
+
+    def _receive(self, content: Any, frames: int, time: Any, status: Any) -> None:
+        """Called by PortAudio's thread."""
+        begins = float(time.inputBufferAdcTime)
+        if status.input_overflow:  # what is missing lies between the end of the last piece and the start of this one
+            gap = 0.0 if self._expected is None else (begins - self._expected) * self._rate
+            self.lost += max(1, round(gap))
+        self._expected = begins + frames / self._device_rate
+        if self._waiting + frames > self._most:
+            self.lost += round(frames * self._rate / self._device_rate)
+            return
+        self._waiting += frames
+        self._pieces.put(bytes(content))
+
+
+class _Resampler:
+    """Samples at one rate, piece by piece, to int16 at another."""
+
+    def __init__(self, rate: float, sample_rate: float) -> None:
+        import soxr
+
+        self._stream = soxr.ResampleStream(rate, sample_rate, 1, dtype="float64")
+
+    def __call__(self, samples: NDArray[Any], last: bool = False) -> Audio:
+        return to_int16(cast(NDArray[np.float64], self._stream.resample_chunk(samples.astype(np.float64), last)))
+
+
+def sounddevice() -> Any:
+    """The package. ModuleNotFoundError or OSError say what is missing and how to get it."""
+    try:
+        import sounddevice as package
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("a microphone needs sounddevice: pip install 'deltarnn[listen]'") from None
+    except OSError as error:
+        raise OSError(f"a microphone needs PortAudio ({error}): apt install libportaudio2") from None
+    return package
+
+
+def list_devices() -> str:
+    """The input devices, one a line: number, name, channels, rate; the default one marked."""
+    package = sounddevice()
+    default = package.default.device[0]
+    lines = [
+        f"{'*' if index == default else ' '} {index:3}  {device['name']}  "
+        f"({device['max_input_channels']} channels, {device['default_samplerate']:g} Hz)"
+        for index, device in enumerate(package.query_devices())
+        if device["max_input_channels"] > 0
+    ]
+    if not lines:
+        raise ValueError("there is no input device")
+    return "\n".join(lines)
+
+
+def standard_input() -> BinaryIO:
+    """Bytes of standard input."""
+    return sys.stdin.buffer

@@ -1,0 +1,193 @@
+"""`deltarnn listen` on files, a pipe and a made-up microphone, against the spotter on the whole stream."""
+
+import io
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soxr
+from tests.kws.spotter.conftest import model_path, noise  # noqa: F401 (a fixture)
+
+from deltarnn import cli
+from deltarnn.kws.data.audio import read_audio, write_wav
+from deltarnn.kws.spotter import Spotter, sources
+from deltarnn.kws.spotter.sources import FileSource, Microphone, RawSource
+
+AUDIO = noise(1, 160_000)
+
+
+def detections(model, audio: np.ndarray) -> list:
+    return Spotter.load(model, threshold=0.5).accept_waveform(audio)
+
+
+def lines(model, capsys, *arguments: str) -> list[dict]:
+    """The JSON lines of `deltarnn listen`, which must end well."""
+    assert cli.main(["listen", str(model), *arguments, "--json", "--threshold", "0.5"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def as_lines(found: list, source: str) -> list[dict]:
+    return [{"source": source, "time": round(t, 3), "word": w, "score": round(s, 4)} for w, t, s in found]
+
+
+def test_files_of_any_rate(model_path, tmp_path, capsys):  # noqa: F811
+    write_wav(tmp_path / "a.wav", AUDIO)
+    fine = soxr.resample(AUDIO.astype(float), 16000, 44100)
+    write_wav(tmp_path / "b.wav", np.clip(fine, -32768, 32767).astype(np.int16), 44100)
+    for name in ("a.wav", "b.wav"):
+        path = str(tmp_path / name)
+        found = detections(model_path, read_audio(path))
+        assert len(found) > 5
+        listed = lines(model_path, capsys, path)
+        # A resampler that works piece by piece rounds a few samples otherwise than one that has the whole.
+        assert [(d["word"], d["time"]) for d in listed] == [(d.word, round(d.time, 3)) for d in found]
+        assert [d["score"] for d in listed] == pytest.approx(
+            [d.score for d in found], abs=0 if name == "a.wav" else 0.1, rel=1e-3
+        )
+
+
+def test_text_lines_name_files_where_there_are_several(model_path, tmp_path, capsys):  # noqa: F811
+    for name in ("a.wav", "b.wav"):
+        write_wav(tmp_path / name, AUDIO)
+    assert (
+        cli.main(["listen", str(model_path), *(str(tmp_path / n) for n in ("a.wav", "b.wav")), "--threshold", "0.5"])
+        == 0
+    )
+    out, err = capsys.readouterr()
+    first = detections(model_path, AUDIO)[0]
+    assert out.splitlines()[0] == f"{tmp_path / 'a.wav'}: {first.time:10.2f} s  {first.word:<12} {first.score:6.2f}"
+    assert len(out.splitlines()) == 2 * len(detections(model_path, AUDIO))
+    assert "b.wav: 10.0 s, " in err
+    assert "of the work skipped" in err
+
+
+def test_raw_samples_in_odd_pieces(monkeypatch, model_path, capsys):  # noqa: F811
+    class Pipe(io.BytesIO):
+        def read1(self, size: int = -1) -> bytes:
+            return self.read(min(size, 4999))
+
+    monkeypatch.setattr("deltarnn.kws.commands.listen.standard_input", lambda: Pipe(AUDIO.astype("<i2").tobytes()))
+    assert lines(model_path, capsys, "-") == as_lines(detections(model_path, AUDIO), "-")
+    with pytest.raises(ValueError, match="ended within a sample"):
+        list(RawSource(io.BytesIO(b"123")))
+
+
+def test_a_real_pipe(model_path):  # noqa: F811
+    command = [sys.executable, "-m", "deltarnn", "listen", str(model_path), "-", "--threshold", "0.5"]
+    done = subprocess.run(command, input=AUDIO.tobytes(), capture_output=True, check=True)
+    assert len(done.stdout.splitlines()) == len(detections(model_path, AUDIO))
+
+
+def test_the_second_around_each_detection(model_path, tmp_path, capsys):  # noqa: F811
+    write_wav(tmp_path / "a.wav", AUDIO)
+    lines(model_path, capsys, str(tmp_path / "a.wav"), "--record_events", str(tmp_path / "events"))
+    found = detections(model_path, AUDIO)
+    padded = np.concatenate([np.zeros(16000, np.int16), AUDIO, np.zeros(16000, np.int16)])
+    for word, time, _ in found:
+        end = round((time + 0.2) * 16000)
+        clip = read_audio(tmp_path / "events" / word / f"a-{round(1000 * time):08d}.wav")
+        np.testing.assert_array_equal(clip, padded[end : end + 16000])
+    assert len(list((tmp_path / "events").glob("*/*.wav"))) == len(found)
+
+
+class FakeSound:
+    """The part of sounddevice that is used; its stream sends `pieces`, then Ctrl-C."""
+
+    PortAudioError = OSError
+
+    def __init__(self, pieces: list, rate: float = 16000.0) -> None:
+        self.pieces, self.rate = pieces, rate
+        self.default = SimpleNamespace(device=(1, 0))
+
+    def query_devices(self, device=None, kind=None):
+        if kind is None:
+            one = {"name": "built-in", "max_input_channels": 2, "default_samplerate": 44100.0}
+            return [{**one, "max_input_channels": 0}, one]
+        if device not in (None, 1):
+            raise ValueError(f"no device {device}")
+        return {"name": "built-in", "default_samplerate": self.rate}
+
+    def check_input_settings(self, device, channels, dtype, samplerate):
+        if samplerate != self.rate:
+            raise OSError("rate")
+
+    def RawInputStream(self, samplerate, device, channels, dtype, callback):
+        def start():
+            for piece, begins, overflow in self.pieces:
+                status = SimpleNamespace(input_overflow=overflow)
+                callback(piece.tobytes(), len(piece), SimpleNamespace(inputBufferAdcTime=begins), status)
+
+        return SimpleNamespace(start=start, stop=lambda: None, close=lambda: None, active=False)
+
+
+def heard(monkeypatch, pieces: list, rate: float = 16000.0) -> tuple[np.ndarray, int]:
+    """What a microphone gives, and how many samples it has lost."""
+    monkeypatch.setattr(sources, "sounddevice", lambda: FakeSound(pieces, rate))
+    monkeypatch.setattr(sources, "POLL", 0.01)
+    received: list[np.ndarray] = []
+    with Microphone(None, 16000) as microphone, pytest.raises(ValueError, match="device stopped"):
+        received.extend(microphone)
+    return np.concatenate(received), microphone.lost
+
+
+def test_a_microphone_gives_what_it_records(monkeypatch):
+    pieces = [(AUDIO[i : i + 1600], i / 16000, False) for i in range(0, 16000, 1600)]
+    received, lost = heard(monkeypatch, pieces)
+    np.testing.assert_array_equal(received, AUDIO[:16000])
+    assert lost == 0
+
+
+def test_overruns_are_survived_and_counted(monkeypatch):
+    gaps = [(AUDIO[:1600], 0.0, False), (AUDIO[4000:5600], 0.25, True), (AUDIO[5600:7200], 0.35, False)]
+    received, lost = heard(monkeypatch, gaps)
+    assert len(received) == 4800
+    assert lost == 2400
+    late = [(AUDIO[:16000], float(i), False) for i in range(12)]  # nobody reads in time
+    received, lost = heard(monkeypatch, late)
+    assert (len(received), lost) == (160_000, 32_000)
+
+
+def test_a_microphone_of_another_rate_is_resampled(monkeypatch):
+    received, _ = heard(monkeypatch, [(noise(2, 48_000), 0.0, False)], 48_000.0)
+    assert 15_000 < len(received) <= 16_000
+
+
+def test_what_is_wrong_is_named(monkeypatch, model_path, tmp_path, capsys):  # noqa: F811
+    def error(*arguments: str) -> str:
+        assert cli.main(["listen", *arguments, "--threshold", "0.5"]) == 1
+        return capsys.readouterr().err
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "sounddevice", None)
+    model = str(model_path)
+    assert "pip install 'deltarnn[listen]'" in error(model)
+    assert "pip install 'deltarnn[listen]'" in error("--list_devices")
+    assert "no model is given, and none is under save/" in error()
+    assert "nowhere.wav: no such audio file" in error(model, "nowhere.wav")
+    (tmp_path / "text.wav").write_text("no audio")
+    assert "text.wav: cannot be decoded" in error(model, "text.wav")
+    assert "--device 3: listens to a microphone, but a.wav is given as well" in error(model, "a.wav", "--device", "3")
+    monkeypatch.setattr(sources, "sounddevice", lambda: FakeSound([]))
+    assert "--device 7: no such input device" in error(model, "--device", "7")
+    assert "no such input device" not in sources.list_devices()
+    assert sources.list_devices() == "*   1  built-in  (2 channels, 44100 Hz)"
+
+
+def test_the_newest_model_is_taken(monkeypatch, model_path, tmp_path, capsys):  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    target = tmp_path / "save" / "synth" / "retrain-x" / "model.safetensors"
+    target.parent.mkdir(parents=True)
+    target.write_bytes(model_path.read_bytes())
+    write_wav(tmp_path / "a.wav", AUDIO)
+    assert cli.main(["listen", "a.wav", "--threshold", "0.5"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(detections(model_path, AUDIO))
+
+
+def test_files_are_read_piece_by_piece(tmp_path):
+    write_wav(tmp_path / "a.wav", AUDIO)
+    pieces = list(FileSource(tmp_path / "a.wav", 16000))
+    assert max(map(len, pieces)) <= 4096
+    np.testing.assert_array_equal(np.concatenate(pieces), AUDIO)
