@@ -6,36 +6,19 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <ctime>
 
-#include "bind_buffer.hpp"
-#include "bind_in_use.hpp"
-#include "deltarnn/engine.hpp"
+#include "bind_stream.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
 
-using deltarnn::Activity;
 using deltarnn::Cell;
 using deltarnn::LayerShape;
 using deltarnn::Model;
-using deltarnn::StateField;
-
-// Held for the life of the process: a step makes its result with numpy.empty, a call by far cheaper than nanobind's own arrays.
-struct Numpy {
-    nb::object empty, float32, ascontiguousarray;
-};
-
-const Numpy& numpy() {
-    static const Numpy* const held = [] {
-        const nb::module_ module = nb::module_::import_("numpy");
-        return new Numpy{module.attr("empty"), module.attr("float32"), module.attr("ascontiguousarray")};
-    }();
-    return *held;
-}
+using deltarnn::PyStream;
 
 // Specifications. Arrays are borrowed: they only need to outlive the model's construction.
 template <class T>
@@ -132,117 +115,6 @@ std::shared_ptr<Model> make_model(Spec (*convert)(const nb::dict&), const nb::li
     return std::const_pointer_cast<Model>(model);  // nanobind knows no pointers to const; nothing changes it
 }
 
-// Below this size a step is shorter than handing the GIL over.
-constexpr std::size_t release_gil_above = std::size_t{1} << 18;
-
-class PyStream {
-  public:
-    explicit PyStream(std::shared_ptr<const Model> model)
-        : model_(std::move(model)),
-          stream_(model_->stream()),
-          output_size_(nb::int_(model_->output_size())),
-          releases_(model_->weight_bytes() > release_gil_above) {}
-
-    nb::object step(nb::handle frame, nb::handle out) { return run_frames(frame, out, false); }
-    nb::object run(nb::handle frames, nb::handle out) { return run_frames(frames, out, true); }
-
-    void reset() {
-        const InUse guard(busy_, remedy);
-        stream_->reset();
-    }
-
-    void start(nb::handle h, nb::handle c) {
-        const std::size_t layers = model_->shapes().size();
-        const deltarnn::LayerShape& shape = model_->shapes().front();
-        const bool lstm = shape.cell == Cell::lstm;
-        Buffer<float> hidden, cell;
-        if (!hidden.open(h.ptr(), false) || hidden.size() != layers * shape.outputs() ||
-            (lstm && (!cell.open(c.ptr(), false) || cell.size() != layers * shape.hidden))) {
-            throw nb::value_error("h and c must be C-contiguous float32 arrays with one row per layer");
-        }
-        const InUse guard(busy_, remedy);
-        if (!stream_->start(hidden.data(), lstm ? cell.data() : nullptr)) {
-            throw nb::value_error("the initial state holds NaN, which has no fixed-point value");
-        }
-    }
-
-    std::tuple<std::uint64_t, std::uint64_t, std::uint64_t, std::uint64_t> activity(int layer) {
-        const InUse guard(busy_, remedy);
-        const Activity a = stream_->activity(layer);
-        return {a.steps, a.fired_x, a.fired_h, a.fired_rh};
-    }
-
-    std::vector<double> read(int layer, const std::string& field) {
-        const InUse guard(busy_, remedy);
-        if (field == "x_hat") return stream_->read(layer, StateField::x_hat);
-        if (field == "h") return stream_->read(layer, StateField::h);
-        if (field == "h_hat") return stream_->read(layer, StateField::h_hat);
-        if (field == "rh_hat") return stream_->read(layer, StateField::rh_hat);
-        if (field == "c") return stream_->read(layer, StateField::c);
-        if (field == "m") return stream_->read(layer, StateField::m);
-        throw nb::value_error("no such part of the state");
-    }
-
-    void copy(int layer, const std::string& field, nb::handle out) {
-        const std::vector<double> values = read(layer, field);
-        Buffer<float> to;
-        if (!to.open(out.ptr(), true) || to.size() != values.size()) {
-            throw nb::value_error("out must be a writable C-contiguous float32 array of the state's size");
-        }
-        std::copy(values.begin(), values.end(), to.data());
-    }
-
-  private:
-    static constexpr const char* remedy = "engine.stream()";
-
-    nb::object run_frames(nb::handle frames, nb::handle out, bool many) {
-        Buffer<float> direct, copy, output;
-        nb::object converted, result;
-        const std::int64_t inputs = model_->input_size(), outputs = model_->output_size();
-        const bool as_given = direct.open(frames.ptr(), false);
-        if (!as_given) {
-            converted = numpy().ascontiguousarray(frames, "dtype"_a = numpy().float32);
-            copy.open(converted.ptr(), false);
-        }
-        const Buffer<float>& input = as_given ? direct : copy;
-        if (!input.fits(many, inputs)) {
-            const std::string wanted = many ? "(T, " + std::to_string(inputs) + ")" : "(" + std::to_string(inputs) + ",)";
-            const std::string hint = many ? "; for one frame there is step(frame)" : "; for several frames there is run(frames)";
-            throw nb::value_error(("input has shape " + input.shape() + ": must be " + wanted + hint).c_str());
-        }
-        const std::int64_t count = many ? input.rows() : 1;
-        if (out.is_none()) {
-            result = many ? numpy().empty(nb::make_tuple(count, outputs), numpy().float32)
-                          : numpy().empty(output_size_, numpy().float32);
-        } else {
-            result = nb::borrow(out);
-        }
-        if (!output.open(result.ptr(), true) || !output.fits(many, outputs) || (many && output.rows() != count)) {
-            const std::string wanted = many ? std::to_string(count) + ", " + std::to_string(outputs) : std::to_string(outputs) + ",";
-            throw nb::value_error(("out must be a writable C-contiguous float32 array of shape (" + wanted + ")").c_str());
-        }
-        const InUse guard(busy_, remedy);
-        std::int64_t done = 0;
-        if (releases_ || count > 1) {
-            const nb::gil_scoped_release release;
-            done = stream_->run(input.data(), count, output.data());
-        } else {
-            done = stream_->run(input.data(), count, output.data());
-        }
-        if (done < count) {
-            const std::string where = many ? "frame " + std::to_string(done) : "the frame";
-            throw nb::value_error((where + " holds NaN, which has no fixed-point value; the state is as before it").c_str());
-        }
-        return result;
-    }
-
-    std::shared_ptr<const Model> model_;
-    std::unique_ptr<deltarnn::Stream> stream_;
-    nb::int_ output_size_;
-    bool releases_;
-    std::atomic_flag busy_;
-};
-
 using FloatVector = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 void apply_gate(bool hard, bool tanh, const FloatVector& from, const FloatVector& to) {
@@ -272,7 +144,7 @@ double time_reading(std::int64_t bytes, int repetitions) {
 }  // namespace
 
 void bind_engine(nb::module_& module) {
-    numpy();
+    deltarnn::numpy();
     module.def("apply_gate", apply_gate, "hard"_a, "tanh"_a, "from_"_a, "to"_a,
                "The core's σ or tanh, element by element (for tests of each instruction set).");
 
@@ -296,9 +168,9 @@ void bind_engine(nb::module_& module) {
         .def("run", &PyStream::run, "frames"_a, "out"_a = nb::none(),
              "run(frames (T, I), out=None) -> (T, H) float32: T time steps, as that many calls of step.")
         .def("reset", &PyStream::reset, "Back to the state before the first step, counts included.")
-        .def("start", &PyStream::start, "h"_a, "c"_a = nb::none(),
-             "Begins a sequence from the state h (layers, H) and, for the LSTM, c (layers, H); counts go on.")
+        .def("enter", &PyStream::enter, "h"_a = nb::none(), "c"_a = nb::none(), "held"_a = false,
+             "enter(h, c, held): goes on (True) if h and c are the present ones, else begins a sequence from them.")
+        .def("hidden", &PyStream::hidden, "h"_a, "c"_a = nb::none(), "The present h and, for the LSTM, c into float32 arrays.")
         .def("activity", &PyStream::activity, "layer"_a, "(steps, deltas that were not 0 of x, of h, and of r ∘ h where that has its own)")
-        .def("copy", &PyStream::copy, "layer"_a, "field"_a, "out"_a, "A part of the layer's state into a float32 array.")
         .def("read", &PyStream::read, "layer"_a, "field"_a, "A part of the layer's state, as float64.");
 }

@@ -7,6 +7,7 @@
 namespace nb = nanobind;
 
 void bind_engine(nb::module_& module);
+void bind_program(nb::module_& module);
 void bind_signal(nb::module_& module);
 void bind_spotter(nb::module_& module);
 void bind_training(nb::module_& module);
@@ -25,6 +26,7 @@ NB_MODULE(_native, module) {
     module.def("active_isa", [] { return std::string(deltarnn::isa_name(deltarnn::active_isa())); },
                "The instruction set in use: DELTARNN_ISA if set, else the best available.");
     bind_engine(module);
+    bind_program(module);
     bind_signal(module);
     bind_spotter(module);
     bind_training(module);

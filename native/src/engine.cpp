@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 namespace deltarnn {
 
@@ -71,8 +72,8 @@ bool is_wide(const FloatLayer&) { return false; }
 bool is_wide(const Int8Layer& layer) { return layer.wide; }
 
 // What goes into the first layer and comes out of the last, float or fixed point. n includes the padding.
-bool enter(const FloatLayer&, float*, int) { return true; }
-bool enter(const Int8Layer& layer, std::int32_t* values, int n) {
+bool take_in(const FloatLayer&, float*, int) { return true; }
+bool take_in(const Int8Layer& layer, std::int32_t* values, int n) {
     // In place: the frame was copied here as floats, and each group of integers is stored after its floats were loaded.
     return layer.kernels.quantize(layer.formats, reinterpret_cast<const float*>(values), values, n);
 }
@@ -122,16 +123,29 @@ class ModelOf final : public Model {
 
         void reset() override {
             for (State& state : states_) state.reset();
+            begun_ = false;
         }
 
-        bool start(const float* h, const float* c) override {
-            const LayerShape& shape = model_->shapes_.front();
+        bool enter(const float* h, const float* c, bool held) override {
+            const bool begun = std::exchange(begun_, true);
+            if (begun && (held || (h != nullptr && is_present(h, c)))) return true;
             for (std::size_t i = 0; i < states_.size(); ++i) {
                 states_[i].restart();
-                const float* const cell = shape.cell == Cell::lstm ? c + i * shape.hidden : nullptr;
-                if (!set(states_[i], h + i * shape.outputs(), cell)) return false;
+                if (h == nullptr && c == nullptr) continue;
+                const LayerShape& shape = model_->shapes_[i];
+                if (!set(states_[i], row(h, i, shape.outputs()), row(c, i, shape.hidden))) {
+                    throw std::invalid_argument("the initial state holds NaN, which has no fixed-point value");
+                }
             }
-            return true;
+            return false;
+        }
+
+        void hidden(float* h, float* c) const override {
+            for (std::size_t i = 0; i < states_.size(); ++i) {
+                const LayerShape& shape = model_->shapes_[i];
+                leave(*model_->layers_[i], states_[i].h(), h + i * shape.outputs(), shape.outputs());
+                if (shape.cell == Cell::lstm) leave(*model_->layers_[i], states_[i].c(), c + i * shape.hidden, shape.hidden);
+            }
         }
 
         std::int64_t run(const float* frames, std::int64_t count, float* out) override {
@@ -149,6 +163,19 @@ class ModelOf final : public Model {
         Activity activity(int layer) const override { return states_.at(layer).activity(); }
 
       private:
+        static const float* row(const float* values, std::size_t layer, int width) {
+            return values == nullptr ? nullptr : values + layer * width;
+        }
+
+        bool is_present(const float* h, const float* c) {
+            const LayerShape& shape = model_->shapes_.front();
+            const std::size_t outputs = states_.size() * shape.outputs();
+            const std::size_t cells = shape.cell == Cell::lstm && c != nullptr ? states_.size() * shape.hidden : 0;
+            present_.resize(outputs + states_.size() * shape.hidden);
+            hidden(present_.data(), present_.data() + outputs);
+            return std::equal(h, h + outputs, present_.data()) && (cells == 0 || std::equal(c, c + cells, present_.data() + outputs));
+        }
+
         // Frames into the first chunk, as many as can be represented.
         int load(const float* frames, int count) {
             const Layer& first = *model_->layers_.front();
@@ -158,7 +185,7 @@ class ModelOf final : public Model {
                 static_assert(sizeof(Value) == sizeof(float));
                 std::memcpy(to, frames + static_cast<std::int64_t>(t) * inputs, inputs * sizeof(float));
                 std::fill(to + inputs, to + ip, Value{});
-                if (!enter(first, to, ip)) return t;
+                if (!take_in(first, to, ip)) return t;
             }
             return count;
         }
@@ -191,6 +218,8 @@ class ModelOf final : public Model {
         std::vector<State> states_;
         AlignedArray<Value> chunk_[2];
         AlignedArray<float> scores_[2];
+        std::vector<float> present_;
+        bool begun_ = false;
     };
 
     std::vector<std::unique_ptr<Layer>> layers_;

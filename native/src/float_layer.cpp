@@ -95,8 +95,8 @@ void FloatLayerState::restart() {
 }
 
 void FloatLayerState::set(const float* h, const float* c) {
-    std::copy_n(h, layer_.shape.outputs(), h_.data());
-    if (layer_.shape.cell == Cell::lstm) std::copy_n(c, layer_.shape.hidden, c_.data());
+    if (h != nullptr) std::copy_n(h, layer_.shape.outputs(), h_.data());
+    if (c != nullptr && layer_.shape.cell == Cell::lstm) std::copy_n(c, layer_.shape.hidden, c_.data());
 }
 
 void FloatLayerState::run(const float* x, int frames, float* y) {

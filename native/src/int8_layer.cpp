@@ -136,8 +136,8 @@ bool Int8LayerState::set(const float* h, const float* c) {
     const LayerShape& shape = layer_.shape;
     AlignedArray<float> given(static_cast<std::size_t>(shape.padded_outputs()) + shape.padded_hidden());
     AlignedArray<std::int32_t> rounded(given.size());
-    std::copy_n(h, shape.outputs(), given.data());
-    if (shape.cell == Cell::lstm) std::copy_n(c, shape.hidden, given.data() + shape.padded_outputs());
+    if (h != nullptr) std::copy_n(h, shape.outputs(), given.data());
+    if (c != nullptr && shape.cell == Cell::lstm) std::copy_n(c, shape.hidden, given.data() + shape.padded_outputs());
     if (!layer_.kernels.quantize(layer_.formats, given.data(), rounded.data(), static_cast<int>(given.size()))) return false;
     std::copy_n(rounded.data(), shape.outputs(), h_.data());
     if (shape.cell == Cell::lstm) std::copy_n(rounded.data() + shape.padded_outputs(), shape.hidden, c_.data());

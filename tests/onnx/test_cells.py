@@ -13,6 +13,8 @@ from tests.onnx.models import Builder, onnx_runtime, slow_signal
 
 from deltarnn.onnx import UnsupportedGraphError, load
 
+pytestmark = pytest.mark.usefixtures("way")
+
 I, H = 5, 7  # noqa: E741
 
 

@@ -12,6 +12,8 @@ from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 
 from deltarnn.onnx import Network, load
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 def streaming_lstm(folder: Path, hidden: int = 16) -> Path:
     """One step per call, states in one tensor (2, B, H), as voice detectors have it, with a layer before and after."""

@@ -36,9 +36,13 @@ class Stream {
   public:
     virtual ~Stream() = default;
     virtual void reset() = 0;
-    // Begins a sequence: the state before its first step is h (layers, outputs()) and, for the LSTM, c (layers, hidden); counts
-    // go on. False, with the state as before reset's first step, if a value is NaN where the model cannot represent it.
-    virtual bool start(const float* h, const float* c) = 0;
+    // What a caller that carries h (layers, outputs()) and, for the LSTM, c (layers, hidden) gives before a call: nullptr for
+    // zeros. If they are the stream's present ones the sequence goes on (true), with its delta memories; any others begin one.
+    // With `held` it goes on whatever is given, once begun. Counts go on. std::invalid_argument if a value is NaN where the
+    // model cannot represent it.
+    virtual bool enter(const float* h, const float* c, bool held) = 0;
+    // The present h and, for the LSTM, c, as `enter` takes them.
+    virtual void hidden(float* h, float* c) const = 0;
     // frames (count, input size) → out (count, output size). Returns the first frame that has a NaN where the model cannot
     // represent it (int8), having stopped before it; else `count`.
     virtual std::int64_t run(const float* frames, std::int64_t count, float* out) = 0;

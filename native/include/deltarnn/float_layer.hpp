@@ -41,8 +41,10 @@ class FloatLayerState {
     void reset();
     void restart();  // reset, but for the counts
 
-    // From here on as if the state before this step had been h (outputs()) and, for the LSTM, c (hidden).
+    // From here on as if the state before this step had been h (outputs()) and, for the LSTM, c (hidden); nullptr for zeros.
     void set(const float* h, const float* c);
+    const float* h() const { return h_.data(); }
+    const float* c() const { return c_.data(); }
 
     // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding. The same
     // numbers, to the last bit, however a stream is cut into calls.

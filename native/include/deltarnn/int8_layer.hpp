@@ -54,6 +54,8 @@ class Int8LayerState {
 
     // As FloatLayerState::set, values rounded to A. False, and nothing is set, if one is NaN.
     bool set(const float* h, const float* c);
+    const std::int32_t* h() const { return h_.data(); }
+    const std::int32_t* c() const { return c_.data(); }
 
     // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
     void run(const std::int32_t* x, int frames, std::int32_t* y);

@@ -43,16 +43,17 @@ class Engine:
         is converted first. In int8, a frame with NaN is an error.
     run: run(frames (T, I), out=None) -> (T, H), what T calls of `step` give, to the last bit.
     reset: reset() goes back to the state before the first step; counts restart.
-    start: start(h, c=None) begins a sequence from the state h (layers, H) and, for the LSTM, c (layers, H), contiguous
-        float32 arrays; counts go on.
-    copy_state: copy_state(layer, field, out) writes a part of the state, as named in `state`, into a float32 array.
+    enter: enter(h=None, c=None, held=False) -> bool, for callers that carry the state themselves: if h (layers, H) and,
+        for the LSTM, c (layers, H), contiguous float32 arrays, are the stream's present ones, it goes on (True); any
+        others, or none (zeros), begin a sequence. With held it goes on whatever is given, once begun. Counts go on.
+    hidden: hidden(h, c=None) writes the present h and c into such arrays.
     """
 
     step: Callable[..., FloatArray]
     run: Callable[..., FloatArray]
     reset: Callable[[], None]
-    start: Callable[..., None]
-    copy_state: Callable[[int, str, FloatArray], None]
+    enter: Callable[..., bool]
+    hidden: Callable[..., None]
 
     def __init__(self, description: Description, precision: Precision, quantization: Quantization | None, model: Any):
         """Not for callers: use `compile` or `load`."""
@@ -65,8 +66,8 @@ class Engine:
         self.step = self._stream.step
         self.run = self._stream.run
         self.reset = self._stream.reset
-        self.start = self._stream.start
-        self.copy_state = self._stream.copy
+        self.enter = self._stream.enter
+        self.hidden = self._stream.hidden
 
     @classmethod
     def compile(
@@ -115,6 +116,11 @@ class Engine:
     def stream(self) -> "Engine":
         """An independent state, from its start, over the same weights."""
         return Engine(self._description, self._precision, self._quantization, self._model)
+
+    @property
+    def native_stream(self) -> Any:
+        """The state as native programs take it (engine.program)."""
+        return self._stream
 
     @property
     def precision(self) -> Precision:

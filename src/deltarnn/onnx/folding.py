@@ -186,7 +186,7 @@ class _Pass:
         """Compute the postponed nodes, all in one session of ONNX Runtime."""
         wanted = [name for name in self.pending if any(name in reads(node) for node in self.kept)]
         nodes = list({id(node): node for node in self.pending.values()}.values())
-        for name, value in zip(wanted, _computed(self.graph, nodes, wanted), strict=True):
+        for name, value in zip(wanted, computed(self.graph, nodes, wanted), strict=True):
             self.known(name, value)
 
 
@@ -209,7 +209,7 @@ def _constant(node: Any) -> Array:
     return np.array(value, dtype=types[kind])
 
 
-def _computed(graph: Graph, nodes: list[Any], names: list[str]) -> list[Array]:
+def computed(graph: Graph, nodes: list[Any], names: list[str]) -> list[Array]:
     """The values of those names, made by nodes out of constants."""
     import onnx
     import onnxruntime

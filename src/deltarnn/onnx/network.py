@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from deltarnn.engine.activity import Counted, LayerActivity
 from deltarnn.engine.engine import Precision
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.onnx.discovery import parts_of
 from deltarnn.onnx.folding import fold
 from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError
-from deltarnn.onnx.programs import Programs, check_feed
+from deltarnn.onnx.programs import Programs
 from deltarnn.onnx.reading import read_model
 from deltarnn.onnx.recurrent import RecurrentPart
 from deltarnn.onnx.saving import replaced_weights, save_network, saved_thresholds
@@ -54,7 +52,7 @@ class Network:
         """Not for callers: use `load`."""
         self.model = model
         self._parts = parts
-        self._programs = programs
+        self.programs = programs
         self._mode = states
         self._states = States(parts, states == "held")
         self._layers: dict[str, Any] = {}
@@ -76,14 +74,14 @@ class Network:
         ValueError
             If an input or an output name does not fit the network.
         """
-        graph = self._programs.graph
+        graph = self.programs.graph
         names = list(output_names or graph.outputs)
         for name in names:
             if name not in graph.outputs:
                 raise ValueError(f"no output is called {name!r}: the network has {', '.join(graph.outputs)}")
-        feed = check_feed(graph, dict(input_feed))
-        values = self._programs.of(feed).run(feed, self._states.run)
-        return [np.ascontiguousarray(values[name]) for name in names]
+        program, feed = self.programs.of(input_feed, native=self._states.recorded is None)
+        values = program.run(feed, self._states)
+        return [values[name] for name in names]
 
     def reset(self) -> None:
         """Forget all states: the next call begins anew; the counts of `activity` restart."""
@@ -91,17 +89,17 @@ class Network:
 
     def stream(self) -> "Network":
         """Independent states over the same weights and thresholds."""
-        return Network(self.model, self._parts, self._programs, self._mode)
+        return Network(self.model, self._parts, self.programs, self._mode)
 
     @property
     def input_names(self) -> list[str]:
         """Names of the inputs, in the file's order."""
-        return list(self._programs.graph.inputs)
+        return list(self.programs.graph.inputs)
 
     @property
     def output_names(self) -> list[str]:
         """Names of the outputs, in the file's order."""
-        return list(self._programs.graph.outputs)
+        return list(self.programs.graph.outputs)
 
     @property
     def recurrent(self) -> list[str]:
@@ -212,7 +210,7 @@ def load(
         part.precision, part.quantization = precision, quantization
         part.weights = replaced_weights(model, name, part.weights)
         part.compile()
-    net = Network(model, parts, Programs(graph, names, _session_options(threads)), states)
+    net = Network(model, parts, Programs(graph, names, _session_options(threads), states == "held"), states)
     given = saved_thresholds(model) if thresholds is None else thresholds
     if given:
         net.set_thresholds(given)

@@ -8,9 +8,7 @@ import numpy as np
 
 from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError, attributes, reads
 from deltarnn.onnx.recurrent import Site
-
-Values = dict[str, Array]
-SiteRunner = Callable[[Site, Values], None]
+from deltarnn.onnx.states import States, Values
 
 
 @dataclass
@@ -67,15 +65,15 @@ class Program:
                 self.steps.append(self._segment(graph, here, others + sites))
             self.steps += waiting
 
-    def run(self, feed: Values, run_site: SiteRunner) -> Values:
-        """All values by name; `run_site` computes a site's outputs."""
+    def run(self, feed: Values, states: States) -> Values:
+        """The outputs by name."""
         values = {**self.constants, **feed}
         for step in self.steps:
             if isinstance(step, Site):
-                run_site(step, values)
+                states.run(step, values)
             else:
                 step.run(values)
-        return values
+        return {name: np.ascontiguousarray(values[name]) for name in self.outputs}
 
     def _segment(self, graph: Graph, nodes: list[Any], readers: list[Any]) -> Segment:
         import onnx
@@ -113,30 +111,44 @@ class Program:
             raise UnsupportedGraphError(f"ONNX Runtime refuses what is not recurrent: {reason}") from error
 
 
-def _staged(graph: Graph, sites: list[Site]) -> tuple[list[Any], list[Site], dict[int, int]]:
-    """Nodes and sites that the outputs need, in the order in which they can run, and the stage of each by id."""
-    producers: dict[str, Any] = graph.producers()
-    producers |= {name: site for site in sites for name in site.output}
-    stage: dict[int, int] = {}
-    nodes: list[Any] = []
-    ordered: list[Site] = []
-    pending = [producers[name] for name in graph.outputs if name in producers]
+def in_order(graph: Graph, sites: list[Site]) -> list[Any]:
+    """Nodes and sites that the outputs need, in an order in which they can run."""
+    producers = _producers(graph, sites)
+    done: set[int] = set()
+    ordered: list[Any] = []
+    pending = [producers[name] for name in graph.outputs[::-1] if name in producers]
     while pending:
         item = pending[-1]
-        if id(item) in stage:
-            pending.pop()
-            continue
-        is_site = isinstance(item, Site)
-        before = [producers[name] for name in (item.input if is_site else reads(item)) if name in producers]
-        missing = [other for other in before if id(other) not in stage]
-        if missing:
+        before = [producers[name] for name in needs(item) if name in producers]
+        missing = [other for other in before if id(other) not in done]
+        if missing and id(item) not in done:
             pending += missing
             continue
-        waits = [stage[id(other)] + (isinstance(other, Site) and not is_site) for other in before]
-        stage[id(item)] = max(waits, default=0)
-        (ordered if is_site else nodes).append(item)
         pending.pop()
-    return nodes, ordered, stage
+        if id(item) not in done:
+            done.add(id(item))
+            ordered.append(item)
+    return ordered
+
+
+def _staged(graph: Graph, sites: list[Site]) -> tuple[list[Any], list[Site], dict[int, int]]:
+    """Nodes and sites in order, and the stage of each by id: how many waves of sites it waits for."""
+    producers = _producers(graph, sites)
+    stage: dict[int, int] = {}
+    for item in (ordered := in_order(graph, sites)):
+        before = [producers[name] for name in needs(item) if name in producers]
+        waits = [stage[id(b)] + (isinstance(b, Site) and not isinstance(item, Site)) for b in before]
+        stage[id(item)] = max(waits, default=0)
+    return [i for i in ordered if not isinstance(i, Site)], [i for i in ordered if isinstance(i, Site)], stage
+
+
+def _producers(graph: Graph, sites: list[Site]) -> dict[str, Any]:
+    return graph.producers() | {name: site for site in sites for name in site.output}
+
+
+def needs(item: Any) -> list[str]:
+    """Names of the values that a node or site reads."""
+    return item.input if isinstance(item, Site) else sorted(reads(item))
 
 
 def _view(node: Any, graph: Graph) -> View | None:

@@ -1,19 +1,25 @@
 """Which program runs a call: one for all sizes where the graph allows it, one per signature where that is faster."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from deltarnn.onnx.discovery import open_condition, resolved, sites_of
 from deltarnn.onnx.folding import fold
-from deltarnn.onnx.graph import Graph, UnsupportedGraphError
-from deltarnn.onnx.program import Program, Values
+from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError
+from deltarnn.onnx.lowering import NativeProgram, NotNativeError
+from deltarnn.onnx.program import Program
+from deltarnn.onnx.recurrent import Site
+from deltarnn.onnx.states import Values
 
 KEPT = 8
 """Programs of that many signatures are kept."""
 
 Signature = tuple[Any, ...]
+Runnable = Program | NativeProgram
 
 
 class Programs:
@@ -25,46 +31,60 @@ class Programs:
     program for all sizes runs, if conditions do not need to be known.
     """
 
-    def __init__(self, graph: Graph, names: dict[str, str], session_options: Any) -> None:
+    def __init__(self, graph: Graph, names: dict[str, str], session_options: Any, held: bool) -> None:
         self.graph = graph
         self.names = names
+        self.held = held
         self.session_options = session_options
-        self.kept: OrderedDict[Signature, Program] = OrderedDict()
+        self.kept: OrderedDict[Signature, Runnable] = OrderedDict()
         self.seen: OrderedDict[Signature, None] = OrderedDict()
-        self.general = self._program(graph) if open_condition(graph) is None else None
+        self.general = Program(graph, self._sites(graph), session_options) if open_condition(graph) is None else None
 
-    def of(self, feed: Values) -> Program:
-        """The program for a call with these inputs."""
-        signature = tuple(
-            value.shape if value.size != 1 or value.dtype.kind == "f" else (value.shape, value.item())
-            for value in feed.values()
-        )
-        program = self.kept.get(signature)
+    def of(self, feed: Mapping[str, Any], native: bool) -> tuple[Runnable, Values]:
+        """The program for a call with these inputs, and the inputs as arrays.
+
+        native: whether it may be one that keeps all values to itself.
+
+        Raises
+        ------
+        ValueError
+            If the inputs do not fit the graph.
+        """
+        try:
+            values = {name: np.asarray(feed[name]) for name in self.graph.inputs}
+        except KeyError:
+            values = {}
+        signature = (native, *map(_signature, values.values()))
+        program = self.kept.get(signature) if len(values) == len(feed) else None
         if program is not None:
             self.kept.move_to_end(signature)
-            return program
+            return program, values
+        check_feed(self.graph, feed)
         if self.general is not None and self.seen and signature not in self.seen:
             self._remember(self.seen, signature, None)
-            return self.general
+            return self.general, values
         self._remember(self.seen, signature, None)
-        program = self._special(feed)
+        program = self._special(values, native)
         self._remember(self.kept, signature, program)
-        return program
+        return program, values
 
-    def _special(self, feed: Values) -> Program:
-        fixed = {name: value for name, value in feed.items() if value.size == 1 and value.dtype.kind in "iub"}
-        graph = fold(self.graph, {name: value.shape for name, value in feed.items()}, fixed)
+    def _special(self, values: Values, native: bool) -> Runnable:
+        fixed = {name: value for name, value in values.items() if value.size == 1 and value.dtype.kind in "iub"}
+        graph = fold(self.graph, {name: value.shape for name, value in values.items()}, fixed)
         condition = open_condition(graph)
         if condition is not None:
             raise UnsupportedGraphError(
                 f"the If {condition.name or condition.output[0]!r} with recurrent layers inside depends on more than "
                 "sizes and whole numbers among the inputs: the importer cannot tell which branch runs"
             )
-        return self._program(graph)
+        if native:
+            with suppress(NotNativeError):
+                return NativeProgram(graph, self._sites(graph), self.held)
+        return Program(graph, self._sites(graph), self.session_options)
 
-    def _program(self, graph: Graph) -> Program:
+    def _sites(self, graph: Graph) -> list[Site]:
         known = [s for s in sites_of(graph) if all(weights.digest() in self.names for weights in s.weights)]
-        return Program(graph, resolved(known, self.names), self.session_options)
+        return resolved(known, self.names)
 
     @staticmethod
     def _remember(memory: OrderedDict[Signature, Any], signature: Signature, value: Any) -> None:
@@ -73,21 +93,21 @@ class Programs:
             memory.popitem(last=False)
 
 
-def check_feed(graph: Graph, feed: Values) -> Values:
-    """The inputs as arrays, in the graph's order.
+def _signature(value: Array) -> tuple[Any, ...]:
+    """What a program depends on of an input."""
+    if value.size == 1 and value.dtype.kind != "f":
+        return value.dtype.char, value.shape, value.item()
+    return value.dtype.char, value.shape
 
-    Raises
-    ------
-    ValueError
-        If one is missing or unknown, or has another type or rank than the graph says.
-    """
+
+def check_feed(graph: Graph, feed: Mapping[str, Any]) -> None:
+    """Raise ValueError if an input is missing or unknown, or has another type or shape than the graph says."""
     from onnx import helper
 
     missing, unknown = set(graph.inputs) - feed.keys(), feed.keys() - set(graph.inputs)
     if missing or unknown:
         what = f"{sorted(missing)[0]!r} is missing" if missing else f"{sorted(unknown)[0]!r} is unknown"
         raise ValueError(f"the input {what}: the network takes {', '.join(graph.inputs)}")
-    checked = {}
     for name in graph.inputs:
         value = np.asarray(feed[name])
         dtype, shape = helper.tensor_dtype_to_np_dtype(graph.types[name]), graph.shape(name)
@@ -99,5 +119,3 @@ def check_feed(graph: Graph, feed: Values) -> Values:
         if not fits:
             wanted = ", ".join("any" if n is None else str(n) for n in shape or ())
             raise ValueError(f"the input {name!r} has shape {value.shape}: the network takes ({wanted})")
-        checked[name] = value
-    return checked

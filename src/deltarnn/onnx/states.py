@@ -1,14 +1,18 @@
 """States of the recurrent sites of one network: delta states from call to call, one per batch row and direction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from deltarnn.engine.activity import LayerActivity
 from deltarnn.engine.engine import Engine
 from deltarnn.onnx.graph import Array
-from deltarnn.onnx.program import Values
 from deltarnn.onnx.recurrent import RecurrentPart, Site
+
+Values = dict[str, Array]
 
 SIZES = ("gate_rows", "reset_rows")
 """Fields of a LayerActivity that are no counts."""
@@ -34,13 +38,11 @@ class RecordedSequence:
 
 @dataclass
 class _Rows:
-    """One site and direction: a stream per batch row, and the dense state that the last call returned."""
+    """One site and direction: a stream per batch row, of the engine that its part was compiled to."""
 
     compiled: Engine
     engines: list[Engine] = field(default_factory=list)
     recorded: dict[int, RecordedSequence] = field(default_factory=dict)
-    h: Array | None = None
-    c: Array | None = None
 
 
 class States:
@@ -56,10 +58,19 @@ class States:
         self.held = held
         self.rows: dict[tuple[str, str, int], _Rows] = {}
         self.recorded: dict[str, list[RecordedSequence]] | None = None
+        self.bound: WeakKeyDictionary[Any, tuple[list[Engine], Any]] = WeakKeyDictionary()
 
     def reset(self) -> None:
         """Forget all states; counts restart."""
         self.rows.clear()
+
+    def of(self, program: Any, keys: Sequence[tuple[str, str, int, int]]) -> Any:
+        """A native program over the streams that its keys (part, stream, direction, batch row) name."""
+        engines = [self.rows_of(part, stream, way, row + 1).engines[row] for part, stream, way, row in keys]
+        known = self.bound.get(program)
+        if known is None or any(before is not now for before, now in zip(known[0], engines, strict=True)):
+            known = self.bound[program] = engines, program.bind(engines)
+        return known[1]
 
     def record(self) -> None:
         """Begin to keep what enters each part, in `recorded`."""
@@ -92,24 +103,22 @@ class States:
         for direction, name in enumerate(site.parts):
             rows = self.rows_of(name, site.stream, direction, batch)
             h, c = (None if state is None else state[direction] for state in states)
-            goes_on = self.enter(rows, h, c, batch, hidden)
-            for row in range(batch):
+            for row, engine in enumerate(rows.engines[:batch]):
                 count = steps if lengths is None else int(lengths[row])
                 frames = x[:count, row]
                 frames = frames[::-1] if site.reverse[direction] else frames
+                entering = [None if state is None else np.ascontiguousarray(state[row]) for state in (h, c)]
+                goes_on = engine.enter(*entering, self.held)
                 if self.recorded is not None:
                     if not goes_on or row not in rows.recorded:
-                        given = [None if state is None else state[row, None].copy() for state in (h, c)]
+                        given = [None if state is None else state[None].copy() for state in entering]
                         rows.recorded[row] = RecordedSequence(given[0], given[1])
                         self.recorded[name].append(rows.recorded[row])
                     rows.recorded[row].chunks.append(frames.copy())
-                out = rows.engines[row].run(frames)
+                out = engine.run(frames)
                 y[:count, direction, row] = out[::-1] if site.reverse[direction] else out
                 y[count:, direction, row] = 0
-                rows.engines[row].copy_state(0, "h", finals[0, direction, row])
-                if site.weights[0].cell == "LSTM":
-                    rows.engines[row].copy_state(0, "c", finals[1, direction, row])
-            rows.h, rows.c = finals[:, direction].copy()  # the caller may write into what it gets
+                engine.hidden(finals[0, direction, row], finals[1, direction, row])
         self.leave(site, values, y, finals)
 
     def entering(self, site: Site, values: Values, name: str, batch: int) -> Array | None:
@@ -134,18 +143,6 @@ class States:
         while len(rows.engines) < batch:
             rows.engines.append(engine.stream())
         return rows
-
-    def enter(self, rows: _Rows, h: Array | None, c: Array | None, batch: int, hidden: int) -> bool:
-        """Go on with the delta state (True), or begin a sequence from h and c."""
-        if rows.h is not None and rows.c is not None and len(rows.h) == batch:
-            same = h is not None and np.array_equal(h, rows.h) and (c is None or np.array_equal(c, rows.c))
-            if same or self.held:
-                return True
-        zeros = np.zeros(hidden, np.float32)
-        for row in range(batch):
-            of_h, of_c = (zeros if state is None else np.ascontiguousarray(state[row]) for state in (h, c))
-            rows.engines[row].start(of_h, of_c)
-        return False
 
     def leave(self, site: Site, values: Values, y: Array, finals: Array) -> None:
         h, c = finals

@@ -1,0 +1,155 @@
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <array>
+
+#include "bind_stream.hpp"
+#include "deltarnn/program.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using deltarnn::Instruction;
+using deltarnn::Operation;
+using deltarnn::Program;
+using deltarnn::PyStream;
+
+// In the order of Operation.
+constexpr std::array operation_names = {
+    "gather",   "linear",   "add",        "subtract", "multiply", "divide",     "maximum", "minimum",  "relu", "sigmoid", "tanh",
+    "sqrt",     "exp",      "log",        "absolute", "negate",   "reciprocal", "power",   "leaky_relu", "elu", "softplus", "erf",
+    "clip",     "sum",      "mean",       "highest",  "lowest",   "recurrent"};
+static_assert(operation_names.size() == static_cast<std::size_t>(Operation::recurrent) + 1);
+
+Operation operation(const std::string& name) {
+    const auto found = std::find(operation_names.begin(), operation_names.end(), name);
+    if (found == operation_names.end()) throw nb::value_error(("no operation is called " + name).c_str());
+    return static_cast<Operation>(found - operation_names.begin());
+}
+
+using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Integers = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Places = std::vector<std::pair<std::int32_t, std::int32_t>>;  // (position in the arena, elements)
+
+std::int32_t field(const nb::dict& from, const char* name, std::int32_t otherwise) {
+    return from.contains(name) ? nb::cast<std::int32_t>(from[name]) : otherwise;
+}
+
+Instruction instruction(const nb::dict& from) {
+    const auto parameter = [&](const char* name) { return from.contains(name) ? nb::cast<float>(from[name]) : 0.0f; };
+    return {operation(nb::cast<std::string>(from["operation"])),
+            field(from, "to", 0), field(from, "a", 0), field(from, "b", 0), field(from, "n", 0), field(from, "rows", 0),
+            field(from, "inner", 0), field(from, "resource", -1), parameter("alpha"), parameter("beta")};
+}
+
+// A program, where its inputs and outputs are, and what its streams must be.
+class PyProgram {
+  public:
+    PyProgram(const Floats& arena, const nb::list& instructions, const std::vector<Integers>& lists,
+              const std::vector<std::pair<Floats, Floats>>& weights, const nb::list& recurrent, Places inputs, Places outputs)
+        : inputs_(std::move(inputs)), outputs_(std::move(outputs)) {
+        deltarnn::ProgramSpec spec;
+        spec.arena.assign(arena.data(), arena.data() + arena.size());
+        for (const nb::handle item : instructions) spec.instructions.push_back(instruction(nb::cast<nb::dict>(item)));
+        for (const Integers& list : lists) spec.lists.emplace_back(list.data(), list.data() + list.size());
+        for (const auto& [weight, bias] : weights) {
+            if (weight.ndim() != 2 || bias.size() != weight.shape(1)) throw nb::value_error("weights must be (inner, n) and (n,)");
+            spec.weights.push_back({static_cast<int>(weight.shape(0)), static_cast<int>(weight.shape(1)), weight.data(), bias.data()});
+        }
+        for (const nb::handle item : recurrent) {
+            const nb::dict from = nb::cast<nb::dict>(item);
+            spec.recurrent.push_back({field(from, "h", -1), field(from, "c", -1), field(from, "next_h", -1), field(from, "next_c", -1),
+                                      nb::cast<bool>(from["held"])});
+        }
+        for (const Places& places : {inputs_, outputs_}) {
+            for (const auto& [position, count] : places) {
+                if (position < 0 || count < 0 || static_cast<std::size_t>(position) + count > spec.arena.size()) {
+                    throw nb::value_error("an input or output lies outside of the arena");
+                }
+            }
+        }
+        program_ = std::make_shared<const Program>(spec, deltarnn::active_isa());
+    }
+
+    const std::shared_ptr<const Program>& program() const { return program_; }
+    const Places& inputs() const { return inputs_; }
+    const Places& outputs() const { return outputs_; }
+
+  private:
+    Places inputs_, outputs_;
+    std::shared_ptr<const Program> program_;
+};
+
+class PyProgramState {
+  public:
+    PyProgramState(const PyProgram& program, std::vector<PyStream*> streams, nb::list alive)
+        : inputs_(program.inputs()), outputs_(program.outputs()), streams_(std::move(streams)), alive_(std::move(alive)),
+          state_(program.program(), bare(streams_)) {
+        for (const Instruction& i : program.program()->instructions) {
+            if (i.operation != Operation::recurrent) continue;
+            const deltarnn::Model& model = streams_[i.resource]->model();
+            if (model.shapes().size() != 1 || model.input_size() != i.inner || model.output_size() != i.n) {
+                throw nb::value_error("a stream does not fit its instruction");
+            }
+        }
+    }
+
+    void run(const nb::list& inputs, const nb::list& outputs) {
+        const InUse guard(busy_, "net.stream()");
+        transfer(inputs, inputs_, false);
+        {
+            const nb::gil_scoped_release release;
+            state_.run();
+        }
+        transfer(outputs, outputs_, true);
+    }
+
+  private:
+    static std::vector<deltarnn::Stream*> bare(const std::vector<PyStream*>& streams) {
+        std::vector<deltarnn::Stream*> found;
+        for (PyStream* stream : streams) found.push_back(&stream->stream());
+        return found;
+    }
+
+    void transfer(const nb::list& arrays, const Places& places, bool out) {
+        if (arrays.size() != places.size()) throw nb::value_error("one array for each input and output");
+        for (std::size_t i = 0; i < places.size(); ++i) {
+            Buffer<float> buffer;
+            const auto [position, count] = places[i];
+            if (!buffer.open(arrays[i].ptr(), out) || buffer.size() != static_cast<std::size_t>(count)) {
+                throw nb::value_error("inputs and outputs must be contiguous float32 arrays of the program's sizes");
+            }
+            float* const here = state_.arena() + position;
+            out ? std::copy_n(here, count, buffer.data()) : std::copy_n(buffer.data(), count, here);
+        }
+    }
+
+    Places inputs_, outputs_;
+    std::vector<PyStream*> streams_;
+    nb::list alive_;
+    deltarnn::ProgramState state_;
+    std::atomic_flag busy_;
+};
+
+}  // namespace
+
+void bind_program(nb::module_& module) {
+    nb::class_<PyProgram>(module, "Program", "Instructions over an arena of floats (include/deltarnn/program.hpp).")
+        .def(nb::init<const Floats&, const nb::list&, const std::vector<Integers>&, const std::vector<std::pair<Floats, Floats>>&,
+                      const nb::list&, Places, Places>(),
+             "arena"_a, "instructions"_a, "lists"_a, "weights"_a, "recurrent"_a, "inputs"_a, "outputs"_a)
+        .def("state", [](const PyProgram& program, const nb::list& streams) {
+            std::vector<PyStream*> bare;
+            for (const nb::handle stream : streams) bare.push_back(nb::cast<PyStream*>(stream));
+            return new PyProgramState(program, std::move(bare), streams);
+        }, "streams"_a, nb::rv_policy::take_ownership, "An arena in use over these streams, one per recurrent instruction.");
+    nb::class_<PyProgramState>(module, "ProgramState", "An arena in use.")
+        .def("run", &PyProgramState::run, "inputs"_a, "outputs"_a, "Reads the inputs, runs all instructions, fills the outputs.");
+}
