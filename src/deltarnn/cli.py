@@ -23,7 +23,8 @@ COMMANDS = {
     "sweep": ("deltarnn.kws.commands.sweep", "accuracy against sparsity over a grid of thresholds"),
     "export": ("deltarnn.kws.commands.deploy", "C source, memory images and test vectors of a trained model"),
     "estimate": ("deltarnn.kws.commands.deploy", "latency and throughput of a trained model on accelerators"),
-    "bench": ("deltarnn.bench", "measure this machine: engine, training"),
+    "import": ("deltarnn.onnx.command", "look into an ONNX network: its recurrent parts, imported as delta layers"),
+    "bench": ("deltarnn.bench", "measure this machine: engine, training, or an ONNX network against its import"),
 }
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
 MODEL_COMMANDS = ("evaluate", "sweep", "export", "estimate")

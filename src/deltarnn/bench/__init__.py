@@ -1,7 +1,8 @@
 """`deltarnn bench`: this machine's times, beside those of what a user would take instead.
 
 Peers are measured in one process, their repetitions interleaved (`timing`). Each part offers `run(output, quick)`,
-prints a table and writes it, with a figure and the raw numbers, into the output folder.
+prints a table and writes it, with a figure and the raw numbers, into the output folder. `--model` measures an ONNX file
+against its import, and prints.
 """
 
 import argparse
@@ -19,11 +20,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of tables, figures and numbers (default: benchmarks/results, or quick with --quick)",
     )
+    parser.add_argument("--model", type=Path, help="measure this ONNX file instead, against its import")
+    parser.add_argument(
+        "--threshold", type=float, help="of --model: θ of all its recurrent parts (default: the file's)"
+    )
+    parser.add_argument("--data", type=Path, help="of --model: an .npz file, an array (calls, …) for each input signal")
+    for flag, what in (
+        ("shape", "INPUT=1,576: sizes of a signal that is made up"),
+        ("set", "INPUT=16000: an input that stays the same"),
+        ("state", "INPUT=OUTPUT: a state, fed back from an output"),
+    ):
+        parser.add_argument(f"--{flag}", action="append", metavar=what.split(":")[0], help=f"of --model: {what}")
     parser.add_argument("--quick", action="store_true", help="few repetitions: a look, not a result")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write."""
+    if arguments.model is not None:
+        print(import_module("deltarnn.bench.network").run(arguments))
+        return 0
     output = arguments.output or Path("benchmarks/quick" if arguments.quick else "benchmarks/results")
     output.mkdir(parents=True, exist_ok=True)
     for part in PARTS:

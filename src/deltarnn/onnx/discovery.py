@@ -50,7 +50,7 @@ def parts_of(graph: Graph) -> dict[str, RecurrentPart]:
             if digest not in digests:
                 digests.add(digest)
                 name = _unused(f"{site.name}.reverse" if reverse else site.name, parts)
-                parts[name] = RecurrentPart(name, weights, reverse)
+                parts[name] = RecurrentPart(name, weights, reverse, "unrolled cell" if site.is_cell else "operator")
     return parts
 
 

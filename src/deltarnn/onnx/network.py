@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any, Literal, get_args
 
 from deltarnn.engine.activity import Counted, LayerActivity
-from deltarnn.engine.engine import Precision
+from deltarnn.engine.engine import Engine, Precision
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.onnx.discovery import parts_of
 from deltarnn.onnx.folding import fold
@@ -51,7 +51,7 @@ class Network:
     def __init__(self, model: Any, parts: dict[str, RecurrentPart], programs: Programs, states: StateMode) -> None:
         """Not for callers: use `load`."""
         self.model = model
-        self._parts = parts
+        self.parts = parts
         self.programs = programs
         self._mode = states
         self._states = States(parts, states == "held")
@@ -89,7 +89,7 @@ class Network:
 
     def stream(self) -> "Network":
         """Independent states over the same weights and thresholds."""
-        return Network(self.model, self._parts, self.programs, self._mode)
+        return Network(self.model, self.parts, self.programs, self._mode)
 
     @property
     def input_names(self) -> list[str]:
@@ -104,34 +104,38 @@ class Network:
     @property
     def recurrent(self) -> list[str]:
         """Names of the recurrent parts: one per set of weights and direction."""
-        return list(self._parts)
+        return list(self.parts)
 
     @property
     def thresholds(self) -> dict[str, list[Pair]]:
         """[(θx, θh)] of each recurrent part: a list, as of modules with several layers."""
-        return {name: [(part.thx, part.thh)] for name, part in self._parts.items()}
+        return {name: [(part.thx, part.thh)] for name, part in self.parts.items()}
 
     def set_thresholds(self, thresholds: Threshold | Mapping[str, Threshold]) -> None:
         """Set thresholds; states begin anew.
 
         thresholds: of all parts, or of some by name: a number, a pair (θx, θh), or a list with one pair.
         """
-        given = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(self._parts, thresholds)
+        given = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(self.parts, thresholds)
         pairs = {name: _pair(name, value) for name, value in given.items()}
         for name in pairs:
-            if name not in self._parts:
-                raise ValueError(f"no recurrent part is called {name!r}: there are {', '.join(self._parts)}")
+            if name not in self.parts:
+                raise ValueError(f"no recurrent part is called {name!r}: there are {', '.join(self.parts)}")
         for name, (thx, thh) in pairs.items():
-            part = self._parts[name]
+            part = self.parts[name]
             part.thx, part.thh = thx, thh
             part.compile()
             if name in self._layers:
                 self._layers[name].thx, self._layers[name].thh = thx, thh
 
+    def engine(self, name: str) -> Engine:
+        """A new stream of one recurrent part."""
+        return self.parts[name].stream()
+
     @property
     def layers(self) -> dict[str, Any]:
         """The recurrent parts as DeltaGRU and DeltaLSTM modules, to be trained; `compile` takes over what changed."""
-        for name, part in self._parts.items():
+        for name, part in self.parts.items():
             if name not in self._layers:
                 self._layers[name] = part.layer()
         return self._layers
@@ -139,8 +143,8 @@ class Network:
     def compile(self) -> None:
         """Take over weights and thresholds of `layers`; states begin anew."""
         for name, layer in self._layers.items():
-            self._parts[name].take(layer)
-            self._parts[name].compile()
+            self.parts[name].take(layer)
+            self.parts[name].compile()
 
     @contextmanager
     def record_inputs(self) -> Iterator[dict[str, list[RecordedSequence]]]:
@@ -159,10 +163,10 @@ class Network:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file with thresholds and trained weights beside the graph; ONNX Runtime ignores these."""
-        save_network(path, self.model, self._parts)
+        save_network(path, self.model, self.parts)
 
     def __repr__(self) -> str:
-        sizes = {name: part.weights for name, part in self._parts.items()}
+        sizes = {name: part.weights for name, part in self.parts.items()}
         return f"Network({', '.join(f'{n}: {w.cell} {w.input_size}→{w.hidden_size}' for n, w in sizes.items())})"
 
 

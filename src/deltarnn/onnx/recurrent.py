@@ -99,11 +99,15 @@ class Site:
 
 @dataclass
 class RecurrentPart:
-    """A recurrent layer of one direction with thresholds, and the engine it is compiled to."""
+    """A recurrent layer of one direction with thresholds, and the engine it is compiled to.
+
+    origin: what it was in the graph, for people. trained: whether its weights are no longer those of the graph.
+    """
 
     name: str
     weights: Weights
     reverse: bool
+    origin: str
     thx: float = 0.0
     thh: float = 0.0
     precision: Precision = "float32"
@@ -133,6 +137,11 @@ class RecurrentPart:
     def compile(self) -> None:
         """Make the engine anew, from the present weights and thresholds."""
         self.engine = Engine.from_description(self.description(), self.precision, self.quantization)
+
+    def stream(self) -> Engine:
+        """A new state over the compiled weights."""
+        assert self.engine is not None
+        return self.engine.stream()
 
     def layer(self) -> Any:
         """A DeltaGRU or DeltaLSTM with these weights and thresholds."""
