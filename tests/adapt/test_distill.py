@@ -128,8 +128,8 @@ def test_training_that_does_not_help_is_undone_and_told():
         ({}, "all thresholds are 0: there is nothing to adapt to"),
         ({"thresholds": 0.1, "epochs": 0}, r"epochs=0, lr=0\.001: must be at least 1"),
         ({"thresholds": 0.1, "lr": float("nan")}, "lr=nan"),
-        ({"thresholds": {"gru": [(0.1, 0.1)]}}, r"thresholds name 'gru', which is no delta layer: there are 'rnn'"),
-        ({"thresholds": {"rnn": [(0.1, 0.1)]}}, r"thresholds of 'rnn': 1 pairs \(thx, thh\), it has 2 layers"),
+        ({"thresholds": {"gru": [(0.1, 0.1)]}}, r"thresholds names 'gru', which is no recurrent module: 'rnn'"),
+        ({"thresholds": {"rnn": [(0.1, 0.1)]}}, "1 values: give one number, or one for each of the 2 layers"),
     ],
 )
 def test_wrong_input_gives_one_sentence(arguments, message):

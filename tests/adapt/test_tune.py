@@ -134,7 +134,29 @@ def test_a_bare_layer_of_any_layout(cell, options):
     with record_activity(tuned.model) as activity, torch.no_grad():
         for x in walks(4)[:3]:  # the fourth is set aside
             tuned.model(x.transpose(0, 1).contiguous())
+    assert [signal.name for signal in tuned.signals[:4]] == ["l0 x", "l0 h", "l0_reverse x", "l0_reverse h"]
+    assert len(tuned.thresholds[""]) == 2 * layer.num_layers
     assert tuned.effective_sparsity == pytest.approx(activity.effective_sparsity)
+
+
+def test_cells_in_a_loop():
+    class Stepper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell, self.head = nn.LSTMCell(6, 12), nn.Linear(12, 3)
+
+        def forward(self, x):
+            state, outputs = None, []
+            for frame in x:
+                state = self.cell(frame, state)
+                outputs.append(self.head(state[0]))
+            return torch.stack(outputs)
+
+    tuned = deltarnn.tune(Stepper(), walks(4), budget=0.02)
+    assert list(tuned.thresholds) == ["cell"]
+    assert tuned.loss == pytest.approx(output_error(tuned.model, Stepper(), walks(4)[:3]), rel=1e-4)
+    assert tuned.effective_sparsity > 0.5
 
 
 def test_quantised_layers_get_thresholds_on_their_grid():

@@ -181,3 +181,21 @@ def test_module_is_a_recurrent_module(kind):
     assert isinstance(layer, nn.RNNBase)
     layer.flatten_parameters()
     assert [len(weights) for weights in layer.all_weights] == [4]
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+def test_each_direction_can_have_its_own_thresholds(cell):
+    """Each direction computes what a layer of its own does."""
+    torch.manual_seed(0)
+    layer = CELLS[cell](5, 7, bidirectional=True, thx=[0.1, 0.3], thh=[0.2, 0.05]).eval()
+    x = smooth_input(40, 2, 5, dtype=torch.float32)
+    output, _ = layer(x)
+    for index, suffix in enumerate(["", "_reverse"]):
+        one = CELLS[cell](5, 7, thx=layer.thx[index], thh=layer.thh[index]).eval()
+        one.load_state_dict({name: getattr(layer, name + suffix).detach() for name in one.state_dict()})
+        expected = one(x if index == 0 else x.flip(0))[0]
+        torch.testing.assert_close(output[..., 7 * index : 7 * index + 7], expected if index == 0 else expected.flip(0))
+    with pytest.raises(ValueError, match="3 values: give one number, or one for each of the 1 layers, or for each of"):
+        layer.thx = [0.1, 0.2, 0.3]
+    with pytest.raises(ValueError, match=r"2 values: give one number, or one for each of the 1 layers$"):
+        CELLS[cell](5, 7, thx=[0.1, 0.2])

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from deltarnn.adapt.checkpoint import Checkpoint, cpu_generator
 from deltarnn.adapt.network import TorchNetwork, call, floats_in
 from deltarnn.adapt.parts import Excerpt
+from deltarnn.nn.conversion import convert
 
 WARM_UP = 0.5
 """Fraction of the steps over which thresholds rise from 0 to their values."""
@@ -55,7 +56,7 @@ def distill(
         the dense network, since what is around it cannot be differentiated.
     sequences: as `calibration` of `tune`: some minutes of the signal rather than hours.
     teacher: None for the model itself at thresholds 0, in floating point.
-    thresholds: None for the model's own; a number for all, or {module name: [(thx, thh) per layer]} as of `tune`.
+    thresholds: None for the model's own; a number for all, or by module name as `convert` takes them.
     freeze: train the delta layers alone; False trains all parameters.
     checkpoint: file from which an interrupted call with the same arguments goes on after its last whole epoch;
         written after each (atomically, with a checksum), and removed at the end.
@@ -95,18 +96,11 @@ def distill(
 def _set_thresholds(network: TorchNetwork, thresholds: Thresholds | None) -> None:
     if thresholds is None:
         return
-    own = network.thresholds
-    if not isinstance(thresholds, Mapping):
+    if isinstance(thresholds, Mapping):
+        convert(network.module, thresholds=thresholds)
+    else:
+        own = network.thresholds
         network.set_thresholds({name: [(thresholds, thresholds)] * len(pairs) for name, pairs in own.items()})
-        return
-    for name, pairs in thresholds.items():
-        if name not in own:
-            raise ValueError(
-                f"thresholds name {name!r}, which is no delta layer: there are {', '.join(map(repr, own))}"
-            )
-        if len(pairs) != len(own[name]):
-            raise ValueError(f"thresholds of {name!r}: {len(pairs)} pairs (thx, thh), it has {len(own[name])} layers")
-    network.set_thresholds(dict(thresholds))
 
 
 @dataclass(frozen=True)
@@ -235,12 +229,14 @@ class Training:
         """Gradients for what is trained alone; quantised layers in training mode, where weights alone are rounded."""
         module = self.student.module
         wanted = [(p, p.requires_grad) for p in module.parameters()]
-        dropouts = [(layer, layer.dropout) for layer in self.student.layers.values()]
+        layers = self.student.layers.values()
+        dropouts = [(layer, layer.dropout) for layer in layers if isinstance(layer, nn.RNNBase)]
         trained = {id(p) for p in self.parameters.values()}
         for parameter, _ in wanted:
             parameter.requires_grad_(id(parameter) in trained)
         for layer, _ in dropouts:
             layer.dropout = 0.0
+        for layer in layers:
             layer.train(layer.quantization is not None)
         try:
             yield

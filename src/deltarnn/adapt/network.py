@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from deltarnn.nn.activity import Activity, record_activity
-from deltarnn.nn.base import DeltaRNNBase
+from deltarnn.nn.activity import Activity, LayerActivity, record_activity
 from deltarnn.nn.conversion import convert
+from deltarnn.nn.delta_module import DeltaModule
 
 Array = NDArray[Any]
 ThresholdsOf = dict[str, list[tuple[float, float]]]
-"""{module name: [(thx, thh) per layer]}."""
+"""{module name: [(thx, thh) per layer and direction]}."""
 
 
 class Network(Protocol):
@@ -25,7 +25,7 @@ class Network(Protocol):
 
     @property
     def thresholds(self) -> ThresholdsOf:
-        """{part: [(thx, thh) per layer]}."""
+        """{part: [(thx, thh) per layer and direction]}."""
 
     def set_thresholds(self, thresholds: ThresholdsOf) -> None:
         """Set them; states begin anew."""
@@ -43,17 +43,15 @@ class Network(Protocol):
 
 @dataclass(frozen=True)
 class Signal:
-    """What one threshold guards: the input or the hidden state of one layer.
+    """What one threshold guards: the input or the hidden state of one layer and direction.
 
-    part: name of the module. layer: index into its list of thresholds.
+    part: name of the module. layer: index into its list of thresholds. label: for the user.
     """
 
     part: str
     layer: int
     kind: Literal["x", "h"]
-
-    def __str__(self) -> str:
-        return f"{self.part + '.' if self.part else ''}l{self.layer} {self.kind}"
+    label: str = field(compare=False, default="")
 
 
 class Count(NamedTuple):
@@ -67,12 +65,13 @@ class Count(NamedTuple):
 
 def signals_of(network: Network) -> list[Signal]:
     """One for each threshold, in the order of `network.thresholds`, x before h."""
-    return [
-        Signal(part, layer, kind)
-        for part, pairs in network.thresholds.items()
-        for layer in range(len(pairs))
-        for kind in ("x", "h")
-    ]
+    signals = []
+    for part, pairs in network.thresholds.items():
+        suffixes = network.layers[part].layer_names if isinstance(network, TorchNetwork) else [""] * len(pairs)
+        for layer, suffix in enumerate(suffixes):
+            label = ".".join(filter(None, (part, suffix)))
+            signals += [Signal(part, layer, kind, f"{label} {kind}".strip()) for kind in ("x", "h")]
+    return signals
 
 
 def set_thresholds(network: Network, signals: Sequence[Signal], values: Sequence[float]) -> None:
@@ -88,9 +87,9 @@ def set_thresholds(network: Network, signals: Sequence[Signal], values: Sequence
 
 @dataclass(frozen=True)
 class PartActivity:
-    """Counts of one module, layer by layer; the directions of a layer share its thresholds and count together."""
+    """Counts of one module, one entry per layer and direction."""
 
-    layers: list[Activity]
+    layers: list[LayerActivity]
 
 
 @dataclass(frozen=True)
@@ -105,21 +104,26 @@ class TorchNetwork:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        self.layers = {name: m for name, m in module.named_modules() if isinstance(m, DeltaRNNBase)}
+        self.layers = {name: m for name, m in module.named_modules() if isinstance(m, DeltaModule)}
         self._recorded = Activity([])
 
     @classmethod
     def adapted_copy(cls, model: nn.Module) -> "TorchNetwork":
         """A copy of `model` in eval mode; its dense recurrent layers, if there is no delta layer, converted."""
         module = copy.deepcopy(model)
-        if not any(isinstance(child, DeltaRNNBase) for child in module.modules()):
+        if not any(isinstance(child, DeltaModule) for child in module.modules()):
             module = convert(module)
         return cls(module.eval())
 
     @property
     def thresholds(self) -> ThresholdsOf:
-        """As of `Network`."""
-        return {name: list(zip(layer.thx, layer.thh, strict=True)) for name, layer in self.layers.items()}
+        """As of `Network`: one pair per layer and direction, in the order of `layer_names`."""
+        every = {}
+        for name, layer in self.layers.items():
+            count = len(layer.layer_names)
+            columns = [[given[i * len(given) // count] for i in range(count)] for given in (layer.thx, layer.thh)]
+            every[name] = list(zip(*columns, strict=True))
+        return every
 
     def set_thresholds(self, thresholds: ThresholdsOf) -> None:
         """As of `Network`; of quantised layers, the next lower values on their grids."""
@@ -140,16 +144,12 @@ class TorchNetwork:
     def activity(self) -> ModuleActivity:
         """As of `Network`."""
         entries = iter(self._recorded.per_layer)
-        per_part = {}
-        for name, layer in self.layers.items():
-            of_layer = len(layer.layer_names) // layer.num_layers
-            layers = [list(islice(entries, of_layer)) for _ in range(layer.num_layers)]
-            if all(entry.calls for directions in layers for entry in directions):
-                per_part[name] = PartActivity([Activity(directions) for directions in layers])
-        return ModuleActivity(per_part)
+        per_part = {name: list(islice(entries, len(layer.layer_names))) for name, layer in self.layers.items()}
+        ran = {name: layers for name, layers in per_part.items() if all(layer.calls for layer in layers)}
+        return ModuleActivity({name: PartActivity(layers) for name, layers in ran.items()})
 
 
-def _on_grid(layer: DeltaRNNBase, threshold: float) -> float:
+def _on_grid(layer: DeltaModule, threshold: float) -> float:
     """The threshold, or under quantisation the largest grid value that is not above it."""
     if layer.quantization is None:
         return threshold

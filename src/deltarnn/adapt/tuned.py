@@ -27,7 +27,8 @@ class SignalResult:
 class Tuned:
     """A model with thresholds within a loss budget.
 
-    model: with the thresholds set. thresholds: {module name: [(thx, thh) per layer]}.
+    model: with the thresholds set. thresholds: {module name: [(thx, thh) per layer and direction]}, as
+    `convert` takes them.
     loss, sparsity (of all deltas), effective_sparsity (of all weights): on the calibration data. held_out_…: on data
     that the search never saw; NaN where there is none, the loss also where the user's function brings its own data.
     dense_loss, held_out_dense_loss: at thresholds 0. loss_name: "output error", the distance to the dense outputs, or

@@ -164,7 +164,7 @@ def _result(
         loss_name=loss_name,
         method=candidates.origin(best),
         signals=tuple(
-            SignalResult(str(signal), theta, count.zeros / max(count.numel, 1), count.weights / weights)
+            SignalResult(signal.label, theta, count.zeros / max(count.numel, 1), count.weights / weights)
             for signal, theta, count in zip(measurement.signals, best.thresholds, best.counts, strict=True)
         ),
         lines={

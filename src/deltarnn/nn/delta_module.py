@@ -23,9 +23,11 @@ class DeltaModule(DeltaOptions):
         self, index: int, x: Tensor, state: DeltaState | FreshState, lengths: Tensor | None = None
     ) -> SequenceResult:
         """The layer and direction `layer_names[index]` over x (T, B, I)."""
-        name, layer = self.layer_names[index], index * self.num_layers // len(self.layer_names)
+        names = self.layer_names
+        name = names[index]
         quantization = self.quantization if self._quantized else None
-        thresholds = self.thx[layer], self.thh[layer]
+        # One per layer, or one per layer and direction.
+        thresholds = [given[index * len(given) // len(names)] for given in (self.thx, self.thh)]
         options = LayerOptions(*thresholds, self.hard_activations, quantization, self.reset_after, self.candidate)
         parameters = self._parameters_of(name)
         choice = backends.choose(self.backend, self.mode, x, parameters, options)

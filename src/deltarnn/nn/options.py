@@ -30,6 +30,7 @@ class DeltaOptions(nn.Module):
     input_size: int
     hidden_size: int
     proj_size: int
+    bidirectional: bool
     bias: bool
     reset_after: bool
     candidate: Candidate
@@ -62,21 +63,21 @@ class DeltaOptions(nn.Module):
 
     @property
     def thx(self) -> tuple[float, ...]:
-        """Thresholds of the inputs, one per layer; may be set to a number or a sequence."""
+        """Thresholds of the inputs, one per layer, or per layer and direction; may be set to a number or a sequence."""
         return self._thx
 
     @thx.setter
     def thx(self, value: Thresholds) -> None:
-        self._thx = per_layer("thx", value, self.num_layers, self.quantization)
+        self._thx = per_layer("thx", value, self.num_layers, self.quantization, 1 + self.bidirectional)
 
     @property
     def thh(self) -> tuple[float, ...]:
-        """Thresholds of the hidden states, one per layer; may be set to a number or a sequence."""
+        """Thresholds of the hidden states, as of `thx`."""
         return self._thh
 
     @thh.setter
     def thh(self, value: Thresholds) -> None:
-        self._thh = per_layer("thh", value, self.num_layers, self.quantization)
+        self._thh = per_layer("thh", value, self.num_layers, self.quantization, 1 + self.bidirectional)
 
     @property
     def quantization(self) -> Quantization | None:
@@ -90,8 +91,8 @@ class DeltaOptions(nn.Module):
         if value is not None and not (self.reset_after and self.candidate == "tanh"):
             option = "reset_after=False" if not self.reset_after else f"candidate={self.candidate!r}"
             raise ValueError(f"quantization does not combine with {option}: set quantization=None to compute in float")
-        per_layer("thx", self.thx, self.num_layers, value)
-        per_layer("thh", self.thh, self.num_layers, value)
+        per_layer("thx", self.thx, self.num_layers, value, 1 + self.bidirectional)
+        per_layer("thh", self.thh, self.num_layers, value, 1 + self.bidirectional)
         self._quantization = value
 
     @property

@@ -1,4 +1,4 @@
-"""Thresholds of the delta encoders: one number for all layers, or one per layer."""
+"""Thresholds of the delta encoders: one number for all layers, one per layer, or one per layer and direction."""
 
 import math
 from numbers import Real
@@ -9,20 +9,23 @@ from deltarnn.fixed.qformat import Quantization
 Thresholds = float | tuple[float, ...] | list[float]
 
 
-def per_layer(name: str, value: Thresholds, num_layers: int, quantization: Quantization | None) -> tuple[float, ...]:
-    """`value` as one threshold per layer.
+def per_layer(
+    name: str, value: Thresholds, num_layers: int, quantization: Quantization | None, directions: int = 1
+) -> tuple[float, ...]:
+    """`value` as one threshold per layer, or per layer and direction where that many are given.
 
     Raises
     ------
     TypeError, ValueError
-        If it is not a finite number ≥ 0 or a tuple or list of num_layers of them, or is off the activation grid of
+        If it is not a finite number ≥ 0 or a tuple or list of so many of them, or is off the activation grid of
         `quantization`: comparing with one value and updating by another would let the memories drift (MATH §6).
     """
     plain: Any = value.tolist() if hasattr(value, "tolist") else value  # numpy's and torch's numbers and vectors
     values = tuple(plain) if isinstance(plain, (tuple, list)) else (plain,) * num_layers
-    if len(values) != num_layers:
+    if len(values) not in (num_layers, num_layers * directions):
+        both = f", or for each of the {num_layers * directions} layers and directions" if directions > 1 else ""
         raise ValueError(
-            f"{name} has {len(values)} values: give one number, or one for each of the {num_layers} layers"
+            f"{name} has {len(values)} values: give one number, or one for each of the {num_layers} layers{both}"
         )
     for threshold in values:
         if isinstance(threshold, bool) or not isinstance(threshold, Real):
