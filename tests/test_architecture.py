@@ -21,6 +21,7 @@ PACKAGES = {
     "adapt": {"files", "stored", "fixed", "nn", "sparsity"},
     "onnx": {"engine", "files", "nn", "fixed", "sparsity"},
     "hardware": {"files", "fixed", "prune", "engine", "sparsity"},
+    "commands": {"adapt", "files", "onnx"},
     "bench": {"files", "engine", "nn", "fixed", "native", "onnx"},
     "kws": {"onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity", "files", "stored"},
     "cli": {"files", "kws"},

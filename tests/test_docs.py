@@ -83,6 +83,8 @@ class Reader:
             }
         if page == "hardware.md":
             return {"model": self.delta_model, "frames": self.frames[:, 0].numpy()}
+        if page == "speed_up.md":
+            return {"model": self.model[0], "recordings": [0.1 * torch.randn(50, 1, 16).cumsum(0) for _ in range(8)]}
         if page == "fixed_point.md":
             return {"model": self.delta_model, "frames": self.frames[:, 0].numpy(), "accuracy": None}
         return {}

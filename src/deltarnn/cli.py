@@ -24,10 +24,12 @@ COMMANDS = {
     "export": ("deltarnn.kws.commands.deploy", "C source, memory images and test vectors of a trained model"),
     "estimate": ("deltarnn.kws.commands.deploy", "latency and throughput of a trained model on accelerators"),
     "import": ("deltarnn.onnx.command", "look into an ONNX network: its recurrent parts, imported as delta layers"),
+    "tune": ("deltarnn.commands.tune", "thresholds of anybody's network, ONNX or torch, within a loss budget"),
+    "distill": ("deltarnn.commands.distill", "fine-tune a delta network towards its dense outputs, without labels"),
     "bench": ("deltarnn.bench", "measure this machine: engine, training, or an ONNX network against its import"),
 }
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
-MODEL_COMMANDS = ("evaluate", "sweep", "export", "estimate")
+MODEL_COMMANDS = ("evaluate", "sweep", "export", "estimate", "tune", "distill")
 """Their first argument may be the model file, without --model."""
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)
 """Errors whose message says all that a user needs, beside this package's own classes."""

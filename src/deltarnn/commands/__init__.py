@@ -1,0 +1,1 @@
+"""Commands on anybody's networks: `deltarnn tune` and `deltarnn distill`."""

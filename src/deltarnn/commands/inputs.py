@@ -1,0 +1,98 @@
+"""What the commands are given: models and data, in files or made by the user's own Python functions."""
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+WHERE_MODEL = "an ONNX file, or file.py:function (or package.module:function) that returns a torch module"
+WHERE_DATA = (
+    ".npz files (one item each: input name → array), .npy files (of models with one input), folders of them, or "
+    "file.py:function that returns a list of items"
+)
+
+
+def load_model(text: str) -> Any:
+    """A torch module, or a network imported from an ONNX file."""
+    if text.endswith(".onnx"):
+        from deltarnn.onnx import load
+
+        return load(text)
+    from torch import nn
+
+    model = function_of("--model", text)()
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"--model {text} returned a {type(model).__name__}: must return a torch module")
+    return model
+
+
+def load_items(flag: str, texts: Sequence[str], model: Any) -> list[Any]:
+    """Items as `deltarnn.tune` takes them, from files, folders and functions."""
+    items: list[Any] = []
+    for text in texts:
+        path = Path(text)
+        if path.is_dir():
+            files = sorted(p for p in path.iterdir() if p.suffix in (".npy", ".npz"))
+            if not files:
+                raise ValueError(f"{flag} {text}: no .npy or .npz file in this folder")
+            items += [_item(file, model) for file in files]
+        elif path.suffix in (".npy", ".npz"):
+            items.append(_item(path, model))
+        else:
+            items += list(function_of(flag, text)())
+    return items
+
+
+def function_of(flag: str, text: str) -> Callable[..., Any]:
+    """The function that file.py:function or package.module:function names."""
+    home, _, name = text.rpartition(":")
+    if not home or not name.isidentifier():
+        takes = WHERE_MODEL if flag == "--model" else "file.py:function" if flag == "--loss" else WHERE_DATA
+        raise ValueError(f"{flag} {text}: must be {takes}")
+    if home.endswith(".py"):
+        path = Path(home)
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        if not path.is_file() or spec is None or spec.loader is None:
+            raise FileNotFoundError(f"{flag} {text}: there is no file {home}")
+        module = sys.modules.get(path.stem)
+        if getattr(module, "__file__", None) != str(path):
+            module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+    else:
+        module = importlib.import_module(home)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise ValueError(f"{flag} {text}: {home} has no function {name}")
+    found: Callable[..., Any] = function
+    return found
+
+
+def delta_name(model: str) -> str:
+    """Under which name an ONNX file is saved with thresholds or trained weights."""
+    return f"{Path(model).name.removesuffix('.onnx').removesuffix('.delta')}.delta.onnx"
+
+
+def _item(path: Path, model: Any) -> Any:
+    names = getattr(model, "input_names", None)
+    try:
+        with path.open("rb") as file:
+            content = np.load(file)
+            arrays = {name: content[name] for name in content.files} if path.suffix == ".npz" else content
+    except (ValueError, EOFError, BadZipFile):
+        raise ValueError(f"{path}: no file of numpy.save or numpy.savez, or damaged") from None
+    if names is not None:
+        if isinstance(arrays, dict):
+            return arrays
+        if len(names) > 1:
+            raise ValueError(f"{path}: the model has the inputs {', '.join(names)}: give an .npz file with all of them")
+        return {names[0]: arrays}
+    import torch
+
+    if isinstance(arrays, dict):
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return torch.from_numpy(arrays)
