@@ -234,8 +234,8 @@ class Training:
         trained = {id(p) for p in self.parameters.values()}
         for parameter, _ in wanted:
             parameter.requires_grad_(id(parameter) in trained)
-        for layer, _ in dropouts:
-            layer.dropout = 0.0
+        for recurrent, _ in dropouts:
+            recurrent.dropout = 0.0
         for layer in layers:
             layer.train(layer.quantization is not None)
         try:
@@ -244,8 +244,8 @@ class Training:
             for parameter, before in wanted:
                 parameter.requires_grad_(before)
                 parameter.grad = None
-            for layer, dropout in dropouts:
-                layer.dropout = dropout
+            for recurrent, dropout in dropouts:
+                recurrent.dropout = dropout
             module.eval()
 
     def _resume(self) -> int:

@@ -27,8 +27,8 @@ class DeltaModule(DeltaOptions):
         name = names[index]
         quantization = self.quantization if self._quantized else None
         # One per layer, or one per layer and direction.
-        thresholds = [given[index * len(given) // len(names)] for given in (self.thx, self.thh)]
-        options = LayerOptions(*thresholds, self.hard_activations, quantization, self.reset_after, self.candidate)
+        thx, thh = (given[index * len(given) // len(names)] for given in (self.thx, self.thh))
+        options = LayerOptions(thx, thh, self.hard_activations, quantization, self.reset_after, self.candidate)
         parameters = self._parameters_of(name)
         choice = backends.choose(self.backend, self.mode, x, parameters, options)
         self.backend_used = choice.description
