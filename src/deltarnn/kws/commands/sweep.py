@@ -9,24 +9,23 @@ import argparse
 import csv
 import hashlib
 import io
-import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from deltarnn.engine.model_file import load_model
 from deltarnn.files import read_json, replacing, write_json, write_text
+from deltarnn.kws.commands.apart import on_cluster, on_this_machine, run_apart
 from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.config.resolve import digest
 from deltarnn.kws.places import work_folder
 
 MAX_THRESHOLD = 1e6
+DEFAULT_WORKERS = 2
 
 FIELDS = (
     "thx", "thh", "validation_accuracy", "validation_sparsity", "test_accuracy", "test_sparsity", "sparsity_x",
@@ -42,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "epochs_retrain", int, 0, 100000, "epochs of retraining per point; 0: post-training", default=0)
     parser.add_argument("--features", type=Path, help="folder of feature files (default: the model's)")
     add_number(parser, "budget", float, 0, 1, "validation accuracy that may be lost", default=0.01)
-    add_number(parser, "workers", int, 0, 256, "processes; 0: in this one", default=2)
+    add_number(parser, "workers", int, 0, 256, f"processes; 0: in this one (default: {DEFAULT_WORKERS})")
+    parser.add_argument(
+        "--cluster", metavar="ADDRESS", help="hand the points to the Dask scheduler there, instead of --workers"
+    )
     parser.add_argument("--point", help=argparse.SUPPRESS)
     parser.add_argument("--point_file", type=Path, help=argparse.SUPPRESS)
 
@@ -72,6 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
         thx, thh = map(float, arguments.point.split(","))
         _keep(arguments.point_file, measure(arguments, thx, thh))
         return 0
+    if arguments.cluster is not None and arguments.workers is not None:
+        raise ValueError("--workers does nothing beside --cluster: that has workers of its own")
+    arguments.workers = DEFAULT_WORKERS if arguments.workers is None else arguments.workers
     arguments.model = chosen_model(arguments)
     load_model(arguments.model)  # a file that is none stops here, and not in every process
     grid = [(thx, thh) for thx in _numbers("thx", arguments.thx) for thh in _numbers("thh", arguments.thh)]
@@ -190,7 +195,7 @@ def _retrained(arguments: argparse.Namespace, thx: float, thh: float) -> Path:
         "thh": [thh],
         "epochs_retrain": arguments.epochs_retrain,
         "model_path": "",
-        "threads": 0 if arguments.workers <= 1 else 1,
+        "threads": 1 if arguments.point else 0,
     }
     root = work_folder(arguments.model, "save")
     if root is not None:
@@ -202,31 +207,50 @@ def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[f
     """All points, those that are missing measured in processes of their own."""
     files = {pair: folder / "points" / f"x{pair[0]:g}-h{pair[1]:g}.json" for pair in grid}
     missing = [pair for pair, file in files.items() if _kept(file) is None]
-    command = [
-        *(sys.executable, "-c", "import sys; from deltarnn.cli import main; sys.exit(main())"),
-        *("sweep", str(arguments.model)),
-        *("--epochs_retrain", str(arguments.epochs_retrain)),
-        *(["--features", str(arguments.features)] if arguments.features else []),
-    ]
-
-    def measure_apart(pair: tuple[float, float]) -> None:
-        if arguments.workers == 0:
-            _keep(files[pair], measure(arguments, *pair))
-            return
-        extra = ["--point", f"{pair[0]!r},{pair[1]!r}", "--point_file", str(files[pair])]
-        done = subprocess.run([*command, *extra], capture_output=True, text=True, check=False)
-        if done.returncode:
-            reason = done.stderr.strip().splitlines() or [f"its process ended with status {done.returncode}"]
-            raise ValueError(f"thx {pair[0]:g}, thh {pair[1]:g}: {reason[-1]}")
-
-    with ThreadPoolExecutor(max(1, arguments.workers)) as pool:
-        done = pool.map(measure_apart, missing)
-        for _ in tqdm(done, total=len(missing), desc="points", unit="point", disable=None):
-            pass
+    tasks = [_Apart.of(arguments, pair, files[pair]) for pair in missing]
+    if arguments.cluster is not None:
+        done = on_cluster(_measure_apart, tasks, arguments.cluster)
+    elif arguments.workers:
+        done = on_this_machine(_measure_apart, tasks, arguments.workers)
+    else:
+        done = _measure_here(arguments, tasks)
+    for _ in tqdm(done, total=len(missing), desc="points", unit="point", disable=None):
+        pass
     for (thx, thh), file in files.items():
         values = _kept(file)
         assert values is not None
         yield Point(thx, thh, values)
+
+
+class _Apart(NamedTuple):
+    """A point to be measured in another process, whose current folder may be another."""
+
+    thx: float
+    thh: float
+    file: Path
+    arguments: list[str]
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace, pair: tuple[float, float], file: Path) -> "_Apart":
+        features = ["--features", str(arguments.features.resolve())] if arguments.features else []
+        point = ["--point", f"{pair[0]!r},{pair[1]!r}", "--point_file", str(file.resolve())]
+        model = ["sweep", str(arguments.model.resolve()), "--epochs_retrain", str(arguments.epochs_retrain)]
+        return cls(*pair, file.resolve(), [*model, *features, *point])
+
+
+def _measure_here(arguments: argparse.Namespace, points: list[_Apart]) -> Iterator[None]:
+    for point in points:
+        _keep(point.file, measure(arguments, point.thx, point.thh))
+        yield
+
+
+def _measure_apart(point: _Apart) -> None:
+    if _kept(point.file) is not None:  # from a worker that died after it
+        return
+    try:
+        run_apart(point.arguments)
+    except ValueError as error:
+        raise ValueError(f"thx {point.thx:g}, thh {point.thh:g}: {error}") from None
 
 
 def _keep(file: Path, values: dict[str, Any]) -> None:
