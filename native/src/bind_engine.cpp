@@ -72,18 +72,28 @@ deltarnn::TableSpec table(const nb::dict& from, const char* name) {
     return {first, entries};
 }
 
+deltarnn::FormatSpec format(const nb::dict& from, const char* name) {
+    const auto [bits, fraction] = nb::cast<std::pair<int, int>>(from[name]);
+    if (bits < 1 || bits > 16 || fraction < 0 || fraction > 15) {
+        throw nb::value_error((std::string(name) + ": a format has at most 16 bits, 15 of them after the point").c_str());
+    }
+    return {bits, fraction};
+}
+
 deltarnn::Int8LayerSpec int8_layer(const nb::dict& from) {
     deltarnn::Int8LayerSpec spec = {};
     spec.shape = layer_shape(from);
     if (spec.shape.reset_before) throw nb::value_error("an int8 layer resets after the product");
-    spec.activation_bits = value<int>(from, "activation_bits");
-    spec.activation_fraction = value<int>(from, "activation_fraction");
-    spec.weight_fraction = value<int>(from, "weight_fraction");
+    spec.input = format(from, "input_format");
+    spec.hidden = format(from, "hidden_format");
+    spec.cell = format(from, "cell_format");
+    spec.address = format(from, "address_format");
+    spec.memory_fraction = value<int>(from, "memory_fraction");
     spec.gate_fraction = value<int>(from, "gate_fraction");
-    if (spec.activation_bits < 1 || spec.activation_bits > 16 || spec.activation_fraction < 0 ||
-        spec.activation_fraction >= spec.activation_bits || spec.weight_fraction < 0 || spec.weight_fraction > 7 ||
-        spec.gate_fraction < 0 || spec.gate_fraction > 15) {
-        throw nb::value_error("formats out of range: at most 16 bits for activations and gates, 8 for weights");
+    spec.projection_fraction = value<int>(from, "projection_fraction");
+    if (spec.memory_fraction < spec.address.fraction || spec.memory_fraction > spec.address.fraction + 30 ||
+        spec.projection_fraction < 0 || spec.projection_fraction > 30 || spec.gate_fraction < 0 || spec.gate_fraction > 15) {
+        throw nb::value_error("formats out of range: at most 16 bits for gates, and no memory coarser than what gates look up");
     }
     spec.floor = value<bool>(from, "floor");
     spec.thx = value<std::int32_t>(from, "thx");

@@ -75,12 +75,19 @@ bool is_wide(const Int8Layer& layer) { return layer.wide; }
 bool take_in(const FloatLayer&, float*, int) { return true; }
 bool take_in(const Int8Layer& layer, std::int32_t* values, int n) {
     // In place: the frame was copied here as floats, and each group of integers is stored after its floats were loaded.
-    return layer.kernels.quantize(layer.formats, reinterpret_cast<const float*>(values), values, n);
+    return layer.kernels.quantize(layer.formats.input, layer.formats.floor, reinterpret_cast<const float*>(values), values, n);
 }
 void leave(const FloatLayer&, const float* values, float* out, int n) { std::copy_n(values, n, out); }
 void leave(const Int8Layer& layer, const std::int32_t* values, float* out, int n) {
-    const float step = std::ldexp(1.0f, -layer.formats.activation_fraction);
+    const float step = std::ldexp(1.0f, -layer.formats.hidden.fraction);
     for (int i = 0; i < n; ++i) out[i] = static_cast<float>(values[i]) * step;
+}
+// From the format of one layer's h to that of the next one's x. n includes the padding.
+void hand_over(const FloatLayer&, const FloatLayer&, float*, int) {}
+void hand_over(const Int8Layer& from, const Int8Layer& to, std::int32_t* values, int n) {
+    const IntFormat &h = from.formats.hidden, &x = to.formats.input;
+    if (h.fraction == x.fraction && h.max <= x.max) return;
+    to.kernels.rescale(x, h.fraction - x.fraction, to.formats.floor, values, n);
 }
 
 bool set(FloatLayerState& state, const float* h, const float* c) {
@@ -192,8 +199,10 @@ class ModelOf final : public Model {
 
         void run_chunk(int count, float* out) {
             int now = 0;
-            for (State& state : states_) {
-                state.run(chunk_[now].data(), count, chunk_[1 - now].data());
+            for (std::size_t i = 0; i < states_.size(); ++i) {
+                const Layer& layer = *model_->layers_[i];
+                if (i > 0) hand_over(*model_->layers_[i - 1], layer, chunk_[now].data(), count * layer.shape.padded_input());
+                states_[i].run(chunk_[now].data(), count, chunk_[1 - now].data());
                 now = 1 - now;
             }
             const Layer& last = *model_->layers_.back();

@@ -213,10 +213,10 @@ void add_columns(std::int32_t* acc, const std::int8_t* matrix, std::ptrdiff_t st
 
 #endif
 
-bool quantize(const IntFormats& f, const float* from, std::int32_t* to, int n) {
-    // Scaling by a power of two is exact, and the ends of A are exact in float: |A| ≤ 2¹⁵.
-    const vf scale = splat(static_cast<float>(1 << f.activation_fraction));
-    const vf low = splat(static_cast<float>(f.activation_min)), high = splat(static_cast<float>(f.activation_max));
+bool quantize(const IntFormat& f, bool floor, const float* from, std::int32_t* to, int n) {
+    // Scaling by a power of two is exact, and the ends of the format are exact in float: at most 2¹⁵.
+    const vf scale = splat(static_cast<float>(1 << f.fraction));
+    const vf low = splat(static_cast<float>(f.min)), high = splat(static_cast<float>(f.max));
     const vf magic = splat(12582912.0f);  // 1.5·2²³: adding it rounds |values| ≤ 2¹⁵ half to even
     vi unordered = {};
     for (int i = 0; i < n; i += lanes) {
@@ -226,13 +226,19 @@ bool quantize(const IntFormats& f, const float* from, std::int32_t* to, int n) {
         const vf shifted = bounded + magic;
         const vf nearest = shifted - magic;
         vi whole = (vi)shifted - (vi)magic;
-        if (f.floor) whole += nearest > bounded;  // a comparison gives −1 where true
+        if (floor) whole += nearest > bounded;  // a comparison gives −1 where true
         store(to + i, whole);
     }
     for (int lane = 0; lane < lanes; ++lane) {
         if (unordered[lane]) return false;
     }
     return true;
+}
+
+void rescale(const IntFormat& to, int shift, bool floor, std::int32_t* values, int n) {
+    const Shift<Narrow> shifted(shift, floor);
+    const vi low = splat(to.min), high = splat(to.max);
+    for (int i = 0; i < n; i += lanes) store(values + i, clamp(shifted(load(values + i)), low, high));
 }
 
 int encode(const std::int32_t* value, std::int32_t* memory, std::int32_t threshold, int n, std::int32_t* index,
@@ -282,9 +288,8 @@ void add_columns_wide(std::int64_t* acc, const std::int8_t* matrix, std::ptrdiff
 }  // namespace
 
 extern const Int8Kernels int8_kernels = {
-    pack_block,        pack_column,         quantize,           encode,
-    add_columns,       integer_gru<Narrow>, integer_lstm<Narrow>, add_columns_wide,
-    integer_gru<Wide>, integer_lstm<Wide>,
+    pack_block,          pack_column,      quantize,          rescale,            encode, add_columns, integer_gru<Narrow>,
+    integer_lstm<Narrow>, add_columns_wide, integer_gru<Wide>, integer_lstm<Wide>,
 };
 
 }  // namespace deltarnn::DELTARNN_ISA

@@ -1,6 +1,7 @@
 #include "deltarnn/int8_layer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 #include <limits>
@@ -12,31 +13,37 @@ namespace {
 
 constexpr std::int32_t largest_event = 127 * 256 + 127;  // see add_columns of Int8Kernels
 
-// Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), so a row's memory is at most
-// |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are bounded by their formats.
+// Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), each of its own format, so a row's memory is at
+// most |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are bounded by their formats.
 bool needs_wide(const Int8LayerSpec& s) {
     const LayerShape& shape = s.shape;
     const std::int64_t limit = std::numeric_limits<std::int32_t>::max();
-    const std::int64_t largest = std::int64_t{1} << (s.activation_bits - 1);
+    const std::int64_t largest_x = std::int64_t{1} << (s.input.bits - 1), largest_h = std::int64_t{1} << (s.hidden.bits - 1);
     const auto magnitude = [](const std::int8_t* row, int n) {
         return std::accumulate(row, row + n, std::int64_t{0}, [](std::int64_t sum, std::int8_t w) { return sum + std::abs(int{w}); });
     };
     const int inputs = shape.input, outputs = shape.outputs(), hidden = shape.hidden;
     for (int row = 0; row < shape.gates() * hidden; ++row) {
-        const std::int64_t weights = magnitude(s.weight_ih + static_cast<std::size_t>(row) * inputs, inputs) +
-                                     magnitude(s.weight_hh + static_cast<std::size_t>(row) * outputs, outputs);
+        const std::int64_t products = magnitude(s.weight_ih + static_cast<std::size_t>(row) * inputs, inputs) * largest_x +
+                                      magnitude(s.weight_hh + static_cast<std::size_t>(row) * outputs, outputs) * largest_h;
         // The GRU's n has two memories, nx and nh; the bound is of both together.
         std::int64_t bias = std::abs(s.memory[row]);
         if (shape.cell == Cell::gru && row >= 2 * hidden) bias = std::max(bias, std::abs(s.memory[row + hidden]));
-        if (weights * largest + bias > limit) return true;
+        if (products + bias > limit) return true;
     }
     for (int p = 0; p < shape.projection; ++p) {
-        if (magnitude(s.weight_hr + static_cast<std::size_t>(p) * hidden, hidden) * largest > limit) return true;
+        if (magnitude(s.weight_hr + static_cast<std::size_t>(p) * hidden, hidden) * largest_h > limit) return true;
     }
-    const int a = s.activation_fraction, w = s.weight_fraction, n = s.gate_fraction, bits = s.activation_bits;
-    if (shape.cell == Cell::gru) return std::max(w, n) > 13;          // 2¹⁷·2^max, see Gates::limited
+    const int a = s.cell.fraction, w = s.memory_fraction - s.address.fraction, n = s.gate_fraction;
+    if (w > 13) return true;                                          // 2¹⁷·2^w, see Gates::limited
+    if (shape.cell == Cell::gru) return n > 13;                       // r ∘ M_nh, as far as M_nx
     const int common = std::max(a, n);
-    return bits - 1 + n + common - a > 29 || n + common > 29;         // f ∘ c and i ∘ g, to be added
+    return s.cell.bits - 1 + n + common - a > 29 || n + common > 29;  // f ∘ c and i ∘ g, to be added
+}
+
+IntFormat int_format(const FormatSpec& spec) {
+    const std::int32_t limit = std::int32_t{1} << (spec.bits - 1);
+    return {spec.fraction, -limit, limit - 1};
 }
 
 GateTable gate_table(const TableSpec& spec, AlignedArray<std::int32_t>& entries) {
@@ -79,11 +86,13 @@ Int8Layer::Int8Layer(const Int8LayerSpec& s, const Int8Kernels& kernel_table)
       memory(shape.accumulator_rows()),
       sigmoid_entries(s.sigmoid.entries.size()),
       tanh_entries(s.tanh.entries.size()) {
-    formats.activation_fraction = s.activation_fraction;
-    formats.weight_fraction = s.weight_fraction;
+    formats.input = int_format(s.input);
+    formats.hidden = int_format(s.hidden);
+    formats.cell = int_format(s.cell);
+    formats.address = int_format(s.address);
+    formats.memory_fraction = s.memory_fraction;
     formats.gate_fraction = s.gate_fraction;
-    formats.activation_min = -(std::int32_t{1} << (s.activation_bits - 1));
-    formats.activation_max = -formats.activation_min - 1;
+    formats.projection_fraction = s.projection_fraction;
     formats.floor = s.floor;
     formats.sigmoid = gate_table(s.sigmoid, sigmoid_entries);
     formats.tanh = gate_table(s.tanh, tanh_entries);
@@ -134,13 +143,19 @@ void Int8LayerState::restart() {
 
 bool Int8LayerState::set(const float* h, const float* c) {
     const LayerShape& shape = layer_.shape;
-    AlignedArray<float> given(static_cast<std::size_t>(shape.padded_outputs()) + shape.padded_hidden());
-    AlignedArray<std::int32_t> rounded(given.size());
+    const IntFormats& formats = layer_.formats;
+    const int op = shape.padded_outputs(), hp = shape.padded_hidden();
+    AlignedArray<float> given(std::max(op, hp));
+    AlignedArray<std::int32_t> rounded_h(op), rounded_c(hp);
     if (h != nullptr) std::copy_n(h, shape.outputs(), given.data());
-    if (c != nullptr && shape.cell == Cell::lstm) std::copy_n(c, shape.hidden, given.data() + shape.padded_outputs());
-    if (!layer_.kernels.quantize(layer_.formats, given.data(), rounded.data(), static_cast<int>(given.size()))) return false;
-    std::copy_n(rounded.data(), shape.outputs(), h_.data());
-    if (shape.cell == Cell::lstm) std::copy_n(rounded.data() + shape.padded_outputs(), shape.hidden, c_.data());
+    if (!layer_.kernels.quantize(formats.hidden, formats.floor, given.data(), rounded_h.data(), op)) return false;
+    if (shape.cell == Cell::lstm) {
+        std::fill_n(given.data(), given.size(), 0.0f);
+        if (c != nullptr) std::copy_n(c, shape.hidden, given.data());
+        if (!layer_.kernels.quantize(formats.cell, formats.floor, given.data(), rounded_c.data(), hp)) return false;
+        std::copy_n(rounded_c.data(), hp, c_.data());
+    }
+    std::copy_n(rounded_h.data(), op, h_.data());
     return true;
 }
 
@@ -196,7 +211,7 @@ void Int8LayerState::add_columns(int offset, const AlignedArray<std::int8_t>& co
     }
 }
 
-// h = A(W_hr (o ∘ tanh(c))): dense, every step.
+// h = W_hr (o ∘ tanh(c)), rounded: dense, every step.
 void Int8LayerState::project() {
     const LayerShape& shape = layer_.shape;
     const IntFormats& f = layer_.formats;
@@ -211,31 +226,31 @@ void Int8LayerState::project() {
         layer_.kernels.add_columns(projected_.data(), layer_.projection_columns.data(), layer_.projection_stride,
                                    index_.data(), delta_.data(), split_large(shape.hidden), shape.outputs());
     }
-    const int shift = f.weight_fraction;
+    const int shift = f.projection_fraction;
     const std::int64_t nearest = shift > 0 && !f.floor ? 1 : 0;
     const std::int64_t half = nearest << (shift > 0 ? shift - 1 : 0);
     for (int p = 0; p < shape.outputs(); ++p) {
         const std::int64_t sum = layer_.wide ? wide_projected_[p] : projected_[p];
         const std::int64_t rounded = (sum + half - nearest + ((sum >> shift) & nearest)) >> shift;
-        h_[p] = static_cast<std::int32_t>(std::clamp<std::int64_t>(rounded, f.activation_min, f.activation_max));
+        h_[p] = static_cast<std::int32_t>(std::clamp<std::int64_t>(rounded, f.hidden.min, f.hidden.max));
     }
 }
 
 std::vector<double> Int8LayerState::read(StateField field) const {
     const LayerShape& shape = layer_.shape;
-    const double step = 1.0 / static_cast<double>(std::int64_t{1} << layer_.formats.activation_fraction);
-    const double memory_step = step / static_cast<double>(std::int64_t{1} << layer_.formats.weight_fraction);
-    const auto values = [&](const AlignedArray<std::int32_t>& from, int n) {
+    const IntFormats& formats = layer_.formats;
+    const auto values = [](const AlignedArray<std::int32_t>& from, int n, int fraction) {
         std::vector<double> read(from.data(), from.data() + n);
-        for (double& value : read) value *= step;
+        for (double& value : read) value = std::ldexp(value, -fraction);
         return read;
     };
+    const double memory_step = std::ldexp(1.0, -formats.memory_fraction);
     switch (field) {
-        case StateField::x_hat: return values(x_hat_, shape.input);
-        case StateField::h: return values(h_, shape.outputs());
-        case StateField::h_hat: return values(h_hat_, shape.outputs());
+        case StateField::x_hat: return values(x_hat_, shape.input, formats.input.fraction);
+        case StateField::h: return values(h_, shape.outputs(), formats.hidden.fraction);
+        case StateField::h_hat: return values(h_hat_, shape.outputs(), formats.hidden.fraction);
         case StateField::rh_hat: return {};  // the reset comes after the product
-        case StateField::c: return values(c_, shape.cell == Cell::lstm ? shape.hidden : 0);
+        case StateField::c: return values(c_, shape.cell == Cell::lstm ? shape.hidden : 0, formats.cell.fraction);
         default:
             return layer_.wide ? unpadded_memory(shape, wide_acc_.data(), memory_step)
                                : unpadded_memory(shape, acc_.data(), memory_step);

@@ -154,8 +154,9 @@ struct Int8Case {
     std::vector<std::int64_t> memory;
 
     Int8LayerSpec spec() const {
-        return {shape, bits,   a, w, n, floor, thx, thh, sigmoid, tanh, weight_ih.data(), weight_hh.data(), memory.data(),
-                weight_hr.data()};
+        const FormatSpec activation = {bits, a};
+        return {shape, activation, activation, activation, activation, a + w, n, w, floor, thx, thh, sigmoid, tanh,
+                weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
     }
     std::int64_t clip(std::int64_t value) const {
         const std::int64_t limit = std::int64_t{1} << (bits - 1);

@@ -57,22 +57,32 @@ struct GateTable {
     std::int32_t last;
 };
 
-// The formats of an int8 layer, as the gates need them.
+// A signed format: value = integer · 2^−fraction, min ≤ integer ≤ max; at most 16 bits.
+struct IntFormat {
+    int fraction;
+    std::int32_t min, max;
+};
+
+// The formats of an int8 layer (MATH §6): of x, h and c, of what σ and tanh look up, all four A where a layer has one format
+// of activations. Accumulators have memory_fraction bits, W_hr projection_fraction.
 struct IntFormats {
-    int activation_fraction, weight_fraction, gate_fraction;
-    std::int32_t activation_min, activation_max;
-    bool floor;  // rounding of A and N: down, else to nearest, ties to even
+    IntFormat input, hidden, cell, address;
+    int memory_fraction, gate_fraction, projection_fraction;
+    bool floor;  // rounding: down, else to nearest, ties to even
     GateTable sigmoid, tanh;
 };
 
-// Values are integers on the grids A, W and N (MATH §6), accumulators have n_A + n_W fraction bits.
+// Values are integers on these grids, of N for the gates' outputs.
 struct Int8Kernels {
     // Rows are permuted within blocks of this many when a column is stored: see pack_column.
     int pack_block;
     void (*pack_column)(const std::int8_t* natural, std::int8_t* packed, int rows);
 
-    // x rounded to A, n a multiple of row_padding. False if a value is NaN.
-    bool (*quantize)(const IntFormats& formats, const float* from, std::int32_t* to, int n);
+    // Values rounded to a format, n a multiple of row_padding. False if one is NaN.
+    bool (*quantize)(const IntFormat& format, bool floor, const float* from, std::int32_t* to, int n);
+
+    // Values with `shift` fraction bits more than `to` brought to it, n a multiple of row_padding.
+    void (*rescale)(const IntFormat& to, int shift, bool floor, std::int32_t* values, int n);
 
     // As FloatKernels::encode, on integers; threshold ≥ 0.
     int (*encode)(const std::int32_t* value, std::int32_t* memory, std::int32_t threshold, int n, std::int32_t* index,

@@ -7,16 +7,22 @@
 
 namespace deltarnn {
 
-// σ and tanh over A in units of N's steps, without their constant ends: entry k belongs to the activation first + k.
+// σ and tanh over the address format in units of N's steps, without their constant ends: entry k belongs to the address first + k.
 struct TableSpec {
     std::int32_t first;
     std::vector<std::int32_t> entries;
 };
 
-// Parameters as integers on the grid W, shaped as PyTorch's (see FloatLayerSpec); memory (4H) in units of 2^−(n_A + n_W).
+struct FormatSpec {
+    int bits, fraction;
+};
+
+// Formats as of IntFormats. Parameters as integers, each matrix on its own grid, shaped as PyTorch's (see FloatLayerSpec), such that
+// input and W_ih have memory_fraction fraction bits together, as have hidden and W_hh; memory (4H) in units of 2^−memory_fraction.
 struct Int8LayerSpec {
     LayerShape shape;
-    int activation_bits, activation_fraction, weight_fraction, gate_fraction;
+    FormatSpec input, hidden, cell, address;
+    int memory_fraction, gate_fraction, projection_fraction;
     bool floor;
     std::int32_t thx, thh;
     TableSpec sigmoid, tanh;
@@ -52,7 +58,7 @@ class Int8LayerState {
     void reset();
     void restart();  // reset, but for the counts
 
-    // As FloatLayerState::set, values rounded to A. False, and nothing is set, if one is NaN.
+    // As FloatLayerState::set, values rounded to their formats. False, and nothing is set, if one is NaN.
     bool set(const float* h, const float* c);
     const std::int32_t* h() const { return h_.data(); }
     const std::int32_t* c() const { return c_.data(); }

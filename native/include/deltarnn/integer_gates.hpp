@@ -82,46 +82,50 @@ struct Table {
 template <class Form>
 struct Gates {
     using Word = typename Form::Word;
-    int weight_fraction;
-    Word low, high, memory_limit;
-    Shift<Form> memory_to_activation;
+    int excess;  // fraction bits of M beyond the address's
+    Word low, high, hidden_low, hidden_high, memory_limit;
+    Shift<Form> memory_to_address;
     Table<Form> sigmoid, tanh;
 
     DELTARNN_INLINE explicit Gates(const IntFormats& f)
-        : weight_fraction(f.weight_fraction),
-          low(Form::splat(f.activation_min)),
-          high(Form::splat(f.activation_max)),
-          memory_limit(Form::splat(std::int64_t{1} << (17 + f.weight_fraction))),
-          memory_to_activation(f.weight_fraction, f.floor),
+        : excess(f.memory_fraction - f.address.fraction),
+          low(Form::splat(f.address.min)),
+          high(Form::splat(f.address.max)),
+          hidden_low(Form::splat(f.hidden.min)),
+          hidden_high(Form::splat(f.hidden.max)),
+          memory_limit(Form::splat(std::int64_t{1} << (17 + excess))),
+          memory_to_address(excess, f.floor),
           sigmoid(f.sigmoid),
           tanh(f.tanh) {}
 
-    // M limited to four times the range of A, |A| ≤ 2¹⁵: whatever is then added, |·| ≤ 2¹⁵, the sum still saturates.
+    // M limited to four times the range of the address, at most 2¹⁵: whatever is then added, |·| ≤ 2¹⁵, the sum still saturates.
     DELTARNN_INLINE Word limited(Word m) const { return clamp(m, -memory_limit, memory_limit); }
-    DELTARNN_INLINE Word saturated(Word value) const { return clamp(value, low, high); }
+    DELTARNN_INLINE Word address(Word value) const { return clamp(value, low, high); }
+    DELTARNN_INLINE Word hidden(Word value) const { return clamp(value, hidden_low, hidden_high); }
 };
 
 template <class Form>
 void integer_gru(const IntFormats& f, const typename Form::Accumulator* acc, std::int32_t* h, int hp) {
     using Word = typename Form::Word;
     const Gates<Form> gates(f);
-    const int a = f.activation_fraction, w = f.weight_fraction, n = f.gate_fraction;
-    const int common = w > n ? w : n;  // fraction bits beyond A's of M_nx + r ∘ A(M_nh)
-    const Shift<Form> sum_to_activation(common, f.floor), product_to_activation(2 * n - a, f.floor), carry_to_activation(n, f.floor);
+    const int w = gates.excess, n = f.gate_fraction;
+    const int common = w > n ? w : n;  // fraction bits beyond the address's of M_nx + r ∘ M_nh
+    const Shift<Form> sum_to_address(common, f.floor), product_to_hidden(2 * n - f.hidden.fraction, f.floor),
+        carry_to_hidden(n, f.floor);
     const Word one = Form::splat(std::int64_t{1} << n);
     for (int i = 0; i < hp; i += Form::width) {
         const Word m_nx = gates.limited(Form::load(acc + i));
         const Word m_r = gates.limited(Form::load(acc + hp + i));
         const Word m_z = gates.limited(Form::load(acc + 2 * hp + i));
         const Word m_nh = gates.limited(Form::load(acc + 3 * hp + i));
-        const Word r = gates.sigmoid(gates.memory_to_activation(m_r));
-        const Word z = gates.sigmoid(gates.memory_to_activation(m_z));
-        const Word new_h = gates.saturated(gates.memory_to_activation(m_nh));
+        const Word r = gates.sigmoid(gates.memory_to_address(m_r));
+        const Word z = gates.sigmoid(gates.memory_to_address(m_z));
+        const Word new_h = gates.address(gates.memory_to_address(m_nh));
         const Word sum = (m_nx << (common - w)) + ((r * new_h) << (common - n));
-        const Word new_gate = gates.tanh(sum_to_activation(sum));
-        const Word fresh = gates.saturated(product_to_activation((one - z) * new_gate));
-        const Word carried = gates.saturated(carry_to_activation(z * Form::load(h + i)));
-        Form::store(h + i, gates.saturated(fresh + carried));
+        const Word new_gate = gates.tanh(sum_to_address(sum));
+        const Word fresh = gates.hidden(product_to_hidden((one - z) * new_gate));
+        const Word carried = gates.hidden(carry_to_hidden(z * Form::load(h + i)));
+        Form::store(h + i, gates.hidden(fresh + carried));
     }
 }
 
@@ -129,19 +133,21 @@ template <class Form>
 void integer_lstm(const IntFormats& f, const typename Form::Accumulator* acc, std::int32_t* c, std::int32_t* h, int hp) {
     using Word = typename Form::Word;
     const Gates<Form> gates(f);
-    const int a = f.activation_fraction, n = f.gate_fraction;
+    const int a = f.cell.fraction, n = f.gate_fraction;
     const int common = a > n ? a : n;  // fraction bits of c and i ∘ g beyond N's
-    const Shift<Form> cell_to_activation(n + common - a, f.floor), product_to_activation(2 * n - a, f.floor);
+    const Shift<Form> sum_to_cell(n + common - a, f.floor), product_to_hidden(2 * n - f.hidden.fraction, f.floor),
+        cell_to_address(a - f.address.fraction, f.floor);
+    const Word cell_low = Form::splat(f.cell.min), cell_high = Form::splat(f.cell.max);
     for (int row = 0; row < hp; row += Form::width) {
         const auto activation = [&](int block) DELTARNN_INLINE_LAMBDA {
-            return gates.memory_to_activation(gates.limited(Form::load(acc + block * hp + row)));
+            return gates.memory_to_address(gates.limited(Form::load(acc + block * hp + row)));
         };
         const Word i = gates.sigmoid(activation(0)), forget = gates.sigmoid(activation(1));
         const Word g = gates.tanh(activation(2)), o = gates.sigmoid(activation(3));
         const Word kept = (forget * Form::load(c + row)) << (common - a);
-        const Word cell = gates.saturated(cell_to_activation(kept + ((i * g) << (common - n))));
+        const Word cell = clamp(sum_to_cell(kept + ((i * g) << (common - n))), cell_low, cell_high);
         Form::store(c + row, cell);
-        Form::store(h + row, gates.saturated(product_to_activation(o * gates.tanh(cell))));
+        Form::store(h + row, gates.hidden(product_to_hidden(o * gates.tanh(cell_to_address(cell)))));
     }
 }
 

@@ -1,13 +1,23 @@
 """What a model is, apart from torch: its parameters as arrays and the header of its model file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.engine.model_file import FORMAT, Header, Tensors, head_names, read_quantization, write_quantization
+from deltarnn.engine.model_file import (
+    FORMAT,
+    Header,
+    Tensors,
+    head_names,
+    read_formats,
+    read_quantization,
+    write_formats,
+    write_quantization,
+)
+from deltarnn.fixed.formats import LayerFormats
 from deltarnn.fixed.module_reader import BIDIRECTIONAL, read_module
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.fixed.verification import UnsupportedModelError
@@ -67,6 +77,18 @@ class Description:
     def quantization(self) -> Quantization | None:
         """The model's own formats."""
         return read_quantization(self.header)
+
+    @property
+    def formats(self) -> tuple[LayerFormats, ...] | None:
+        """Formats tensor by tensor, one entry per layer, where the model has such."""
+        return read_formats(self.header)
+
+    def with_formats(self, formats: Sequence[LayerFormats] | None) -> "Description":
+        """The description with other formats tensor by tensor, or without."""
+        header = {key: value for key, value in self.header.items() if key != "formats"}
+        if formats is not None:
+            header["formats"] = [write_formats(layer) for layer in formats]
+        return Description(self.tensors, header)
 
     def layer(self, index: int, name: str) -> NDArray[Any]:
         """A parameter of a recurrent layer, such as "weight_ih"; biases are zeros where the model has none."""

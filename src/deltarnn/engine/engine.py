@@ -1,20 +1,25 @@
 """Streaming inference without torch, on a CPU, in time proportional to the events."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from deltarnn.engine.activity import Activity, LayerActivity
+from deltarnn.engine.calibration import automatic_formats, calibration_sequences
 from deltarnn.engine.description import Description
-from deltarnn.engine.lowering import float32_layers, head_layers, int8_layers, rounded_thresholds
+from deltarnn.engine.lowering import check_integer_form, float32_layers, head_layers, int8_layers, rounded_thresholds
 from deltarnn.engine.model_file import load_model, save_model, write_quantization
+from deltarnn.fixed.formats import LayerFormats
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.native import MISSING, native_core
 
 DEFAULT_QUANTIZATION = Quantization(QFormat(8, 8), QFormat(1, 7), QFormat(2, 6))
+
+FINE = 0.01
+"""Changes of thresholds, relative, that need no word where formats were not asked for one by one."""
 
 Precision = Literal["float32", "int8"]
 FloatArray = NDArray[np.float32]
@@ -71,7 +76,11 @@ class Engine:
 
     @classmethod
     def compile(
-        cls, model: Any, precision: Precision = "float32", quantization: Quantization | None = None
+        cls,
+        model: Any,
+        precision: Precision = "float32",
+        quantization: Quantization | None = None,
+        calibration: ArrayLike | Sequence[ArrayLike] | None = None,
     ) -> "Engine":
         """Compile a DeltaGRU or DeltaLSTM, or a model with one as `.rnn` and a dense head as `.head`.
 
@@ -82,6 +91,8 @@ class Engine:
         precision: "float32" or "int8".
         quantization: formats of int8; the default is the layer's own, else Q8.8 activations, Q1.7 weights, Q2.6 gates.
             Thresholds are rounded to the activation grid, which a warning reports.
+        calibration: frames (T, I) of typical input, or a list of such sequences, from which int8 takes formats tensor
+            by tensor (`engine.formats`) in place of `quantization`.
 
         Raises
         ------
@@ -95,7 +106,7 @@ class Engine:
         description = Description.of(
             model, lambda read, frames: cls.from_description(read, "float32", None).run(frames)
         )
-        return cls.from_description(description, precision, quantization)
+        return cls.from_description(description, precision, quantization, calibration)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], precision: Precision | None = None) -> "Engine":
@@ -105,7 +116,7 @@ class Engine:
         """
         description = Description(*load_model(path))
         if precision is None:
-            precision = "float32" if description.quantization is None else "int8"
+            precision = "float32" if description.quantization is None and description.formats is None else "int8"
         return cls.from_description(description, precision, None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -129,8 +140,13 @@ class Engine:
 
     @property
     def quantization(self) -> Quantization | None:
-        """Formats in use, None in float32."""
+        """Formats in use, None in float32 and where they are tensor by tensor (`formats`)."""
         return self._quantization
+
+    @property
+    def formats(self) -> tuple[LayerFormats, ...] | None:
+        """Formats in use, layer by layer and tensor by tensor; None in float32."""
+        return None if self._precision != "int8" else _formats_of(self._description, self._quantization)
 
     @property
     def instruction_set(self) -> str:
@@ -204,6 +220,7 @@ class Engine:
     def __repr__(self) -> str:
         a = self._description.architecture
         formats = "" if self._quantization is None else f" {self._quantization.activation}/{self._quantization.weight}"
+        formats = " of automatic formats" if self._description.formats is not None else formats
         return (
             f"Engine({a['cell']} {a['input_size']}→{a['hidden_size']}×{a['num_layers']}→{self.output_size}, "
             f"{self._precision}{formats}, {self.instruction_set})"
@@ -211,7 +228,11 @@ class Engine:
 
     @classmethod
     def from_description(
-        cls, description: Description, precision: Precision, quantization: Quantization | None = None
+        cls,
+        description: Description,
+        precision: Precision,
+        quantization: Quantization | None = None,
+        calibration: ArrayLike | Sequence[ArrayLike] | None = None,
     ) -> "Engine":
         """Compile a model that is given as arrays; arguments and errors as of `compile`."""
         if precision not in get_args(Precision):
@@ -220,6 +241,8 @@ class Engine:
         core = native_core()
         if core is None:
             raise ImportError(f"{MISSING}. Until then use the layer itself, or its ONNX export.")
+        if precision != "int8" and calibration is not None:
+            raise ValueError(f"calibration was given, which precision={precision!r} would ignore: it is for 'int8'")
         if precision == "float32":
             if quantization is not None or description.quantization is not None:
                 whose = "quantization was given" if quantization is not None else "the model has fixed-point formats"
@@ -228,11 +251,28 @@ class Engine:
                 )
             model = core.Model.float32(float32_layers(description), head_layers(description))
             return cls(description, precision, None, model)
-        formats = quantization or description.quantization or DEFAULT_QUANTIZATION
-        description = rounded_thresholds(description, formats)
-        return cls(
-            description,
-            precision,
-            formats,
-            core.Model.int8(int8_layers(description, formats), head_layers(description)),
-        )
+        check_integer_form(description)
+        if calibration is not None:
+            description = _calibrated(description, quantization, calibration)
+        if description.formats is None:
+            quantization = quantization or description.quantization or DEFAULT_QUANTIZATION
+        formats = _formats_of(description, quantization)
+        description = rounded_thresholds(description, formats, 0.0 if description.formats is None else FINE)
+        model = core.Model.int8(int8_layers(description, formats), head_layers(description))
+        return cls(description, precision, quantization, model)
+
+
+def _formats_of(description: Description, quantization: Quantization | None) -> tuple[LayerFormats, ...]:
+    if description.formats is not None:
+        return description.formats
+    assert quantization is not None
+    return (LayerFormats.uniform(quantization),) * int(description.architecture["num_layers"])
+
+
+def _calibrated(description: Description, quantization: Quantization | None, calibration: Any) -> Description:
+    """The description with formats that suit the calibration data."""
+    if quantization is not None or description.quantization is not None:
+        whose = "quantization was given" if quantization is not None else "the model has fixed-point formats"
+        raise ValueError(f"{whose}, which the formats from calibration= would replace: leave out one of them")
+    sequences = calibration_sequences(calibration, description.architecture["input_size"])
+    return description.with_formats(automatic_formats(description, sequences))

@@ -1,14 +1,15 @@
 """From a model's description to what the native core takes: arrays in PyTorch's gate order, integers for int8."""
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.engine.description import Description
-from deltarnn.fixed.arithmetic import requantize
-from deltarnn.fixed.cells import entering_biases
+from deltarnn.fixed.cells import entering_biases, memory_start
+from deltarnn.fixed.formats import LayerFormats
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.fixed.tables import LookUpTable, gate_tables
 from deltarnn.fixed.verification import UnsupportedModelError
@@ -36,55 +37,80 @@ def float32_layers(description: Description) -> list[Layer]:
     return layers
 
 
-def int8_layers(description: Description, quantization: Quantization) -> list[Layer]:
-    """The recurrent layers in integers (MATH §6); thresholds must lie on the activation grid.
+def check_integer_form(description: Description) -> None:
+    """Raise UnsupportedModelError for a GRU without fixed-point arithmetic (MATH §2)."""
+    if not description.reset_after or description.candidate != "tanh":
+        option = "reset_after=False" if not description.reset_after else f"candidate={description.candidate!r}"
+        raise UnsupportedModelError(f"precision='int8' does not combine with {option}: use precision='float32'")
+
+
+def int8_layers(description: Description, formats: Sequence[LayerFormats]) -> list[Layer]:
+    """The recurrent layers in integers (MATH §6), one entry of `formats` each; thresholds must lie on their grids.
 
     Raises
     ------
     UnsupportedModelError
-        If a format has more bits than the core holds, or the GRU is one without integer arithmetic.
+        If a format has more bits than the core holds.
 
     Warns
     -----
     UserWarning
-        Naming each matrix that W clips; not of a layer with these formats, which was clipped to them in training.
+        Naming each matrix that its format clips; not of a layer with these formats, which was clipped in training.
     """
-    if not description.reset_after or description.candidate != "tanh":
-        option = "reset_after=False" if not description.reset_after else f"candidate={description.candidate!r}"
-        raise UnsupportedModelError(f"precision='int8' does not combine with {option}: use precision='float32'")
-    a, w, n = quantization.activation, quantization.weight, quantization.gate
-    for name, fmt, bits in (("activation", a, 16), ("weight", w, 8), ("gate", n, 16)):
-        if fmt.bits > bits:
-            raise UnsupportedModelError(
-                f"{name} format {fmt} has {fmt.bits} bits: the int8 engine holds at most {bits}"
-            )
-    trained_on_grid = description.quantization is not None and description.quantization.weight == w
+    own = description.quantization
     cell = description.architecture["cell"]
-    sigmoid, tanh = gate_tables(quantization, description.architecture["hard_activations"])
     layers = []
-    for index in range(description.architecture["num_layers"]):
+    for index, f in enumerate(formats):
         weights = _weights(description, index)
-        biases = entering_biases(cell, description.layer(index, "bias_ih"), description.layer(index, "bias_hh"))
-        if not trained_on_grid:
-            for name, values in {**weights, "bias": biases}.items():
-                _warn_if_clipped(f"{name} of layer {index}", values, w)
+        grids = {"weight_ih": f.weight_ih, "weight_hh": f.weight_hh, "weight_hr": f.weight_hh}
+        # The quantised layers add float32 biases in float32 before they round them to W.
+        own_bias = [description.layer(index, name) for name in ("bias_ih", "bias_hh")]
+        exact_bias = own_bias if f.bias is not None else [bias.astype(np.float64) for bias in own_bias]
+        biases = entering_biases(cell, *exact_bias)
+        if own is None or own.weight != f.bias:
+            for name, values in weights.items():
+                _warn_if_clipped(f"{name} of layer {index}", values, grids[name])
+            if f.bias is not None:
+                _warn_if_clipped(f"bias of layer {index}", biases, f.bias)
+        stored = {name: grids[name].to_int(values) for name, values in weights.items()}
+        _check_bits(f, stored)
+        tables = Quantization(f.address, gate=f.gate, rounding=f.rounding)
+        sigmoid, tanh = gate_tables(tables, description.architecture["hard_activations"])
         layers.append(
             {
                 **_shape(description, index),
-                "activation_bits": a.bits,
-                "activation_fraction": a.fraction_bits,
-                "weight_fraction": w.fraction_bits,
-                "gate_fraction": n.fraction_bits,
-                "floor": quantization.rounding == "floor",
-                "thx": int(a.to_int(description.header["thx"][index])),
-                "thh": int(a.to_int(description.header["thh"][index])),
+                **{f"{name}_format": (grid.bits, grid.fraction_bits) for name, grid in _activations(f).items()},
+                "memory_fraction": f.memory_fraction_bits,
+                "gate_fraction": f.gate.fraction_bits,
+                "projection_fraction": f.weight_hh.fraction_bits,
+                "floor": f.rounding == "floor",
+                "thx": int(f.input.to_int(description.header["thx"][index])),
+                "thh": int(f.hidden.to_int(description.header["thh"][index])),
                 "sigmoid": _table(sigmoid),
                 "tanh": _table(tanh),
-                "memory": _memory(cell, biases, quantization),
-                **{name: _contiguous(w.to_int(values), np.int8) for name, values in weights.items()},
+                "memory": memory_start(biases, cell, f),
+                **{name: _contiguous(values, np.int8) for name, values in stored.items()},
             }
         )
     return layers
+
+
+def _activations(f: LayerFormats) -> dict[str, QFormat]:
+    return {"input": f.input, "hidden": f.hidden, "cell": f.cell, "address": f.address}
+
+
+def _check_bits(f: LayerFormats, stored: dict[str, NDArray[np.int64]]) -> None:
+    for name, grid in {**_activations(f), "gate": f.gate}.items():
+        if grid.bits > 16:
+            raise UnsupportedModelError(f"{name} format {grid} has {grid.bits} bits: the int8 engine holds at most 16")
+    if f.bias is not None and f.bias.bits > 8:  # the one format of weights and biases
+        raise UnsupportedModelError(f"weight format {f.bias} has {f.bias.bits} bits: the int8 engine holds at most 8")
+    for name, values in stored.items():
+        if values.min() < -128 or values.max() > 127:
+            grid = f.weight_ih if name == "weight_ih" else f.weight_hh
+            raise UnsupportedModelError(
+                f"{name} needs more than 8 bits in {grid}: the int8 engine holds 8, so use fewer fraction bits"
+            )
 
 
 def head_layers(description: Description) -> list[Layer]:
@@ -101,8 +127,10 @@ def head_layers(description: Description) -> list[Layer]:
     ]
 
 
-def rounded_thresholds(description: Description, quantization: Quantization) -> Description:
-    """The description with its thresholds on the activation grid (MATH §6).
+def rounded_thresholds(
+    description: Description, formats: Sequence[LayerFormats], tolerance: float = 0.0
+) -> Description:
+    """The description with its thresholds on the grids of x and h (MATH §6).
 
     Raises
     ------
@@ -112,14 +140,13 @@ def rounded_thresholds(description: Description, quantization: Quantization) -> 
     Warns
     -----
     UserWarning
-        Naming each threshold that changed, and its new value.
+        Naming each threshold that changed, by more than `tolerance` times its value, and its new value.
     """
     header = dict(description.header)
-    for name in ("thx", "thh"):
-        rounded = [quantization.round_threshold(value) for value in header[name]]
-        for index, (before, after) in enumerate(zip(header[name], rounded, strict=True)):
-            if before != after:
-                grid = quantization.activation
+    for name, grids in (("thx", [f.input for f in formats]), ("thh", [f.hidden for f in formats])):
+        rounded = [grid.round_threshold(value) for grid, value in zip(grids, header[name], strict=True)]
+        for index, (before, after, grid) in enumerate(zip(header[name], rounded, grids, strict=True)):
+            if abs(after - before) > tolerance * before:
                 warnings.warn(
                     f"{name} of layer {index} rounded from {before:g} to {after:g}, on the grid of {grid}", stacklevel=4
                 )
@@ -150,17 +177,6 @@ def _contiguous(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
 def _table(table: LookUpTable) -> tuple[int, list[int]]:
     first, entries = table.trimmed()
     return first, entries.tolist()
-
-
-def _memory(cell: str, biases: NDArray[Any], q: Quantization) -> NDArray[np.int64]:
-    """M before the first step: the biases rounded to W, b_hn to A as well, with n_A + n_W fraction bits (MATH §6)."""
-    rounded = q.weight.to_int(biases)
-    memory = rounded << q.activation.fraction_bits
-    if cell == "GRU":
-        hidden = len(biases) // 4
-        b_hn = requantize(rounded[3 * hidden :], q.weight.fraction_bits, q.activation, q.rounding)
-        memory[3 * hidden :] = b_hn << q.weight.fraction_bits
-    return memory
 
 
 def _warn_if_clipped(name: str, values: NDArray[Any], target: QFormat) -> None:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from deltarnn.files import write_bytes
+from deltarnn.fixed.formats import LayerFormats
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.stored import CHECKSUM, checksum_of
 
@@ -28,6 +29,9 @@ KEY = "deltarnn"
 
 MAX_SIZE = 1 << 20
 """The largest size (features, units, layers) that a header may name."""
+
+TENSOR_FORMATS = ("input", "hidden", "cell", "address", "weight_ih", "weight_hh", "gate")
+"""The formats of each entry of the header's `formats`."""
 
 GRU_OPTIONS: dict[str, tuple[Any, ...]] = {"reset_after": (True, False), "candidate": ("tanh", "relu")}
 """Fields of the architecture that may be absent, and their values, the first of them meant by absence."""
@@ -125,6 +129,24 @@ def write_quantization(quantization: Quantization | None) -> dict[str, Any] | No
     formats = {name: getattr(quantization, name) for name in ("activation", "weight", "gate")}
     entry: dict[str, Any] = {name: [fmt.integer_bits, fmt.fraction_bits] for name, fmt in formats.items()}
     return {**entry, "rounding": quantization.rounding}
+
+
+def read_formats(header: Mapping[str, Any]) -> tuple[LayerFormats, ...] | None:
+    """The formats tensor by tensor that a checked header names, one entry per layer."""
+    layers = header.get("formats")
+    if layers is None:
+        return None
+    return tuple(
+        LayerFormats(**{name: QFormat(*layer[name]) for name in TENSOR_FORMATS}, rounding=layer["rounding"])
+        for layer in layers
+    )
+
+
+def write_formats(formats: LayerFormats) -> dict[str, Any]:
+    """The header's entry for one layer's formats tensor by tensor."""
+    named = {name: getattr(formats, name) for name in TENSOR_FORMATS}
+    entry: dict[str, Any] = {name: [fmt.integer_bits, fmt.fraction_bits] for name, fmt in named.items()}
+    return {**entry, "rounding": formats.rounding}
 
 
 def head_names(tensors: Mapping[str, Any]) -> list[str]:
@@ -243,6 +265,22 @@ class _Checker:
             read_quantization(header)
         except (TypeError, ValueError) as error:
             self.fail(f"quantization: {error}")
+        self._formats(header)
+
+    def _formats(self, header: dict[str, Any]) -> None:
+        layers, count = header.get("formats"), header["architecture"]["num_layers"]
+        if layers is None:
+            return
+        names = {*TENSOR_FORMATS, "rounding"}
+        entries = isinstance(layers, list) and all(isinstance(entry, dict) and set(entry) == names for entry in layers)
+        if not entries or len(layers) != count:
+            self.fail(f"formats must be a list of {count} objects of {', '.join(sorted(names))}")
+        if header["quantization"] is not None:
+            self.fail("formats and quantization are both there: one of them must be null")
+        try:
+            read_formats(header)
+        except (TypeError, ValueError) as error:
+            self.fail(f"formats: {error}")
 
     def _tensors(self, shapes: dict[str, tuple[int, ...]], tensors: Tensors) -> None:
         for name in sorted(shapes.keys() | tensors.keys()):

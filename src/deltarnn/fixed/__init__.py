@@ -6,14 +6,18 @@ from deltarnn.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deltarnn.fixed.arithmetic import requantize, saturate, shift_right, wrap
+    from deltarnn.fixed.cells import IntegerLayer, run_layers
     from deltarnn.fixed.choice import choose_formats
     from deltarnn.fixed.edgedrnn import edgedrnn_forward
+    from deltarnn.fixed.formats import LayerFormats
     from deltarnn.fixed.network import IntegerNetwork
     from deltarnn.fixed.qformat import QFormat, Quantization
     from deltarnn.fixed.tables import LookUpTable, gate_tables
 
 __all__ = [
+    "IntegerLayer",
     "IntegerNetwork",
+    "LayerFormats",
     "LookUpTable",
     "QFormat",
     "Quantization",
@@ -21,6 +25,7 @@ __all__ = [
     "edgedrnn_forward",
     "gate_tables",
     "requantize",
+    "run_layers",
     "saturate",
     "shift_right",
     "wrap",
@@ -29,7 +34,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "IntegerLayer": "cells",
         "IntegerNetwork": "network",
+        "LayerFormats": "formats",
         "LookUpTable": "tables",
         "QFormat": "qformat",
         "Quantization": "qformat",
@@ -37,6 +44,7 @@ __getattr__, __dir__ = lazy_names(
         "edgedrnn_forward": "edgedrnn",
         "gate_tables": "tables",
         "requantize": "arithmetic",
+        "run_layers": "cells",
         "saturate": "arithmetic",
         "shift_right": "arithmetic",
         "wrap": "arithmetic",

@@ -1,18 +1,20 @@
 """Integer DeltaGRU and DeltaLSTM layers: MATH §6, general profile, in stored integers.
 
-No floating-point value takes part: activations are integers of the format A, weights of W, gates of N, and the
-memories M keep n_A + n_W fraction bits. The arithmetic equals the quantised torch layers to the last bit.
+No floating-point value takes part: every tensor is integers of its format. With one format A of activations, W of
+weights and N of gates, the arithmetic equals the quantised torch layers to the last bit; with formats tensor by tensor
+it is the int8 engine's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltarnn.fixed.arithmetic import IntArray, requantize, saturate
-from deltarnn.fixed.qformat import Quantization
+from deltarnn.fixed.formats import LayerFormats
+from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.fixed.tables import LookUpTable, gate_tables
 
 Cell = Literal["GRU", "LSTM"]
@@ -22,8 +24,8 @@ BoolArray = NDArray[np.bool_]
 class IntegerState(NamedTuple):
     """State of one layer in stored integers.
 
-    x_hat (B, I), h, h_hat (B, H) and, for the LSTM, c (B, H) in the format A. m (B, 4H) with n_A + n_W fraction bits,
-    in the order r, z, nx, nh (GRU) or i, f, g, o (LSTM). c is None for the GRU.
+    x_hat (B, I), h, h_hat (B, H) and, for the LSTM, c (B, H) in their formats X, H, C. m (B, 4H) with the memories'
+    fraction bits, in the order r, z, nx, nh (GRU) or i, f, g, o (LSTM). c is None for the GRU.
     """
 
     x_hat: IntArray
@@ -36,7 +38,7 @@ class IntegerState(NamedTuple):
 class IntegerRun(NamedTuple):
     """What one layer made of a sequence.
 
-    y: (T, B, H) hidden states in A. state: after the last step. fired_x (T, B, I), fired_h (T, B, H): where Δ ≠ 0.
+    y: (T, B, H) hidden states in H. state: after the last step. fired_x (T, B, I), fired_h (T, B, H): where Δ ≠ 0.
     l1_delta_h: Σ|Δh|, a real number.
     """
 
@@ -54,10 +56,10 @@ class IntegerLayer:
     Attributes
     ----------
     cell: "GRU" (gates r, z, n) or "LSTM" (gates i, f, g, o).
-    weight_ih (GH, I), weight_hh (GH, H): in W.
-    memory: (4H,) start of M with n_A + n_W fraction bits; GRU order r, z, nx, nh.
-    thx, thh: thresholds in A.
-    quantization, hard_activations: formats and activation functions.
+    weight_ih (GH, I), weight_hh (GH, H): in their formats.
+    memory: (4H,) start of M with its fraction bits; GRU order r, z, nx, nh.
+    thx, thh: thresholds in X and in H.
+    formats, hard_activations: formats and activation functions.
     """
 
     cell: Cell
@@ -66,7 +68,7 @@ class IntegerLayer:
     memory: IntArray
     thx: int
     thh: int
-    quantization: Quantization
+    formats: LayerFormats
     hard_activations: bool = False
 
     @classmethod
@@ -79,7 +81,7 @@ class IntegerLayer:
         bias_hh: ArrayLike | None,
         thx: float,
         thh: float,
-        quantization: Quantization,
+        formats: Quantization | LayerFormats,
         hard_activations: bool = False,
     ) -> "IntegerLayer":
         """Round a layer's parameters, in PyTorch's names, shapes and gate order, to its formats.
@@ -87,10 +89,10 @@ class IntegerLayer:
         Raises
         ------
         ValueError
-            If θ is not a value of A (`round_threshold` finds the nearest), or shapes do not fit.
+            If θ is not a value of X or H (`round_threshold` finds the nearest), or shapes do not fit.
         """
-        q = quantization
-        w_ih, w_hh = (q.weight.to_int(w) for w in (weight_ih, weight_hh))
+        f = LayerFormats.uniform(formats) if isinstance(formats, Quantization) else formats
+        w_ih, w_hh = f.weight_ih.to_int(weight_ih), f.weight_hh.to_int(weight_hh)
         hidden, gates = w_hh.shape[1], 3 if cell == "GRU" else 4
         for name, weight, columns in (("weight_ih", w_ih, w_ih.shape[1]), ("weight_hh", w_hh, hidden)):
             if weight.shape != (gates * hidden, columns):
@@ -103,10 +105,10 @@ class IntegerLayer:
             cell,
             w_ih,
             w_hh,
-            _memory_start(cell, b_ih, b_hh, q),
-            _stored_threshold("thx", thx, q),
-            _stored_threshold("thh", thh, q),
-            q,
+            memory_start(entering_biases(cell, b_ih, b_hh), cell, f),
+            _stored_threshold("thx", thx, f.input),
+            _stored_threshold("thh", thh, f.hidden),
+            f,
             hard_activations,
         )
 
@@ -122,23 +124,25 @@ class IntegerLayer:
 
     @property
     def memory_fraction_bits(self) -> int:
-        """Fraction bits of M: n_A + n_W."""
-        return self.quantization.activation.fraction_bits + self.quantization.weight.fraction_bits
+        """Fraction bits of M."""
+        return self.formats.memory_fraction_bits
 
     @property
     def memory_bound(self) -> int:
-        """The largest |M| any input can cause: max over the rows of Σ|W|·max|A| + |b| (M telescopes, MATH §4)."""
-        rows = np.abs(self.weight_ih).sum(axis=1) + np.abs(self.weight_hh).sum(axis=1)
+        """The largest |M| any input can cause: max over the rows of Σ|W|·max|X or H| + |b| (M telescopes, MATH §4)."""
+        from_x = np.abs(self.weight_ih).sum(axis=1) * -self.formats.input.int_min
+        from_h = np.abs(self.weight_hh).sum(axis=1) * -self.formats.hidden.int_min
+        rows = from_x + from_h
         if self.cell == "GRU":
             hidden = self.hidden_size
-            x_rows, h_rows = (np.abs(w).sum(axis=1)[2 * hidden :] for w in (self.weight_ih, self.weight_hh))
-            rows = np.concatenate([rows[: 2 * hidden], x_rows, h_rows])
-        return int((rows * -self.quantization.activation.int_min + np.abs(self.memory)).max())
+            rows = np.concatenate([rows[: 2 * hidden], from_x[2 * hidden :], from_h[2 * hidden :]])
+        return int((rows + np.abs(self.memory)).max())
 
     @property
     def tables(self) -> tuple[LookUpTable, LookUpTable]:
-        """σ and tanh from A to N."""
-        return gate_tables(self.quantization, self.hard_activations)
+        """σ and tanh from P to N."""
+        f = self.formats
+        return gate_tables(Quantization(f.address, gate=f.gate, rounding=f.rounding), self.hard_activations)
 
     def initial_state(self, batch_size: int = 1) -> IntegerState:
         """All zero, M at the biases."""
@@ -148,7 +152,7 @@ class IntegerLayer:
         return IntegerState(zeros_x, zeros, zeros, m, None if self.cell == "GRU" else zeros)
 
     def run(self, x: IntArray, state: IntegerState | None = None) -> IntegerRun:
-        """A sequence x (T, B, I) of stored integers in A, from `state` (default: reset)."""
+        """A sequence x (T, B, I) of stored integers in X, from `state` (default: reset)."""
         if x.ndim != 3 or x.shape[2] != self.input_size:
             raise ValueError(f"x has shape {x.shape}: must be (T, B, {self.input_size})")
         state = self.initial_state(x.shape[1]) if state is None else state
@@ -174,7 +178,7 @@ class IntegerLayer:
                 m += added_x[t] + added_h
             h, c = update(m, h, c)
             y[t], delta_h[t] = h, delta
-        l1 = float(np.abs(delta_h).sum() * self.quantization.activation.step)
+        l1 = float(np.abs(delta_h).sum() * self.formats.hidden.step)
         after = IntegerState(x_hat, h, h_hat, m, c)
         return IntegerRun(y, after, delta_x != 0, delta_h != 0, l1)
 
@@ -182,29 +186,43 @@ class IntegerLayer:
         return self._gru_update if self.cell == "GRU" else self._lstm_update
 
     def _gru_update(self, m: IntArray, h: IntArray, _: IntArray | None) -> tuple[IntArray, None]:
-        """h = A(A((1 − z)∘n) + A(z∘h)), n = N(tanh(A(M_nx + r∘A(M_nh))))."""
-        q, (sigmoid, tanh) = self.quantization, self.tables
-        n_m, n_g, n_a = self.memory_fraction_bits, q.gate.fraction_bits, q.activation.fraction_bits
+        """h = H(H((1 − z)∘n) + H(z∘h)), n = N(tanh(P(M_nx + r∘P(M_nh))))."""
+        f, (sigmoid, tanh) = self.formats, self.tables
+        n_m, n_g, n_p = f.memory_fraction_bits, f.gate.fraction_bits, f.address.fraction_bits
         m_r, m_z, m_nx, m_nh = np.split(m, 4, axis=1)
-        r, z = (sigmoid(requantize(part, n_m, q.activation, q.rounding)) for part in (m_r, m_z))
-        # M_nx has n_A + n_W fraction bits, r∘A(M_nh) has n_A + n_N: both are brought to the larger, exactly.
-        n_sum = n_a + max(q.weight.fraction_bits, n_g)
-        m_n = (m_nx << (n_sum - n_m)) + ((r * requantize(m_nh, n_m, q.activation, q.rounding)) << (n_sum - n_a - n_g))
-        n = tanh(requantize(m_n, n_sum, q.activation, q.rounding))
-        new = requantize((q.gate.scale - z) * n, 2 * n_g, q.activation, q.rounding)
-        kept = requantize(z * h, n_g + n_a, q.activation, q.rounding)
-        return saturate(new + kept, q.activation.bits), None
+        r, z = (sigmoid(requantize(part, n_m, f.address, f.rounding)) for part in (m_r, m_z))
+        # M_nx has n_M fraction bits, r∘P(M_nh) has n_P + n_N: both are brought to the larger, exactly.
+        n_sum = max(n_m, n_p + n_g)
+        m_n = (m_nx << (n_sum - n_m)) + ((r * requantize(m_nh, n_m, f.address, f.rounding)) << (n_sum - n_p - n_g))
+        n = tanh(requantize(m_n, n_sum, f.address, f.rounding))
+        new = requantize((f.gate.scale - z) * n, 2 * n_g, f.hidden, f.rounding)
+        kept = requantize(z * h, n_g + f.hidden.fraction_bits, f.hidden, f.rounding)
+        return saturate(new + kept, f.hidden.bits), None
 
     def _lstm_update(self, m: IntArray, _: IntArray, c: IntArray | None) -> tuple[IntArray, IntArray]:
-        """c = A(f∘c + i∘g), h = A(o∘N(tanh(c)))."""
+        """c = C(f∘c + i∘g), h = H(o∘N(tanh(P(c))))."""
         assert c is not None
-        q, (sigmoid, tanh) = self.quantization, self.tables
-        n_g, n_a = q.gate.fraction_bits, q.activation.fraction_bits
-        i, f, g, o = np.split(requantize(m, self.memory_fraction_bits, q.activation, q.rounding), 4, axis=1)
-        n_sum = n_g + max(n_a, n_g)
-        total = ((sigmoid(f) * c) << (n_sum - n_g - n_a)) + ((sigmoid(i) * tanh(g)) << (n_sum - 2 * n_g))
-        c = requantize(total, n_sum, q.activation, q.rounding)
-        return requantize(sigmoid(o) * tanh(c), 2 * n_g, q.activation, q.rounding), c
+        f, (sigmoid, tanh) = self.formats, self.tables
+        n_g, n_c = f.gate.fraction_bits, f.cell.fraction_bits
+        i, forget, g, o = np.split(requantize(m, f.memory_fraction_bits, f.address, f.rounding), 4, axis=1)
+        n_sum = n_g + max(n_c, n_g)
+        total = ((sigmoid(forget) * c) << (n_sum - n_g - n_c)) + ((sigmoid(i) * tanh(g)) << (n_sum - 2 * n_g))
+        c = requantize(total, n_sum, f.cell, f.rounding)
+        squashed = tanh(requantize(c, n_c, f.address, f.rounding))
+        return requantize(sigmoid(o) * squashed, 2 * n_g, f.hidden, f.rounding), c
+
+
+def run_layers(layers: Sequence[IntegerLayer], frames: ArrayLike) -> list[IntegerRun]:
+    """A stack of layers over frames (T, B, I), real numbers, from reset: h is brought to the next layer's X."""
+    signal = layers[0].formats.input.to_int(frames, layers[0].formats.rounding)
+    runs: list[IntegerRun] = []
+    for layer, before in zip(layers, [None, *layers], strict=False):
+        if before is not None:
+            fraction_bits = before.formats.hidden.fraction_bits
+            signal = requantize(signal, fraction_bits, layer.formats.input, layer.formats.rounding)
+        runs.append(layer.run(signal))
+        signal = runs[-1].y
+    return runs
 
 
 def round_threshold(name: str, threshold: float, quantization: Quantization) -> float:
@@ -215,14 +233,13 @@ def round_threshold(name: str, threshold: float, quantization: Quantization) -> 
         raise ValueError(f"{name}: {error}") from None
 
 
-def _stored_threshold(name: str, threshold: float, quantization: Quantization) -> int:
-    if threshold < 0 or not quantization.activation.contains(threshold):
-        below, above = quantization.nearest_thresholds(threshold)
+def _stored_threshold(name: str, threshold: float, grid: QFormat) -> int:
+    if threshold < 0 or not grid.contains(threshold):
+        below, above = grid.neighbours(threshold)
         raise ValueError(
-            f"{name}={threshold:g} is not a non-negative value of {quantization.activation}: "
-            f"the nearest are {below:g} and {above:g}"
+            f"{name}={threshold:g} is not a non-negative value of {grid}: the nearest are {below:g} and {above:g}"
         )
-    return int(quantization.activation.to_int(threshold))
+    return int(grid.to_int(threshold))
 
 
 def entering_biases(cell: Cell, bias_ih: NDArray[np.float64], bias_hh: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -233,14 +250,17 @@ def entering_biases(cell: Cell, bias_ih: NDArray[np.float64], bias_hh: NDArray[n
     return np.concatenate([bias_ih[:gates] + bias_hh[:gates], bias_ih[gates:], bias_hh[gates:]])
 
 
-def _memory_start(cell: Cell, bias_ih: NDArray[np.float64], bias_hh: NDArray[np.float64], q: Quantization) -> IntArray:
-    """(4H,) with n_A + n_W fraction bits: the biases rounded to W; M_nh's start rounded to A as well."""
-    rounded = q.weight.to_int(entering_biases(cell, bias_ih, bias_hh))
-    memory = rounded << q.activation.fraction_bits
+def memory_start(biases: NDArray[np.floating[Any]], cell: Cell, formats: LayerFormats) -> IntArray:
+    """(4H,) M before the first step, of `entering_biases`: rounded to the format of biases, M_nh's to P as well."""
+    n_m = formats.memory_fraction_bits
+    if formats.bias is None:
+        return np.rint(biases.astype(np.float64) * 2.0**n_m).astype(np.int64)
+    rounded, grid = formats.bias.to_int(biases), formats.bias.fraction_bits
+    memory = rounded << (n_m - grid)
     if cell == "GRU":
-        hidden = len(bias_ih) // 3
-        b_hn = requantize(rounded[3 * hidden :], q.weight.fraction_bits, q.activation, q.rounding)
-        memory[3 * hidden :] = b_hn << q.weight.fraction_bits
+        hidden = len(biases) // 4
+        b_hn = requantize(rounded[3 * hidden :], grid, formats.address, formats.rounding)
+        memory[3 * hidden :] = b_hn << (n_m - formats.address.fraction_bits)
     return memory
 
 

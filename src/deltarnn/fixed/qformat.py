@@ -107,6 +107,29 @@ class QFormat:
         """The grid values (float64) of real `values`: `to_float(to_int(values))`."""
         return self.to_float(self.to_int(values, rounding))
 
+    def neighbours(self, value: float) -> tuple[float, float]:
+        """The grid values just below and above `value` (the same value twice on the grid)."""
+        below, above = self.to_int(value, "floor"), -self.to_int(-value, "floor")
+        return float(self.to_float(below)), float(self.to_float(above))
+
+    def round_threshold(self, threshold: float) -> float:
+        """The value nearest to `threshold`, for converting a float model (MATH §6).
+
+        Raises
+        ------
+        ValueError
+            If a positive threshold would become 0, and so fire always, or one is beyond the range.
+        """
+        if not 0 <= threshold <= self.max:
+            raise ValueError(f"threshold {threshold} must lie between 0 and {self.max}, the largest {self}")
+        rounded = float(self.quantize(threshold))
+        if threshold > 0 and rounded == 0:
+            raise ValueError(
+                f"threshold {threshold} rounds to 0 in {self} and would fire at every step: "
+                f"use at least {self.step}, or more fraction bits"
+            )
+        return rounded
+
     def contains(self, value: float) -> bool:
         """Whether `value` is exactly a grid value."""
         return float(self.quantize(value)) == value
@@ -138,9 +161,7 @@ class Quantization:
 
     def nearest_thresholds(self, threshold: float) -> tuple[float, float]:
         """The activation-grid values just below and above `threshold` (the same value twice on the grid)."""
-        below = self.activation.to_float(self.activation.to_int(threshold, "floor"))
-        above = self.activation.to_float(-self.activation.to_int(-threshold, "floor"))
-        return float(below), float(above)
+        return self.activation.neighbours(threshold)
 
     def round_threshold(self, threshold: float) -> float:
         """The activation-grid value nearest to `threshold`, for converting a float model (MATH §6).
@@ -150,14 +171,4 @@ class Quantization:
         ValueError
             If a positive threshold would become 0, and so fire always, or one is beyond the format's range.
         """
-        if not 0 <= threshold <= self.activation.max:
-            raise ValueError(
-                f"threshold {threshold} must lie between 0 and {self.activation.max}, the largest {self.activation}"
-            )
-        rounded = float(self.activation.quantize(threshold))
-        if threshold > 0 and rounded == 0:
-            raise ValueError(
-                f"threshold {threshold} rounds to 0 in {self.activation} and would fire at every step: "
-                f"use at least {self.activation.step}, or more fraction bits"
-            )
-        return rounded
+        return self.activation.round_threshold(threshold)

@@ -43,9 +43,11 @@ def check_intermediates(network: IntegerNetwork) -> None:
 
 def sum_fraction(layer: IntegerLayer) -> int:
     """Fraction bits at which the terms of n's (GRU) or c's (LSTM) argument are added."""
-    q = layer.quantization
-    n_a, n_w, n_g = (f.fraction_bits for f in (q.activation, q.weight, q.gate))
-    return n_a + max(n_w, n_g) if layer.cell == "GRU" else n_g + max(n_a, n_g)
+    f = layer.formats
+    n_g = f.gate.fraction_bits
+    if layer.cell == "GRU":
+        return max(f.memory_fraction_bits, f.address.fraction_bits + n_g)
+    return n_g + max(f.cell.fraction_bits, n_g)
 
 
 def data_arrays(network: IntegerNetwork) -> dict[str, tuple[str, NDArray[np.int64]]]:
