@@ -77,9 +77,11 @@ bool take_in(const Int8Layer& layer, std::int32_t* values, int n) {
     // In place: the frame was copied here as floats, and each group of integers is stored after its floats were loaded.
     return layer.kernels.quantize(layer.formats.input, layer.formats.floor, reinterpret_cast<const float*>(values), values, n);
 }
-void leave(const FloatLayer&, const float* values, float* out, int n) { std::copy_n(values, n, out); }
-void leave(const Int8Layer& layer, const std::int32_t* values, float* out, int n) {
-    const float step = std::ldexp(1.0f, -layer.formats.hidden.fraction);
+// h, or c.
+void leave(const FloatLayer&, const float* values, float* out, int n, StateField = StateField::h) { std::copy_n(values, n, out); }
+void leave(const Int8Layer& layer, const std::int32_t* values, float* out, int n, StateField field = StateField::h) {
+    const IntFormat& format = field == StateField::h ? layer.formats.hidden : layer.formats.cell;
+    const float step = std::ldexp(1.0f, -format.fraction);
     for (int i = 0; i < n; ++i) out[i] = static_cast<float>(values[i]) * step;
 }
 // From the format of one layer's h to that of the next one's x. n includes the padding.
@@ -151,7 +153,9 @@ class ModelOf final : public Model {
             for (std::size_t i = 0; i < states_.size(); ++i) {
                 const LayerShape& shape = model_->shapes_[i];
                 leave(*model_->layers_[i], states_[i].h(), h + i * shape.outputs(), shape.outputs());
-                if (shape.cell == Cell::lstm) leave(*model_->layers_[i], states_[i].c(), c + i * shape.hidden, shape.hidden);
+                if (shape.cell == Cell::lstm) {
+                    leave(*model_->layers_[i], states_[i].c(), c + i * shape.hidden, shape.hidden, StateField::c);
+                }
             }
         }
 

@@ -130,6 +130,24 @@ def test_formats_come_back_from_the_file(tmp_path: Path) -> None:
             save_model(tmp_path / "broken.safetensors", tensors, {**header, "formats": broken})
 
 
+def test_dense_states_go_in_and_out_in_their_own_formats() -> None:
+    module, frames = layer(DeltaLSTM, 5, 20, 2, 2.0), smooth(50, 5, 3.0)
+    engine = Engine.compile(module, "int8", calibration=frames)
+    assert engine.formats is not None
+    assert engine.formats[0].cell.fraction_bits != engine.formats[0].hidden.fraction_bits
+    engine.run(frames)
+    h, c = np.empty((2, 2, 20), np.float32)
+    engine.hidden(h, c)
+    for index, state in enumerate(engine.state):
+        np.testing.assert_array_equal(h[index], state["h"])
+        np.testing.assert_array_equal(c[index], state["c"])
+    other = engine.stream()
+    assert not other.enter(h, c)
+    for mine, theirs in zip(engine.state, other.state, strict=True):
+        np.testing.assert_array_equal(mine["c"], theirs["c"])
+    assert other.enter(h, c)
+
+
 @pytest.mark.parametrize(
     ("module", "options", "message"),
     [
