@@ -78,11 +78,10 @@ def distill(
             raise ValueError(
                 "teacher and freeze=False are for torch modules: of an imported network only its parts learn"
             )
-        if thresholds is not None:
-            model.set_thresholds(thresholds)
-        excerpt = Excerpt.of(model, list(sequences))
-        module = distill(excerpt.module, excerpt.sequences, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint)
-        excerpt.take_over(module)
+        excerpt = Excerpt.of(model, list(sequences), thresholds)
+        excerpt.take_over(
+            distill(excerpt.module, excerpt.sequences, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint)
+        )
         return model
     student = TorchNetwork.adapted_copy(model)
     _set_thresholds(student, thresholds)

@@ -36,18 +36,20 @@ class Excerpt:
     sequences: list[tuple[int, Tensor, Any]]
 
     @classmethod
-    def of(cls, network: Any, items: Sequence[Any]) -> "Excerpt":
-        """Record what enters each part of the dense network.
+    def of(cls, network: Any, items: Sequence[Any], thresholds: Any = None) -> "Excerpt":
+        """Record what enters each part of the dense network; leave it with `thresholds`, if any are given.
 
         network: has thresholds, set_thresholds, layers, compile and record_inputs, as one of `deltarnn.onnx.load`.
         """
-        thresholds = network.thresholds
-        network.set_thresholds({name: [(0.0, 0.0)] * len(pairs) for name, pairs in thresholds.items()})
+        if thresholds is not None:
+            network.set_thresholds(thresholds)
+        kept = network.thresholds
+        network.set_thresholds({name: [(0.0, 0.0)] * len(pairs) for name, pairs in kept.items()})
         with network.record_inputs() as recorded:
             for item in items:
                 network.reset()
                 run_item(network, network, item)
-        network.set_thresholds(thresholds)
+        network.set_thresholds(kept)
         layers = network.layers
         sequences = [
             (index, *batch)

@@ -75,14 +75,13 @@ def convert(
     named = dict(thresholds or {})
     options = {"quantization": quantization, "hard_activations": hard_activations, "backend": backend}
     dense = _dense_modules(module)
-    existing = {
-        name: child for name, child in module.named_modules() if name in named and isinstance(child, DeltaModule)
-    }
-    unknown = named.keys() - dense.keys() - existing.keys()
+    present = {name: child for name, child in module.named_modules() if isinstance(child, DeltaModule)}
+    existing = {name: child for name, child in present.items() if name in named}
+    unknown = named.keys() - dense.keys() - present.keys()
     if unknown:
         raise ValueError(
             f"thresholds names {min(unknown)!r}, which is no recurrent module: "
-            f"{', '.join(map(repr, sorted(dense.keys() | existing.keys()))) or 'there is none'}"
+            f"{', '.join(map(repr, sorted(dense.keys() | present.keys()))) or 'there is none'}"
         )
     if not dense and not existing:
         raise ValueError(
