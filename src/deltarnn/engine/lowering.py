@@ -146,7 +146,7 @@ def rounded_thresholds(
     for name, grids in (("thx", [f.input for f in formats]), ("thh", [f.hidden for f in formats])):
         rounded = [grid.round_threshold(value) for grid, value in zip(grids, header[name], strict=True)]
         for index, (before, after, grid) in enumerate(zip(header[name], rounded, grids, strict=True)):
-            if abs(after - before) > tolerance * before:
+            if abs(after - before) > tolerance * before and f"{before:g}" != f"{after:g}":
                 warnings.warn(
                     f"{name} of layer {index} rounded from {before:g} to {after:g}, on the grid of {grid}", stacklevel=4
                 )

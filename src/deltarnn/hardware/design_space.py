@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from deltarnn.files import replacing
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
 from deltarnn.hardware.accelerator import Accelerator, Events, check_frames
 from deltarnn.hardware.files import write_text
 from deltarnn.hardware.spartus import Spartus
 from deltarnn.prune.column_balanced import column_balanced_dropout
+
+MARKERS = "osD^vP"
 
 
 @dataclass(frozen=True)
@@ -141,24 +144,39 @@ def points_table(points: Sequence[DesignPoint]) -> str:
     return "\n".join([head, *rows])
 
 
-def write_points(points: Sequence[DesignPoint], path: Path) -> None:
+def write_points(points: Sequence[DesignPoint], path: str | Path) -> None:
     """Write the points as a JSON list, atomically."""
     write_text(path, json.dumps([asdict(point) for point in points], indent=2) + "\n")
 
 
-def plot_points(points: Sequence[DesignPoint], path: Path, title: str) -> None:
-    """Write latency against accuracy as an image: one colour per number of MACs, the undominated points joined."""
+def plot_points(points: Sequence[DesignPoint], path: str | Path, title: str) -> None:
+    """Write latency against accuracy as an image: one colour and outline per number of MACs, larger ones around smaller
+    where they coincide; the undominated points joined and named."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.8), layout="constrained")
     axes = figure.subplots()
-    for num_pe in sorted({point.num_pe for point in points}):
+    front = best_points(points)
+    axes.step(
+        [p.latency_mean_s * 1e6 for p in front], [p.accuracy * 100 for p in front], where="post", color="grey", zorder=0
+    )
+    for index, num_pe in enumerate(sorted({point.num_pe for point in points})):
         chosen = [point for point in points if point.num_pe == num_pe]
         axes.scatter(
-            [p.latency_mean_s * 1e6 for p in chosen], [p.accuracy * 100 for p in chosen], s=18, label=f"{num_pe} MACs"
-        )
-    front = best_points(points)
-    axes.plot([p.latency_mean_s * 1e6 for p in front], [p.accuracy * 100 for p in front], color="grey", zorder=0)
+            [p.latency_mean_s * 1e6 for p in chosen], [p.accuracy * 100 for p in chosen], s=22 + 42 * index,
+            marker=MARKERS[index % len(MARKERS)], facecolors="none", edgecolors=f"C{index}", linewidths=1.4,
+            label=f"{num_pe} MACs",
+        )  # fmt: skip
+    for index, point in enumerate(front):
+        theta = f"θ {point.thx:g}" if point.thx == point.thh else f"θ {point.thx:g}, {point.thh:g}"
+        gamma = f", γ {point.gamma:g}" if point.gamma else ""
+        axes.annotate(
+            f"{point.num_pe} × {point.clock_hz / 1e6:g} MHz, {theta}{gamma}",
+            (point.latency_mean_s * 1e6, point.accuracy * 100), xytext=(8, -13 - 11 * (index % 2)),
+            textcoords="offset points", fontsize=8,
+        )  # fmt: skip
     axes.set(xscale="log", xlabel="mean latency per step (µs)", ylabel="accuracy (%)", title=title)
-    axes.legend()
-    figure.savefig(path)
+    axes.margins(x=0.18, y=0.12)
+    axes.legend(loc="lower right")
+    with replacing(path) as part:
+        figure.savefig(part, dpi=120)

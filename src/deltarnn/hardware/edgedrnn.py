@@ -131,7 +131,7 @@ class EdgeDRNN(Accelerator):
                     f"{name}={values[0]:g}: EdgeDRNN takes at most {limit / ACTIVATION.scale:g}: {why}"
                 )
             rounded = round_threshold(name, values[0], QUANTIZATION)
-            if rounded != values[0]:
+            if f"{rounded:g}" != f"{values[0]:g}":
                 notes.append(f"{name} rounded from {values[0]:g} to {rounded:g} (1/256)")
             thresholds[name] = int(ACTIVATION.to_int(rounded))
 

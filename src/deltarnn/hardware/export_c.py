@@ -23,7 +23,7 @@ _BYTES = {"int8_t": 1, "int16_t": 2, "int32_t": 4}
 def export_c(
     model: NetworkParameters,
     stimulus: NDArray[np.float64],
-    folder: Path,
+    folder: str | Path,
     quantization: Quantization | None = None,
     name: str = "delta_network",
 ) -> ExportResult:
@@ -39,6 +39,7 @@ def export_c(
     ExportError
         If constants read back differ, the code does not compile without warnings, or an output differs by a bit.
     """
+    folder = Path(folder)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"name={name!r}: must be a C identifier of lower-case letters, digits and underscores")
     network = IntegerNetwork.convert(model, quantization)

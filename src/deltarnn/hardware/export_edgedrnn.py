@@ -56,7 +56,7 @@ def read_weight_image(
 
 
 def export_edgedrnn(
-    model: NetworkParameters, stimulus: NDArray[np.float64], folder: Path, accelerator: EdgeDRNN | None = None
+    model: NetworkParameters, stimulus: NDArray[np.float64], folder: str | Path, accelerator: EdgeDRNN | None = None
 ) -> ExportResult:
     """Write weights.bin, weights.hex, stimulus.hex, expected.hex and registers.json, read them back and compare.
 
@@ -70,6 +70,7 @@ def export_edgedrnn(
     ExportError
         If what was read back differs from what was written.
     """
+    folder = Path(folder)
     integers = (accelerator or EdgeDRNN()).integers(model)
     x = ACTIVATION.to_int(stimulus)
     expected = edgedrnn_forward(x, integers.layers, integers.thx, integers.thh)

@@ -12,18 +12,22 @@ from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.hardware.files import ExportError, ExportResult, from_hex, to_hex, write_text
 
 
-def write_tensor_hex(path: Path, tensor: NDArray[np.int64], bits: int) -> None:
+def write_tensor_hex(path: str | Path, tensor: NDArray[np.int64], bits: int) -> None:
     """Write integers column-major, one two's complement word of `bits` bits per line."""
     write_text(path, "\n".join(to_hex(tensor.T, bits)) + "\n")
 
 
-def read_tensor_hex(path: Path, shape: tuple[int, ...], bits: int) -> NDArray[np.int64]:
+def read_tensor_hex(path: str | Path, shape: tuple[int, ...], bits: int) -> NDArray[np.int64]:
     """Read back `write_tensor_hex`."""
+    path = Path(path)
     return from_hex(path.read_text(encoding="utf-8").split(), bits).reshape(shape[::-1]).T
 
 
 def export_hex(
-    model: NetworkParameters, stimulus: NDArray[np.float64], folder: Path, quantization: Quantization | None = None
+    model: NetworkParameters,
+    stimulus: NDArray[np.float64],
+    folder: str | Path,
+    quantization: Quantization | None = None,
 ) -> ExportResult:
     """Write TENSOR.hex for every weight and bias, stimulus.hex and expected.hex, and tensors.json; read back, compare.
 
@@ -31,6 +35,7 @@ def export_hex(
     A; expected (T, ·): class scores in 32 bits, or hidden states of a bare layer. tensors.json has the shape, format
     and width of each.
     """
+    folder = Path(folder)
     network = IntegerNetwork.convert(model, quantization)
     q = network.quantization
     run = network.run(stimulus)

@@ -19,7 +19,7 @@ from deltarnn.prune.cbcsc import CBCSC
 def export_spartus(
     model: NetworkParameters,
     stimulus: NDArray[np.float64],
-    folder: Path,
+    folder: str | Path,
     accelerator: Spartus | None = None,
     weight_sparsity: float | None = None,
 ) -> ExportResult:
@@ -39,6 +39,7 @@ def export_spartus(
     UnsupportedModelError
         If Spartus cannot hold the model, or its weights are less sparse than `weight_sparsity`.
     """
+    folder = Path(folder)
     spartus = accelerator or Spartus()
     spartus.check(model)
     network = IntegerNetwork.convert(model, spartus.number_formats(model))
@@ -113,8 +114,9 @@ def _word_bits(stored: CBCSC, q: Quantization) -> int:
     return q.weight.bits + stored.index_bits
 
 
-def read_layer(folder: Path, index: int, weight_bits: int) -> NDArray[np.int64]:
+def read_layer(folder: str | Path, index: int, weight_bits: int) -> NDArray[np.int64]:
     """[W_ih | W_hh] (4H, I + H) in stored integers, from the files of `export_spartus`."""
+    folder = Path(folder)
     record = json.loads((folder / "spartus.json").read_text(encoding="utf-8"))
     layer, num_pe, arrays = record["layers"][index], record["num_pe"], record["num_arrays"]
     digits = -(-(weight_bits + layer["index_bits"]) // 4)

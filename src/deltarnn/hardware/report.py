@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from deltarnn.files import replacing
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.hardware.files import write_text
 
@@ -88,7 +89,7 @@ class AcceleratorReport:
         """All fields, as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
-    def write_json(self, path: Path) -> None:
+    def write_json(self, path: str | Path) -> None:
         """Write `to_json` to a file, atomically."""
         write_text(path, self.to_json() + "\n")
 
@@ -126,7 +127,7 @@ class AcceleratorReport:
         lines += [f"  note: {note}" for note in self.notes]
         return "\n".join(lines)
 
-    def plot(self, path: Path) -> None:
+    def plot(self, path: str | Path) -> None:
         """Write the latency histogram as an image; the format follows the suffix of `path`."""
         from matplotlib.figure import Figure
 
@@ -137,7 +138,8 @@ class AcceleratorReport:
         axes.axvline(self.latency.mean_s * 1e6, color="black", linestyle="--", label="mean")
         axes.set(xlabel="latency per step (µs)", ylabel="steps", title=f"{self.target}: {self.steps} steps")
         axes.legend()
-        figure.savefig(path)
+        with replacing(path) as part:
+            figure.savefig(part)
 
 
 def _plain(value: Any) -> str:

@@ -23,7 +23,7 @@ from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
 from deltarnn.kws.network.losses import LossOptions
 from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_model
 from deltarnn.kws.report.charts import Series, ticks
-from deltarnn.kws.report.page import ReportData, charts, write_report
+from deltarnn.kws.report.page import Mark, ReportData, charts, write_report
 from deltarnn.kws.training.finishing import Finisher, hold_hidden_bias, zero_fraction
 from deltarnn.kws.training.outcome import model_metrics, operations_per_second
 from deltarnn.kws.training.schedule import LearningRate, warmed_up
@@ -259,7 +259,9 @@ def test_the_labels_of_an_axis_are_its_ticks():
 
 
 def test_charts_put_points_where_their_axes_say():
-    chart = charts.line_chart([Series([0.0, 1.0], [0.2, 0.6], "blue", dots=True)], "x", "y", mark=(1.0, 0.2, "here"))
+    chart = charts.line_chart(
+        [Series([0.0, 1.0], [0.2, 0.6], "blue", dots=True)], "x", "y", marks=[Mark(1.0, 0.2, "here")]
+    )
     dots = [tuple(map(float, at)) for at in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3.4"', chart)]
     across = [
         float(re.search(rf'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">{tick}</text>', chart)[1])

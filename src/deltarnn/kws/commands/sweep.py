@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = chosen_folder(arguments, arguments.model) / f"sweep-{_digest(arguments)}"
     points = list(_measure_all(arguments, folder, [(0.0, 0.0), *(pair for pair in grid if pair != (0.0, 0.0))]))
     reference, rest = points[0], points[1:]
-    front = pareto_front(rest)
+    front = pareto_front(points)
     best = best_point(rest, reference.accuracy - arguments.budget)
     write_text(folder / "sweep.csv", _csv(points))
     plot(folder / "sweep.png", points, front, best)

@@ -137,7 +137,7 @@ class Config:
                 sentences.append(f"--{name} does nothing without {rule.needs[0]}")
         return sentences
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write the resolved options as JSON (a file that --config reads), atomically."""
         write_json(path, self.flat())
 

@@ -61,7 +61,7 @@ def read_recording(path: str | Path, sample_rate: int = 16000) -> Recording:
     return recording
 
 
-def write_wav(path: Path, samples: Audio, sample_rate: int = 16000) -> None:
+def write_wav(path: str | Path, samples: Audio, sample_rate: int = 16000) -> None:
     """Write samples (N,) int16 as a plain mono WAV file, atomically; its folder is made if need be."""
     data = np.ascontiguousarray(samples, dtype="<i2").tobytes()
     header = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVEfmt ", 16, 1, 1, sample_rate,

@@ -99,7 +99,7 @@ def unpack(path: Path, folder: Path) -> None:
     shutil.rmtree(part, ignore_errors=True)
     try:
         with tarfile.open(path) as tar:
-            for member in tqdm(tar, desc=f"unpacking {path.name}", unit="file"):
+            for member in tqdm(tar, desc=f"unpacking {path.name}", unit="file", disable=None):
                 if not (member.isfile() or member.isdir()):
                     raise ValueError(f"{path}: {member.name!r} is neither a file nor a folder; nothing was unpacked")
                 tar.extract(member, part, filter="data")
@@ -126,7 +126,7 @@ def _continue(part: Path, address: str, archive: Archive) -> None:
         have = have if resumed else 0  # a server without ranges sends the whole file again
         with (
             part.open("ab" if resumed else "wb") as file,
-            tqdm(total=archive.size, initial=have, desc=archive.name, unit="B", unit_scale=True) as bar,
+            tqdm(total=archive.size, initial=have, desc=archive.name, unit="B", unit_scale=True, disable=None) as bar,
         ):
             while block := response.read(_BLOCK):
                 file.write(block)

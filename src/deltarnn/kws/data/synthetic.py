@@ -168,7 +168,7 @@ def run_in_fresh_processes(function: Any, jobs: list[Any], workers: int, what: s
         context.set_forkserver_preload([__name__, "soxr"])
     running: list[Any] = []
     waiting = list(reversed(jobs))
-    with tqdm(total=len(jobs), desc=what, unit="voice") as bar:
+    with tqdm(total=len(jobs), desc=what, unit="voice", disable=None) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:

@@ -48,8 +48,9 @@ class Confusion:
         return "\n".join(lines)
 
 
-def write_metrics(path: Path, metrics: dict[str, Any]) -> Path:
+def write_metrics(path: str | Path, metrics: dict[str, Any]) -> Path:
     """Write metrics.json; numbers rounded to six digits, tensors never."""
+    path = Path(path)
     write_json(path, _rounded(metrics))
     return path
 

@@ -67,7 +67,9 @@ def training_clips(config: Config, features: FeatureSet) -> VersionedClips:
     folder = config.folder("feat") / config.feature_name / "versions"
     settings = {"features": features.source, "seed": seed, **_audio_changes(config)}
     versions = []
-    for number in tqdm(range(augmentation.aug_versions), desc="augmented clips", unit="version", leave=False):
+    for number in tqdm(
+        range(augmentation.aug_versions), desc="augmented clips", unit="version", leave=False, disable=None
+    ):
         path = folder / f"{digest(settings)}-{number}.safetensors"
         version = _stored(path)
         if version is None:

@@ -114,8 +114,9 @@ class KeywordModel(nn.Module):
         """The state before the first chunk of a stream."""
         return None if self.delta is None else self.delta.initial_state(batch_size)
 
-    def save(self, path: Path, **application: Any) -> None:
+    def save(self, path: str | Path, **application: Any) -> None:
         """Write a model file (docs/model_file.md); `application` fields (labels, features, …) go into its header."""
+        path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_model(path, {k: v.detach().cpu().numpy() for k, v in self.state_dict().items()}, self._header(application))
 
@@ -146,7 +147,7 @@ class KeywordModel(nn.Module):
         }
 
 
-def load_keyword_model(path: Path) -> tuple[KeywordModel, dict[str, Any]]:
+def load_keyword_model(path: str | Path) -> tuple[KeywordModel, dict[str, Any]]:
     """The network of a model file, a delta network whatever its thresholds, and the file's header.
 
     Raises
@@ -154,6 +155,7 @@ def load_keyword_model(path: Path) -> tuple[KeywordModel, dict[str, Any]]:
     ModelFileError
         If the file is not a model file, or holds a layer that is no keyword network.
     """
+    path = Path(path)
     tensors, header = load_model(path)
     a = header["architecture"]
     if not a["head"] or a["bidirectional"] or a["proj_size"] or not a["bias"] or len(a["head"]) > 2:

@@ -7,16 +7,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from deltarnn.files import read_json, write_text
 from deltarnn.kws.evaluation.scoring import Clips
 from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.report import charts
-from deltarnn.kws.report.charts import Series
+from deltarnn.kws.report.charts import Mark, Series
 from deltarnn.kws.training.runs import log_folder
 from deltarnn.nn.activity import record_activity
+
+Fired = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,9 @@ class ReportData:
         return cls(model, metrics, clips, rule, stride, read_json(sweeps[-1]) if sweeps else None, rows)
 
 
-def write_report(path: Path, data: ReportData) -> Path:
+def write_report(path: str | Path, data: ReportData) -> Path:
     """Write the page."""
+    path = Path(path)
     sections = [_example(data), _pair([_curve(data), _confusion(data)]), _pair([_history(data), _classes(data)])]
     style = files("deltarnn.kws.report").joinpath("page.css").read_text(encoding="utf-8")
     words = ", ".join(label for label in data.metrics["labels"] if not label.startswith("_"))
@@ -57,7 +63,7 @@ def write_report(path: Path, data: ReportData) -> Path:
         f"<style>{style}</style><main><h1>Keyword spotting with a delta network</h1>"
         f'<p class="lead">{html.escape(str(data.model.rnn))} listens for {html.escape(words)}. It computes only where '
         f"its inputs and its own state change by more than a threshold.</p>{_tiles(data)}{''.join(sections)}"
-        f"<footer>{html.escape(str(data.metrics.get('run', '')))} · model file "
+        f"<footer>{html.escape(Path(data.metrics.get('run', '')).name)} · model file "
         f"<code>{html.escape(str(data.metrics.get('model', '')))}</code></footer></main></html>\n"
     )
     write_text(path, page)
@@ -89,16 +95,21 @@ def _example(data: ReportData) -> str:
     label = data.clips.class_names[int(data.clips.labels[clip])]
     posteriors = smoothed_posteriors(scores, data.rule.smoothing_window, data.rule.target)[-1, 0]
     confidence = float(posteriors[int(data.clips.labels[clip])])
-    rows = [
-        charts.spectrogram(features[:, 0].numpy(), seconds),
-        charts.raster(fired_x, "var(--warm)", "Δx", seconds, height=100),
-        charts.raster(fired_h, "var(--green)", "Δh", seconds, height=210, time_axis=True),
-    ]
+    wide, narrow = (_events(features, fired_x, fired_h, seconds, width) for width in (charts.WIDE, charts.NARROW))
     return (
         f"<section><h2>“{html.escape(label)}”, frame by frame</h2><p>Above, what the network hears. Below, the only "
         f"moments at which an input ({fired_x.mean():.0%} of all) or a unit of the first layer ({fired_h.mean():.0%}) "
         f"changed enough to be passed on; every blank costs nothing. Decided with {confidence:.0%} confidence.</p>"
-        f"{''.join(rows)}</section>"
+        f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></section>'
+    )
+
+
+def _events(features: Tensor, fired_x: Fired, fired_h: Fired, seconds: float, width: float) -> str:
+    """What is heard and what fired, one below the other."""
+    return (
+        charts.spectrogram(features[:, 0].numpy(), seconds, width)
+        + charts.raster(fired_x, "var(--warm)", "Δx", seconds, width, height=100)
+        + charts.raster(fired_h, "var(--green)", "Δh", seconds, width, height=210, time_axis=True)
     )
 
 
@@ -119,15 +130,27 @@ def _curve(data: ReportData) -> str:
         return ""
     points, front = data.sweep["points"], data.sweep["front"]
     x, y = "test_sparsity", "test_accuracy"
-    front = sorted(front, key=lambda point: point[x])
+    line: list[dict[str, float]] = []
+    for point in sorted(front, key=lambda point: (-point[x], -point[y])):  # only down from left to right
+        if not line or point[y] > line[-1][y]:
+            line.append(point)
+    grey, blue = "var(--grey)", "var(--blue)"
     series = [
-        Series([p[x] for p in points], [p[y] for p in points], "var(--grey)", "all thresholds", line=False, dots=True),
-        Series([p[x] for p in front], [p[y] for p in front], "var(--blue)", "best on validation", dots=True),
+        Series([p[x] for p in points], [p[y] for p in points], grey, "other thresholds", line=False, dots=True),
+        Series([p[x] for p in front], [p[y] for p in front], blue, "best on validation", line=False, dots=True),
+        Series([p[x] for p in line], [p[y] for p in line], blue),
     ]
-    best = data.sweep["best"]
-    mark = None if best is None else (best[x], best[y], f"θx {best['thx']:g}, θh {best['thh']:g}")
+    marks, best = [], data.sweep["best"]
+    if best is not None:
+        text = f"θx {best['thx']:g}, θh {best['thh']:g}"
+        marks.append(Mark(best[x], best[y], "sparsest within the budget", text))
+    if y in data.metrics:
+        marks.append(Mark(data.metrics["sparsity"], data.metrics[y], "this model", diamond=True))
     how = "retrained" if data.sweep["retrained_epochs"] else "not retrained"
-    chart = charts.line_chart(series, "temporal sparsity", "test accuracy", x_text="{:.0%}".format, mark=mark)
+    chart = charts.line_chart(
+        series, "temporal sparsity", "test accuracy", x_text="{:.0%}".format, marks=marks,
+        height=max(270.0, charts.confusion_height(len(data.metrics["labels"]))),
+    )  # fmt: skip
     return f"<section><h2>Accuracy against sparsity</h2><p>Each point a pair of thresholds, {how}.</p>{chart}</section>"
 
 
@@ -151,7 +174,8 @@ def _history(data: ReportData) -> str:
     ]
     if not series:
         return ""
-    chart = charts.line_chart(series, "epoch", "")
+    shown = data.metrics["test" if "test" in data.metrics else "validation"]["per_class"]
+    chart = charts.line_chart(series, "epoch", "", height=max(230.0, charts.bars_height(len(shown))))
     return f"<section><h2>Training</h2><p>After every epoch, at full thresholds.</p>{chart}</section>"
 
 
