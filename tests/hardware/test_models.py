@@ -198,11 +198,11 @@ def test_the_report_names_every_parameter_and_its_mark(tmp_path):
     text = str(report)
     assert all(f"[{p.mark}]" in text and p.name in text for p in report.parameters)
     assert "thx rounded from 0.1 to 0.101562" in text
-    report.write_json(tmp_path / "report.json")
+    report.write_json(str(tmp_path / "report.json"))
     data = json.loads((tmp_path / "report.json").read_text())
     assert data["latency"]["mean_s"] == report.latency.mean_s
     assert data["parameters"][0]["mark"] in ("verified", "derived", "recalled", "given")
-    report.plot(tmp_path / "report.png")
+    report.plot(str(tmp_path / "report.png"))
     assert (tmp_path / "report.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["report.json", "report.png"]
 

@@ -174,6 +174,7 @@ def plot_points(points: Sequence[DesignPoint], path: str | Path, title: str) -> 
             f"{point.num_pe} × {point.clock_hz / 1e6:g} MHz, {theta}{gamma}",
             (point.latency_mean_s * 1e6, point.accuracy * 100), xytext=(8, -13 - 11 * (index % 2)),
             textcoords="offset points", fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 1.0},
         )  # fmt: skip
     axes.set(xscale="log", xlabel="mean latency per step (µs)", ylabel="accuracy (%)", title=title)
     axes.margins(x=0.18, y=0.12)

@@ -146,6 +146,9 @@ def test_sweep_measures_every_point_and_takes_the_sparsest_within_its_budget(pre
     allowed = [p["validation_sparsity"] for p in measured[1:] if p["validation_accuracy"] >= floor]
     assert sweep["best"]["validation_sparsity"] == max(allowed)
     assert sweep["best"]["validation_accuracy"] >= floor
+    pairs = {(p["validation_accuracy"], p["validation_sparsity"]) for p in measured}
+    beaten = {p for p in pairs for q in pairs if q != p and q[0] >= p[0] and q[1] >= p[1]}
+    assert {(p["validation_accuracy"], p["validation_sparsity"]) for p in sweep["front"]} == pairs - beaten
     rows = list(csv.DictReader(path.with_name("sweep.csv").open()))
     assert [(float(row["thx"]), float(row["test_sparsity"])) for row in rows] == [
         (point["thx"], point["test_sparsity"]) for point in measured

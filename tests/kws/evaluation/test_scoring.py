@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -350,3 +351,37 @@ def test_report_shows_a_keyword_and_what_fired(page):
     assert "“no”, frame by frame" in text
     assert f"an input ({fired_x:.0%} of all) or a unit of the first layer ({fired_h:.0%})" in text
     assert f"with {float(smoothed_posteriors(scores, 60)[-1, 0, 3]):.0%} confidence" in text
+
+
+def test_the_curve_falls_from_left_to_right_and_its_marks_are_explained(page, model, clips, tmp_path):
+    """Points chosen on validation need not be in order on the test set."""
+    text, data = page
+    points = [
+        {"thx": 0.1, "thh": 0.2, "test_sparsity": s, "test_accuracy": a}
+        for s, a in ((0.5, 0.90), (0.6, 0.95), (0.7, 0.80), (0.8, 0.92), (0.9, 0.70))
+    ]
+    sweep = {"points": points, "front": points, "best": points[3], "retrained_epochs": 0}
+    metrics = {**data.metrics, "run": "/home/somebody/log/gscdv2/retrain-x"}
+    path = write_report(str(tmp_path / "again.html"), replace(data, sweep=sweep, metrics=metrics))
+    text = path.read_text(encoding="utf-8")
+    line = re.search(r'<polyline points="([^"]+)"', text)[1].split()
+    xs, ys = zip(*(map(float, point.split(",")) for point in line), strict=True)
+    assert len(line) == 3  # 60 %, 80 % and 90 %: the others are beaten in both
+    assert sorted(xs, reverse=True) == list(xs)
+    assert sorted(ys, reverse=True) == list(ys)  # SVG counts from the top: to the left the accuracy rises
+    for name in ("other thresholds", "best on validation", "sparsest within the budget", "this model"):
+        assert f">{name}</text>" in text
+    diamonds = re.findall(r'<polygon points="([^"]+)"', text)
+    assert len(diamonds) == 2  # in the legend, and where the headline's numbers are
+    assert "/home/" not in text
+    assert "retrain-x · model file" in text
+
+
+def test_a_page_fits_a_telephone(page):
+    """No column wider than the screen; a chart of its own width for what spans the page."""
+    text, _ = page
+    assert "minmax(420px" not in text
+    widths = {float(width) for width in re.findall(r'<svg viewBox="0 0 ([\d.]+) ', text)}
+    assert widths == {charts.NARROW, charts.WIDE}
+    assert text.count('<div class="narrow">') == text.count('<div class="wide">') == 1
+    assert "@media (max-width: 640px)" in text

@@ -164,7 +164,10 @@ def plot(path: Path, points: list[Point], front: list[Point], best: Point | None
     axes.scatter([p.sparsity for p in points], [p.accuracy for p in points], s=18, color="#9aa5b1", label="points")
     axes.plot([p.sparsity for p in front], [p.accuracy for p in front], "-o", color="#0b6e99", label="Pareto front")
     if best is not None:
-        axes.scatter([best.sparsity], [best.accuracy], s=110, facecolors="none", edgecolors="#d1495b", linewidths=2)
+        axes.scatter(
+            [best.sparsity], [best.accuracy], s=110, facecolors="none", edgecolors="#d1495b", linewidths=2,
+            label="sparsest within the budget",
+        )  # fmt: skip
         axes.annotate(
             f"θx {best.thx:g}, θh {best.thh:g}", (best.sparsity, best.accuracy), xytext=(-10, -4),
             textcoords="offset points", ha="right", va="top",

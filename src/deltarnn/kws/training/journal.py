@@ -5,6 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from deltarnn.files import WriteError
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.training.runs import Run
 from deltarnn.kws.training.trainer import Progress
@@ -27,7 +28,10 @@ class Journal:
         if self.every_epoch:
             model.save(self.run.save / "epochs" / f"epoch-{number:03d}.safetensors", **self.header)
         if find_spec("tensorboard") is not None:
-            self._write_scalars(row)
+            try:
+                self._write_scalars(row)
+            except OSError as error:  # a full disk, without the name of the file
+                raise WriteError(f"{self.run.log / 'tensorboard'}: cannot be written: {error.strerror}") from None
         best = " *" if progress.best_epoch == number - 1 else ""
         tqdm.write(f"epoch {number}/{self.epochs}: {_line(row)}{best}")
 
