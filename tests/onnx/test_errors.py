@@ -43,10 +43,10 @@ def test_peepholes(tmp_path: Path) -> None:
         load(b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"]))
 
 
-def test_weights_that_are_inputs(tmp_path: Path) -> None:
+def test_weights_that_are_computed(tmp_path: Path) -> None:
     b = Builder()
-    b.node("GRU", "x", "W", "R", outputs=["y"], hidden_size=6, linear_before_reset=1, name="rnn")
-    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "W": [1, 18, 4], "R": [1, 18, 6]}, ["y"])
+    b.node("GRU", "x", b.node("Tanh", "W"), b.parameter("R", 1, 18, 6), outputs=["y"], hidden_size=6, name="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "W": [1, 18, 4]}, ["y"])
     with pytest.raises(UnsupportedGraphError, match=r"GRU 'rnn': its weights W .* the importer needs constants"):
         load(path)
 

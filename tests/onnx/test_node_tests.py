@@ -42,11 +42,15 @@ def test_there_are_as_many_as_onnx_ships() -> None:
     assert len(CASES) >= 12
 
 
+@pytest.mark.parametrize("weights", [("W", "R", "B", "P"), ()], ids=["constants", "inputs"])
 @pytest.mark.parametrize(("name", "node", "inputs", "outputs"), CASES, ids=[case[0] for case in CASES])
-def test_passes_or_is_refused(tmp_path: Path, name: str, node: Any, inputs: list[Any], outputs: list[Any]) -> None:
+def test_passes_or_is_refused(
+    tmp_path: Path, name: str, node: Any, inputs: list[Any], outputs: list[Any], weights: tuple[str, ...]
+) -> None:
+    """With the weights as constants, and as the inputs that they are in these tests."""
     given = dict(zip([n for n in node.input if n], inputs, strict=True))
-    constants = [numpy_helper.from_array(value, n) for n, value in given.items() if n in ("W", "R", "B", "P")]
-    feed = {n: value for n, value in given.items() if n in ("X", "sequence_lens", "initial_h", "initial_c")}
+    constants = [numpy_helper.from_array(value, n) for n, value in given.items() if n in weights]
+    feed = {n: value for n, value in given.items() if n not in weights}
     infos = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for n, v in feed.items()
     ]
@@ -56,7 +60,7 @@ def test_passes_or_is_refused(tmp_path: Path, name: str, node: Any, inputs: list
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)], ir_version=8), path)
     if name in REFUSED:
         with pytest.raises(UnsupportedGraphError, match=REFUSED[name]):
-            load(path)
+            load(path).run(present, feed)
         return
     for got, expected in zip(load(path).run(present, feed), outputs, strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-6)

@@ -100,3 +100,20 @@ def test_stacked_layers_need_no_session_between_them(tmp_path: Path) -> None:
     assert net.recurrent == ["one", "two"]
     feed = {"x": slow_signal(1, 9, 2, 4)}
     np.testing.assert_allclose(net.run(["y"], feed)[0], onnx_runtime(path).run(["y"], feed)[0], rtol=0, atol=1e-6)
+
+
+def test_weights_may_be_inputs(tmp_path: Path) -> None:
+    b = Builder(7)
+    b.node("GRU", "x", "W", "R", outputs=["y"], hidden_size=6, linear_before_reset=1, name="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "W": [1, 18, 4], "R": [1, 18, 6]}, ["y"])
+    net, session, x = load(path, thresholds=0.0), onnx_runtime(path), slow_signal(1, 9, 2, 4)
+    with pytest.raises(RuntimeError, match="imported at the first call"):
+        net.reset()
+    for _ in range(2):
+        w, r = (b.random.uniform(-0.5, 0.5, shape).astype(np.float32) for shape in ((1, 18, 4), (1, 18, 6)))
+        for _ in range(2):
+            feed = {"x": x, "W": w, "R": r}
+            np.testing.assert_allclose(net.run(None, feed)[0], session.run(None, feed)[0], rtol=0, atol=1e-6)
+        assert net.recurrent == ["rnn"]
+    with pytest.raises(ValueError, match="the input 'R' is missing: it holds the weights"):
+        net.run(None, {"x": x, "W": w})

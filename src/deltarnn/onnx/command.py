@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from deltarnn.onnx.network import Network, load
+from deltarnn.onnx.loading import load
+from deltarnn.onnx.network import Network
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,18 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from deltarnn.engine.activity import Counted, LayerActivity
-from deltarnn.engine.engine import Engine, Precision
-from deltarnn.fixed.qformat import Quantization
-from deltarnn.onnx.discovery import parts_of
-from deltarnn.onnx.folding import fold
-from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError
+from deltarnn.engine.engine import Engine
+from deltarnn.onnx.graph import Array
 from deltarnn.onnx.programs import Programs
-from deltarnn.onnx.reading import read_model
 from deltarnn.onnx.recurrent import RecurrentPart
-from deltarnn.onnx.saving import replaced_weights, save_network, saved_thresholds
+from deltarnn.onnx.saving import save_network
 from deltarnn.onnx.states import RecordedSequence, States
 
 StateMode = Literal["explicit", "held"]
@@ -44,12 +40,12 @@ class Network:
     >>> net = load("model.onnx", thresholds=0.1)  # doctest: +SKIP
     >>> outputs = net.run(None, {"input": frames})  # doctest: +SKIP
 
-    With thresholds 0 it computes what the file computes. Made by `load`; `stream()` gives independent states over the
+    With thresholds 0 it computes what the file computes. `stream()` gives independent states over the
     same weights. One network is for one thread at a time.
     """
 
     def __init__(self, model: Any, parts: dict[str, RecurrentPart], programs: Programs, states: StateMode) -> None:
-        """Not for callers: use `load`."""
+        """Not for callers: use `deltarnn.onnx.load`."""
         self.model = model
         self.parts = parts
         self.programs = programs
@@ -168,66 +164,6 @@ class Network:
     def __repr__(self) -> str:
         sizes = {name: part.weights for name, part in self.parts.items()}
         return f"Network({', '.join(f'{n}: {w.cell} {w.input_size}→{w.hidden_size}' for n, w in sizes.items())})"
-
-
-def load(
-    path: str | os.PathLike[str],
-    thresholds: Threshold | Mapping[str, Threshold] | None = None,
-    precision: Precision = "float32",
-    *,
-    quantization: Quantization | None = None,
-    states: StateMode = "explicit",
-    threads: int = 1,
-) -> Network:
-    """Import an ONNX file: GRU and LSTM operators, and cells unrolled by exporters, become delta layers.
-
-    Parameters
-    ----------
-    thresholds: of all recurrent parts, or of some by name: a number, a pair (θx, θh), or a list with one pair. By
-        default those of a file that `Network.save` wrote, else 0.
-    precision, quantization: of the recurrent parts, as of `Engine.compile`.
-    states: "explicit": initial states are those of the graph (`Network.run`). "held": recurrent parts go on from
-        call to call until `reset`, for streaming through networks without states among their inputs.
-    threads: of ONNX Runtime, for what is not recurrent.
-
-    Raises
-    ------
-    FileNotFoundError, ModuleNotFoundError, UnsupportedGraphError (a ValueError)
-        With one sentence that names what is missing or not supported, and the remedy.
-    """
-    if states not in get_args(StateMode):
-        raise ValueError(f"states={states!r}: must be one of {', '.join(map(repr, get_args(StateMode)))}")
-    model = read_model(path)
-    graph = fold(Graph.of(model))
-    parts = parts_of(graph)
-    if not parts:
-        raise UnsupportedGraphError(
-            f"{os.fspath(path)}: no recurrent part that the importer knows: it has no GRU or LSTM operator, and "
-            "no cell unrolled into products, σ and tanh"
-        )
-    names = {part.weights.digest(): name for name, part in parts.items()}
-    if states == "held" and any(part.reverse for part in parts.values()):
-        raise UnsupportedGraphError(
-            "states='held' needs a network that runs forwards in time: this one runs backwards too"
-        )
-    for name, part in parts.items():
-        part.precision, part.quantization = precision, quantization
-        part.weights = replaced_weights(model, name, part.weights)
-        part.compile()
-    net = Network(model, parts, Programs(graph, names, _session_options(threads), states == "held"), states)
-    given = saved_thresholds(model) if thresholds is None else thresholds
-    if given:
-        net.set_thresholds(given)
-    return net
-
-
-def _session_options(threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    return options
 
 
 def _pair(name: str, value: Any) -> Pair:

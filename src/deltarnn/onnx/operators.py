@@ -115,3 +115,10 @@ def reordered(values: Array, order: Sequence[int]) -> Array:
 def is_recurrent(node: Any) -> bool:
     """Whether a node is a recurrent operator that the importer takes."""
     return node.op_type in GATES and node.domain in ("", "ai.onnx")
+
+
+def weight_inputs(graph: Graph) -> list[str]:
+    """Inputs of the graph that are W, R or B of its GRU and LSTM nodes."""
+    inputs = set(graph.inputs)
+    names = [name for node in graph.nodes if is_recurrent(node) for name in node.input[1:4]]
+    return [name for name in dict.fromkeys(names) if name in inputs]

@@ -1,0 +1,142 @@
+"""From an ONNX file to a network."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from deltarnn.engine.engine import Precision
+from deltarnn.fixed.qformat import Quantization
+from deltarnn.onnx.discovery import parts_of
+from deltarnn.onnx.folding import fold
+from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError
+from deltarnn.onnx.network import Network, StateMode, Threshold
+from deltarnn.onnx.operators import weight_inputs
+from deltarnn.onnx.programs import Programs
+from deltarnn.onnx.reading import read_model
+from deltarnn.onnx.recurrent import RecurrentPart
+from deltarnn.onnx.saving import replaced_weights, saved_thresholds
+
+
+def load(
+    path: str | os.PathLike[str],
+    thresholds: Threshold | Mapping[str, Threshold] | None = None,
+    precision: Precision = "float32",
+    *,
+    quantization: Quantization | None = None,
+    states: StateMode = "explicit",
+    threads: int = 1,
+) -> Network:
+    """Import an ONNX file: GRU and LSTM operators, and cells unrolled by exporters, become delta layers.
+
+    Weights may be inputs of the graph: they are taken from the first call, which then names the recurrent parts.
+
+    Parameters
+    ----------
+    thresholds: of all recurrent parts, or of some by name: a number, a pair (θx, θh), or a list with one pair. By
+        default those of a file that `Network.save` wrote, else 0.
+    precision, quantization: of the recurrent parts, as of `Engine.compile`.
+    states: "explicit": initial states are those of the graph (`Network.run`). "held": recurrent parts go on from
+        call to call until `reset`, for streaming through networks without states among their inputs.
+    threads: of ONNX Runtime, for what is not recurrent.
+
+    Raises
+    ------
+    FileNotFoundError, ModuleNotFoundError, UnsupportedGraphError (a ValueError)
+        With one sentence that names what is missing or not supported, and the remedy.
+    """
+    if states not in get_args(StateMode):
+        raise ValueError(f"states={states!r}: must be one of {', '.join(map(repr, get_args(StateMode)))}")
+    model = read_model(path)
+    settings = Settings(os.fspath(path), thresholds, precision, quantization, states, threads)
+    graph = Graph.of(model)
+    late = weight_inputs(graph)
+    if late:
+        return LateNetwork(model, graph, late, settings)
+    net = Network(model, *imported(model, graph, settings), states)
+    settings.apply_thresholds(net)
+    return net
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of `load`."""
+
+    path: str
+    thresholds: Threshold | Mapping[str, Threshold] | None
+    precision: Precision
+    quantization: Quantization | None
+    states: StateMode
+    threads: int
+
+    def apply_thresholds(self, net: Network) -> None:
+        """Set the thresholds that were asked for, else those of the file."""
+        given = saved_thresholds(net.model) if self.thresholds is None else self.thresholds
+        if given:
+            net.set_thresholds(given)
+
+
+def imported(model: Any, graph: Graph, settings: Settings) -> tuple[dict[str, RecurrentPart], Programs]:
+    """The recurrent parts of a graph, compiled, and the programs that run it."""
+    graph = fold(graph)
+    parts = parts_of(graph)
+    if not parts:
+        raise UnsupportedGraphError(
+            f"{settings.path}: no recurrent part that the importer knows: it has no GRU or LSTM operator, and "
+            "no cell unrolled into products, σ and tanh"
+        )
+    names = {part.weights.digest(): name for name, part in parts.items()}
+    held = settings.states == "held"
+    if held and any(part.reverse for part in parts.values()):
+        raise UnsupportedGraphError(
+            "states='held' needs a network that runs forwards in time: this one runs backwards too"
+        )
+    for name, part in parts.items():
+        part.precision, part.quantization = settings.precision, settings.quantization
+        part.weights = replaced_weights(model, name, part.weights)
+        part.compile()
+    return parts, Programs(graph, names, _session_options(settings.threads), held)
+
+
+class LateNetwork(Network):
+    """A network whose recurrent weights are inputs: imported at its first call, and anew when they change."""
+
+    def __init__(self, model: Any, graph: Graph, late: list[str], settings: Settings) -> None:
+        """Not for callers: use `load`."""
+        self._graph, self._late, self._settings = graph, late, settings
+        self._bound: dict[str, Array] = {}
+        self.model, self.parts = model, {}
+
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Array]:
+        """As of `Network`; the weights are among the inputs."""
+        for name in self._late:
+            if name not in input_feed:
+                raise ValueError(f"the input {name!r} is missing: it holds the weights of a recurrent layer")
+        weights = {name: np.asarray(input_feed[name]) for name in self._late}
+        if not self._bound or any(not np.array_equal(self._bound[name], weights[name]) for name in self._late):
+            graph = self._graph.copy()
+            graph.constants.update(weights)
+            super().__init__(self.model, *imported(self.model, graph, self._settings), self._settings.states)
+            self._settings.apply_thresholds(self)
+            self._bound = {name: value.copy() for name, value in weights.items()}
+        return super().run(output_names, input_feed)
+
+    def stream(self) -> Network:
+        """Independent states, with weights of their own."""
+        return LateNetwork(self.model, self._graph, self._late, self._settings)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("programs", "_states", "_layers", "_mode"):
+            raise RuntimeError("the weights of this network are inputs: it is imported at the first call of run")
+        raise AttributeError(name)
+
+
+def _session_options(threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    return options
