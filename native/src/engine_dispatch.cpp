@@ -1,10 +1,8 @@
 #include "deltarnn/engine_kernels.hpp"
-#include "deltarnn/program_kernels.hpp"
 
 namespace deltarnn {
 
 const FloatKernels& float_kernels(Isa isa) { DELTARNN_TABLE(float_kernels, isa) }
 const Int8Kernels& int8_kernels(Isa isa) { DELTARNN_TABLE(int8_kernels, isa) }
-const ProgramKernels& program_kernels(Isa isa) { DELTARNN_TABLE(program_kernels, isa) }
 
 }  // namespace deltarnn

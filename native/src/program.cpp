@@ -57,6 +57,8 @@ float smaller(float a, float b) { return a < b || a != a ? a : b; }
 
 }  // namespace
 
+const ProgramKernels& program_kernels(Isa isa) { DELTARNN_TABLE(program_kernels, isa) }
+
 Program::Program(const ProgramSpec& spec, Isa isa)
     : float_kernels(deltarnn::float_kernels(isa)),
       kernels(program_kernels(isa)),

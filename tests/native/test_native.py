@@ -49,21 +49,23 @@ def build_folder(name: str) -> Path:
     return ROOT / "build" / f"{name}-{digest.hexdigest()[:16]}"
 
 
-def test_core_under_address_and_undefined_behaviour_sanitizers() -> None:
-    folder = build_folder("sanitized")
-    program = folder / "test_core"
+@pytest.mark.parametrize(("name", "more"), [("core", []), ("program", ["program"])])
+def test_core_under_address_and_undefined_behaviour_sanitizers(name: str, more: list[str]) -> None:
+    folder = build_folder(f"sanitized-{name}")
+    program = folder / f"test_{name}"
     if not program.exists():
         folder.mkdir(parents=True, exist_ok=True)
         # -O1: unoptimised vector code would take minutes to run. The engine's sources alone.
         sanitize = ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-pthread"]
-        has = [f"-DDELTARNN_HAS_{name.upper()}" for name in ISA_FLAGS]
+        has = [f"-DDELTARNN_HAS_{isa.upper()}" for isa in ISA_FLAGS]
         jobs = {}
-        core = ["isa", "engine", "engine_dispatch", "float_layer", "int8_layer"]
-        for source in [NATIVE / "tests" / "test_core.cpp", *(NATIVE / "src" / f"{name}.cpp" for name in core)]:
+        core = ["isa", "engine", "engine_dispatch", "float_layer", "int8_layer", *more]
+        for source in [NATIVE / "tests" / f"test_{name}.cpp", *(NATIVE / "src" / f"{unit}.cpp" for unit in core)]:
             jobs[folder / f"{source.stem}.o"] = [*sanitize, *has, "-c", str(source)]
-        for source in NATIVE.glob("src/engine_*_kernels.cpp"):
-            for name in ISA_FLAGS:
-                jobs[folder / f"{source.stem}_{name}.o"] = [*sanitize, *isa_flags(name), "-c", str(source)]
+        kernels = [*NATIVE.glob("src/engine_*_kernels.cpp"), *(NATIVE / "src" / f"{unit}_kernels.cpp" for unit in more)]
+        for source in kernels:
+            for isa in ISA_FLAGS:
+                jobs[folder / f"{source.stem}_{isa}.o"] = [*sanitize, *isa_flags(isa), "-c", str(source)]
         compile_all(jobs)
         part = folder / "part"
         compile_all({part: [*sanitize, *map(str, jobs)]})
