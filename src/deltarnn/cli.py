@@ -5,6 +5,7 @@ A command's module offers `add_arguments(parser)` and `run(arguments) -> int`. T
 """
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -28,6 +29,10 @@ COMMANDS = {
     "distill": ("deltarnn.commands.distill", "fine-tune a delta network towards its dense outputs, without labels"),
     "bench": ("deltarnn.bench", "measure this machine: engine, training, or an ONNX network against its import"),
 }
+SPINS = "2000"
+"""How often an idle thread of torch's OpenMP looks for work before it sleeps, some 0.1 ms. As OpenMP comes, it looks for
+milliseconds, in which another process could have the core (docs/training.md)."""
+
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
 MODEL_COMMANDS = ("evaluate", "sweep", "export", "estimate", "tune", "distill")
 """Their first argument may be the model file, without --model."""
@@ -38,6 +43,8 @@ EXPECTED = (ValueError, OSError, ModuleNotFoundError)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit status: 0, 1 on an error (one line on stderr), 2 on wrong usage, 130 on Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console without Δ gets its code, not an exception
