@@ -30,8 +30,8 @@ COMMANDS = {
     "bench": ("deltarnn.bench", "measure this machine: engine, training, or an ONNX network against its import"),
 }
 SPINS = "2000"
-"""How often an idle thread of torch's OpenMP looks for work before it sleeps, some 0.1 ms. As OpenMP comes, it looks for
-milliseconds, in which another process could have the core (docs/training.md)."""
+"""How often an idle thread of torch's OpenMP looks for work before it sleeps, some 0.1 ms. As OpenMP comes, it looks
+for milliseconds, in which another process could have the core (docs/training.md)."""
 
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
 MODEL_COMMANDS = ("evaluate", "sweep", "export", "estimate", "tune", "distill")
