@@ -3,13 +3,18 @@
 import argparse
 import difflib
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, NoReturn
 
-from deltarnn.kws.config.option import Option, convert, metavar
+from deltarnn.kws.config.option import WHAT, Option, convert, metavar
 
 
 class FlagError(Exception):
     """A flag's value that cannot be; the message names the flag and what it takes."""
+
+
+LARGEST = 1e12
+"""No flag takes a number beyond it, whatever bounds it has of its own."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,6 +22,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        for kind in (int, float):  # what add_argument(type=int) or (type=float) stands for
+            self.register("type", kind, partial(_sensible, kind))
 
     def error(self, message: str) -> NoReturn:
         """End with status 2, after the usage's first line and what is wrong."""
@@ -25,6 +32,16 @@ class Parser(argparse.ArgumentParser):
             flag = rest.split()[0].split("=")[0]
             message += nearest(flag, self._option_string_actions)
         self.exit(2, f"{self.prog}: error: {message}\n{self.prog} --help explains the flags\n")
+
+
+def _sensible(kind: type, text: str) -> Any:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not abs(value) <= LARGEST:  # written so that NaN fails
+        raise argparse.ArgumentTypeError(f"{text}: must be {WHAT[kind]} of a sensible size")
+    return value
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

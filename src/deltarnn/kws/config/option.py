@@ -14,7 +14,7 @@ Step = Literal["prepare", "feature", "pretrain", "retrain"]
 STEPS: tuple[Step, ...] = ("prepare", "feature", "pretrain", "retrain")
 TRAIN: tuple[Step, ...] = ("pretrain", "retrain")
 
-_WHAT = {bool: "0, 1, false or true", int: "a whole number", float: "a number"}
+WHAT = {bool: "0, 1, false or true", int: "a whole number", float: "a number"}
 _SHOWN = 60
 """Characters of a wrong value that a message repeats."""
 
@@ -54,7 +54,7 @@ def convert(name: str, kind: Any, rule: Option, raw: Any) -> Any:
 
 def _scalar(name: str, kind: Any, rule: Option, raw: Any) -> Any:
     if not isinstance(raw, (str, int, float, Path)):
-        raise ValueError(f"--{name}: must be {_WHAT.get(kind, 'a text')}, not {_named(raw)}")
+        raise ValueError(f"--{name}: must be {WHAT.get(kind, 'a text')}, not {_named(raw)}")
     try:
         text = str(raw).strip()
     except ValueError:  # a whole number of more digits than Python prints
@@ -71,7 +71,7 @@ def _scalar(name: str, kind: Any, rule: Option, raw: Any) -> Any:
             if math.isinf(value) or (math.isnan(value) and rule.minimum is None):
                 raise ValueError
         except ValueError:
-            raise ValueError(f"--{name} {shown}: must be {_WHAT[kind]}") from None
+            raise ValueError(f"--{name} {shown}: must be {WHAT[kind]}") from None
     elif any(ord(character) < ord(" ") for character in text):
         raise ValueError(f"--{name} {shown!r}: must be a text without control characters")
     if rule.choices is not None:
