@@ -12,6 +12,7 @@ from torch import nn
 
 import deltarnn
 from deltarnn import QFormat, Quantization, record_activity
+from deltarnn.adapt.tuned import frontier
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,11 @@ def test_report_json_and_picture_tell_the_same(tuned, tmp_path):
     assert record["thresholds"]["rnn"][1] == list(tuned.thresholds["rnn"][1])
     tuned.plot(tmp_path / "curve.png")
     assert (tmp_path / "curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_curve_joins_the_points_to_which_none_is_better():
+    points = [(0.5, 0.1), (0.6, 0.05), (0.6, 0.2), (0.7, 0.3), (0.65, 0.3), (0.1, 0.0)]
+    assert frontier(points) == [(0.1, 0.0), (0.6, 0.05), (0.7, 0.3)]
 
 
 def test_noise_that_never_stands_still_is_told_as_a_result():

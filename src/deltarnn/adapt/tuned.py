@@ -1,6 +1,7 @@
 """What tuning found: thresholds, losses, sparsities and speed, as values, as text, as JSON and as a picture."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +106,9 @@ class Tuned:
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axis = figure.subplots()
         for (name, points), colour in zip(self.lines.items(), ("#57606a", "#1f6feb"), strict=True):
-            xs, ys = zip(*sorted(points), strict=True)
-            axis.plot([100 * x for x in xs], ys, "o-", color=colour, markersize=4, label=name)
+            axis.plot([100 * x for x, _ in points], [y for _, y in points], ".", color=colour, alpha=0.5)
+            best = frontier(points)
+            axis.plot([100 * x for x, _ in best], [y for _, y in best], "o-", color=colour, markersize=4, label=name)
         limit = self.dense_loss + self.budget
         axis.axhline(limit, color="#d1480f", linestyle="--", linewidth=1, label="budget")
         chosen = (
@@ -127,6 +129,15 @@ class Tuned:
         axis.legend(frameon=False, loc="upper left")
         with replacing(Path(path)) as part:
             figure.savefig(part, dpi=130, format="png")
+
+
+def frontier(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of points (effective sparsity, loss) those to which no other is better in both, in rising sparsity."""
+    best: list[tuple[float, float]] = []
+    for sparsity, loss in sorted(points, key=lambda point: (-point[0], point[1])):
+        if not best or loss < best[-1][1]:
+            best.append((sparsity, loss))
+    return best[::-1]
 
 
 def _row(name: str, value: float, held_out: float, form: str) -> str:
