@@ -48,7 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wav", type=Path, nargs="+", help="recordings of speech, 16 kHz; default: synthetic speech")
     parser.add_argument("--output", type=Path, default=Path("vad"), help="folder of the results (default: vad)")
-    parser.add_argument("--minutes", type=float, default=6, help="of synthetic speech (default: 6)")
+    parser.add_argument("--minutes", type=float, default=15, help="of synthetic speech (default: 15)")
     parser.add_argument("--epochs", type=int, default=10, help="of distillation (default: 10)")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -159,10 +159,10 @@ def test_cells_in_a_loop():
                 outputs.append(self.head(state[0]))
             return torch.stack(outputs)
 
-    tuned = deltarnn.tune(Stepper(), walks(4), budget=0.02)
+    tuned = deltarnn.tune(Stepper(), walks(2, 20), budget=0.02)
     assert list(tuned.thresholds) == ["cell"]
-    assert tuned.loss == pytest.approx(output_error(tuned.model, Stepper(), walks(4)[:3]), rel=1e-4)
-    assert tuned.effective_sparsity > 0.5
+    assert tuned.loss == pytest.approx(output_error(tuned.model, Stepper(), walks(2, 20)[:1]), rel=1e-4)
+    assert tuned.effective_sparsity > 0.4
 
 
 def test_quantised_layers_get_thresholds_on_their_grid():
