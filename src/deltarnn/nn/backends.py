@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from deltarnn.nn import eager, native
+from deltarnn.nn import eager, native, operators
 from deltarnn.nn.state import LayerOptions, LayerParameters, SequenceResult
 
 Backend = Literal["auto", "eager", "native"]
@@ -33,7 +33,7 @@ def choose(requested: Backend, mode: str, x: Tensor, parameters: LayerParameters
     run_eager = _EAGER[mode] if options.reset_after else eager.gru_reset_before_sequence
     if requested == "eager":
         return Choice(run_eager, False, "eager (as asked)")
-    reason = native.unsupported(x, parameters, options)
+    reason = operators.unsupported() or native.unsupported(x, parameters, options)
     if reason is None:
         return Choice(_NATIVE[mode], True, f"native ({native.products_used(options)})")
     if requested == "native":

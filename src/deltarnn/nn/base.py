@@ -6,11 +6,13 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils.rnn import PackedSequence
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn import backends
 from deltarnn.nn.delta_module import DeltaModule, check_device
+from deltarnn.nn.errors import DtypeError, ShapeError
 from deltarnn.nn.initialization import Initialization, initialize
 from deltarnn.nn.layout import Layout, reverse
 from deltarnn.nn.state import (
@@ -70,7 +72,7 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         return tuple(self._made(FreshState(), name, batch_size) for name in self.layer_names)
 
     def forward(
-        self, input: Tensor | PackedSequence, hx: DenseState | Sequence[DeltaState] | None = None
+        self, input: Tensor | PackedSequence | Proxy, hx: DenseState | Sequence[DeltaState] | None = None
     ) -> tuple[Tensor | PackedSequence, DenseState | tuple[DeltaState, ...]]:
         """Run over a whole sequence or a chunk of one.
 
@@ -87,11 +89,15 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
 
         Raises
         ------
+        ShapeError, DtypeError, DeviceError
+            If the input or a state does not fit this layer. Each is a ValueError and a RuntimeError.
         TypeError, ValueError
-            If shapes, dtypes or states do not fit this layer, or under quantisation the input holds NaN.
+            If a state is of another kind, or under quantisation the input holds NaN.
         """
+        if isinstance(input, Proxy):
+            return self._leaf(input, hx)  # type: ignore[no-any-return]
         x, layout = Layout.of(input, self.batch_first)
-        x, full_precision = self._at_full_precision(x)
+        x, hx, full_precision = self._at_full_precision(x, hx)
         self._check_input(x)
         with full_precision:
             carried = _is_delta_state(hx)
@@ -123,13 +129,13 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
                     recorder.calls[index].append(_in_callers_order(result.activity, bool(direction), layout))
             x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
             if self.dropout and layer < self.num_layers - 1:
-                x = F.dropout(x, self.dropout, self.training)
+                x = layout.map_steps(lambda steps: F.dropout(steps, self.dropout, self.training), x)
         return x, tuple(finals)
 
     def _carried_states(self, states: Any, x: Tensor, layout: Layout) -> tuple[DeltaState, ...]:
         """The caller's delta states, checked, in the order and precision of this run."""
         if len(states) != len(self.layer_names):
-            raise ValueError(f"the state has {len(states)} entries: this layer has {len(self.layer_names)}")
+            raise ShapeError(f"the state has {len(states)} entries: this layer has {len(self.layer_names)}")
         checked = (self._checked_state(name, state, x) for name, state in zip(self.layer_names, states, strict=True))
         return tuple(type(state)(*(layout.sort(part, 0) for part in state)) for state in checked)
 
@@ -146,9 +152,8 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
             width = self.hidden_size if field == "c" else self.proj_size or self.hidden_size
             expected = (len(self.layer_names), batch_size, width) if layout.batched else (len(self.layer_names), width)
             if tuple(tensor.shape) != expected or tensor.dtype != x.dtype:
-                raise ValueError(
-                    f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}"
-                )
+                kind = ShapeError if tuple(tensor.shape) != expected else DtypeError
+                raise kind(f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}")
             check_device(f"{field}_0", tensor, x)
             tensor = tensor if layout.batched else tensor.unsqueeze(1)
             given[field] = self._rounded(layout.sort(tensor, 1)).unbind(0)

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
 from deltarnn.nn.base import DeltaRNNBase, DenseState
 from deltarnn.nn.delta_module import DeltaModule, check_device
 from deltarnn.nn.delta_rnn import DeltaGRU, DeltaLSTM
+from deltarnn.nn.errors import DtypeError, ShapeError
 from deltarnn.nn.state import (
     Candidate,
     DeltaGRUResetBeforeState,
@@ -58,7 +60,7 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
             setattr(layer, f"{name}_l0", parameter)
         return layer.train(self.training)
 
-    def forward(self, input: Tensor, state: DeltaState | DenseState | None = None) -> DeltaState | DenseState:
+    def forward(self, input: Tensor | Proxy, state: DeltaState | DenseState | None = None) -> DeltaState | DenseState:
         """One step.
 
         Parameters
@@ -74,14 +76,16 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
 
         Raises
         ------
-        TypeError, ValueError
-            If shapes, dtypes or states do not fit, or under quantisation the input holds NaN.
+        ShapeError, DtypeError, DeviceError, TypeError, ValueError
+            If shapes, dtypes, devices or states do not fit, or under quantisation the input holds NaN.
         """
+        if isinstance(input, Proxy):
+            return self._leaf(input, state)  # type: ignore[no-any-return]
         if not isinstance(input, Tensor) or input.dim() not in (1, 2):
             shape = tuple(input.shape) if isinstance(input, Tensor) else type(input).__name__
-            raise ValueError(f"input is {shape}: a cell takes one step, (batch, features) or (features,)")
+            raise ShapeError(f"input is {shape}: a cell takes one step, (batch, features) or (features,)")
         batched = input.dim() == 2
-        x, full_precision = self._at_full_precision((input if batched else input[None])[None])
+        x, state, full_precision = self._at_full_precision((input if batched else input[None])[None], state)
         self._check_input(x)
         carried = isinstance(state, DeltaState)
         with full_precision:
@@ -103,9 +107,8 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
                 raise TypeError(f"{field} is a {type(tensor).__name__}: must be a Tensor")
             expected = (x.shape[1], self.hidden_size) if batched else (self.hidden_size,)
             if tuple(tensor.shape) != expected or tensor.dtype != x.dtype:
-                raise ValueError(
-                    f"{field} has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}"
-                )
+                kind = ShapeError if tuple(tensor.shape) != expected else DtypeError
+                raise kind(f"{field} has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}")
             check_device(field, tensor, x)
             given[field] = self._rounded(tensor if batched else tensor[None])
         if self.dense_states and "h" in given:

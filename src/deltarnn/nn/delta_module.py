@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from deltarnn.nn import backends
+from deltarnn.nn.errors import DeviceError, DtypeError, ShapeError
 from deltarnn.nn.options import DeltaOptions
 from deltarnn.nn.state import DeltaState, FreshState, LayerOptions, LayerParameters, SequenceResult
 
@@ -98,16 +100,28 @@ class DeltaModule(DeltaOptions):
         for field, width in self._state_widths(name).items():
             shape = tuple(getattr(state, field).shape)
             if shape != (x.shape[1], width):
-                raise ValueError(f"{field} of {where} has shape {shape}: needs {(x.shape[1], width)}")
+                raise ShapeError(f"{field} of {where} has shape {shape}: needs {(x.shape[1], width)}")
             check_device(f"{field} of {where}", getattr(state, field), x)
         return self.state_type(*(part.to(torch.float64 if self._quantized else x.dtype) for part in state))
 
-    def _at_full_precision(self, x: Tensor) -> tuple[Tensor, AbstractContextManager[Any]]:
-        """x in the weights' precision, and a block without autocast: thresholds compare small differences."""
+    def _at_full_precision(self, x: Tensor, state: Any) -> tuple[Tensor, Any, AbstractContextManager[Any]]:
+        """Both in the weights' precision, and a block without autocast: thresholds compare small differences."""
         device = x.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            return x.to(self._dtype), torch.autocast(device, enabled=False)
-        return x, nullcontext()
+            x, state = tree_map_only(Tensor, lambda tensor: tensor.to(self._dtype), (x, state))
+            return x, state, torch.autocast(device, enabled=False)
+        return x, state, nullcontext()
+
+    def _leaf(self, *arguments: Any) -> Any:
+        """A call of this module in a graph of torch.fx, as of nn.GRU: what is inside is not traced."""
+        tracer = arguments[0].tracer
+        return tracer.create_proxy("call_module", tracer.path_of_module(self), arguments, {})
+
+    def __prepare_scriptable__(self) -> Any:
+        raise RuntimeError(
+            f"{type(self).__name__} cannot be scripted, TorchScript does not know its operations: use torch.jit.trace, "
+            "torch.export or torch.compile, or deltarnn.engine to deploy it"
+        )
 
     @property
     def _dtype(self) -> torch.dtype:  # not of self.parameters(): a data-parallel replica has none
@@ -117,16 +131,19 @@ class DeltaModule(DeltaOptions):
         name = self.layer_names[0]
         check_device(f"weight_ih_{name}".rstrip("_"), self._parameter("weight_ih", name), x)
         if x.dtype != self._dtype:
-            raise ValueError(f"input is {x.dtype}, the weights are {self._dtype}: convert one of them")
+            raise DtypeError(
+                f"input is {x.dtype}, the weights are {self._dtype}: RNN input dtype ({x.dtype}) does not match weight "
+                f"dtype ({self._dtype}). Convert input: input.to({self._dtype}), or convert model: model.to({x.dtype})"
+            )
         if x.shape[-1] != self.input_size:
             kind = "layer" if name else "cell"
-            raise ValueError(f"input has {x.shape[-1]} features: this {kind} takes input_size={self.input_size}")
-        if len(x) == 0:
-            raise ValueError(f"input has no time steps (shape {tuple(x.shape)}): needs at least 1")
+            raise ShapeError(f"input has {x.shape[-1]} features: this {kind} takes input_size={self.input_size}")
+        if x.shape[0] == 0:
+            raise ShapeError(f"input has no time steps (shape {tuple(x.shape)}): needs at least 1")
         if self.quantization is None or torch.compiler.is_compiling():
             return
         if self._quantized and x.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"quantised inference on {x.dtype}: needs float32 or float64, to hold every grid value")
+            raise DtypeError(f"quantised inference on {x.dtype}: needs float32 or float64, to hold every grid value")
         if torch.isnan(x).any():
             step, sample, feature = torch.isnan(x).nonzero()[0].tolist()
             raise ValueError(
@@ -136,4 +153,4 @@ class DeltaModule(DeltaOptions):
 
 def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
     if tensor.device != x.device:
-        raise ValueError(f"{name} is on {tensor.device}, the input on {x.device}: move one of them")
+        raise DeviceError(f"{name} is on {tensor.device}, the input on {x.device}: move one of them")

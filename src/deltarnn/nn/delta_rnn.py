@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
@@ -64,7 +65,12 @@ class DeltaGRU(DeltaRNNBase):
         reset_after: bool = True,
         candidate: Candidate = "tanh",
         backend: Backend = "auto",
+        **unknown: Any,
     ) -> None:
+        if "proj_size" in unknown:
+            raise ValueError("proj_size argument is only supported for LSTM, not RNN or GRU")
+        if unknown:
+            raise TypeError(f"DeltaGRU() got an unexpected keyword argument {next(iter(unknown))!r}")
         super().__init__(
             "GRU",
             *(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype),
@@ -103,6 +109,9 @@ class DeltaLSTM(DeltaRNNBase):
 
     state_type = DeltaLSTMState
     gates = 4
+    # Of nn.LSTM, for subclasses that call them.
+    get_expected_cell_size = nn.LSTM.get_expected_cell_size
+    check_forward_args = nn.LSTM.check_forward_args  # type: ignore[assignment]
 
     def __init__(
         self,

@@ -1,10 +1,13 @@
 """The forms a sequence comes in (batched, batch-first, unbatched, packed), and one form for the backends: (T, B, I)."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from deltarnn.nn.errors import ShapeError
 
 
 class Layout(NamedTuple):
@@ -31,7 +34,7 @@ class Layout(NamedTuple):
             return sequence.unsqueeze(1), Layout(batch_first, batched=False)
         if sequence.dim() != 3:
             shape = "(batch, time, features)" if batch_first else "(time, batch, features)"
-            raise ValueError(
+            raise ShapeError(
                 f"input has shape {tuple(sequence.shape)}: must have 3 dimensions {shape}, or 2 for one sequence"
             )
         return sequence.transpose(0, 1) if batch_first else sequence, Layout(batch_first)
@@ -48,6 +51,13 @@ class Layout(NamedTuple):
             return output.squeeze(1)
         return output.transpose(0, 1) if self.batch_first else output
 
+    def map_steps(self, function: Callable[[Tensor], Tensor], sequence: Tensor) -> Tensor:
+        """An element-wise function of (T, B, I): of the data alone where it is packed, in the order of nn.GRU there."""
+        if self.lengths is None:
+            return function(sequence)
+        packed = pack_padded_sequence(sequence, self.lengths)
+        return pad_packed_sequence(packed._replace(data=function(packed.data)))[0]
+
     def sort(self, tensor: Tensor, dim: int) -> Tensor:
         """A per-sample tensor of the caller in the order of the (T, B, I) form."""
         indices = None if self.packed is None else self.packed.sorted_indices
@@ -63,7 +73,7 @@ def reverse(sequence: Tensor, lengths: Tensor | None) -> Tensor:
     """A sequence (T, B, I) backwards in time, each sample within its own length; its own inverse."""
     if lengths is None:
         return sequence.flip(0)
-    steps = torch.arange(len(sequence), device=sequence.device)[:, None]
+    steps = torch.arange(sequence.shape[0], device=sequence.device)[:, None]
     ends = lengths.to(sequence.device)
     source = torch.where(steps < ends, ends - 1 - steps, steps)
     return sequence.gather(0, source[..., None].expand_as(sequence))

@@ -1,16 +1,18 @@
 """Whole sequences of the delta layers in the native core: float32 on the CPU, forward and backward (MATH §1–5).
 
-Two operators, deltarnn::sequence and deltarnn::sequence_backward, registered with torch.library, with autograd and fake
-kernels. Time and memory are in proportion to the events where a threshold is above 0 (event lists), and dense
-matrix products where it is 0, since then everything fires (held-state products). See docs/training.md.
+The CPU kernels and the fake kernels of the two operators in `operators`. Time and memory are in proportion to the
+events where a threshold is above 0 (event lists), and dense matrix products where it is 0, since then everything fires
+(held-state products). See docs/training.md.
 """
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deltarnn.native import native_core
+from deltarnn.nn.operators import LIBRARY, is_tracing
 from deltarnn.nn.state import (
     DeltaGRUState,
     DeltaLSTMState,
@@ -22,22 +24,6 @@ from deltarnn.nn.state import (
 )
 
 _native: Any = native_core()  # None, with one warning, where it was built without a compiler
-
-_LIBRARY: Any = torch.library.Library("deltarnn", "DEF")  # type: ignore[no-untyped-call]
-_LIBRARY.define(
-    "sequence(bool lstm, Tensor x, Tensor? x_hat, Tensor? h, Tensor? h_hat, Tensor? c, Tensor? m, Tensor weight_ih, "
-    "Tensor weight_hh, Tensor? bias_ih, Tensor? bias_hh, Tensor? lengths, float thx, float thh, bool hard, "
-    "bool training) -> (Tensor output, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor l1_delta_h, "
-    "Tensor counts, Tensor fired_x, Tensor fired_h, Tensor events, Tensor tape)"
-)
-_LIBRARY.define(
-    "sequence_backward(bool lstm, Tensor x, Tensor? x_hat, Tensor? h, Tensor? h_hat, Tensor? c, Tensor weight_ih, "
-    "Tensor weight_hh, Tensor? lengths, float thx, float thh, bool hard, Tensor output, Tensor fired_x, "
-    "Tensor fired_h, Tensor events, Tensor tape, Tensor grad_output, Tensor? grad_x_hat, Tensor? grad_h, "
-    "Tensor? grad_h_hat, Tensor? grad_c, Tensor? grad_m, Tensor? grad_l1, bool input, bool memory, bool bias) "
-    "-> (Tensor x, Tensor x_hat, Tensor h, Tensor h_hat, Tensor c, Tensor m, Tensor weight_ih, Tensor weight_hh, "
-    "Tensor bias_ih, Tensor bias_hh)"
-)
 
 
 def unsupported(x: Tensor, parameters: LayerParameters, options: LayerOptions) -> str | None:
@@ -104,11 +90,15 @@ def _run(
     weights, start, biases = parameters[:2], _start(state), parameters[2:4]
     if start[-1] is not None:
         biases = (None, None)  # they are in M
-    training = torch.is_grad_enabled() and any(
-        tensor is not None and tensor.requires_grad for tensor in (x, *start, *weights, *biases)
+    tensors = (x, *start, *weights, *biases)
+    # In a trace the flag would be a constant: the operator then sees for itself whether gradients are wanted.
+    training = (
+        torch.is_grad_enabled()
+        and not is_tracing()
+        and any(tensor is not None and tensor.requires_grad for tensor in tensors)
     )
     output, x_hat, h, h_hat, c, m, l1, counts, fired_x, fired_h, _, _ = torch.ops.deltarnn.sequence.default(
-        *(lstm, x, *start, *weights, *biases, lengths),
+        *(lstm, *tensors, lengths),
         *(options.thx, options.thh, options.hard_activations, training),
     )
     activity = SequenceActivity(
@@ -298,8 +288,16 @@ def _allocate_gradients(
 
 
 def _sequence_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    _allow_in_inductor()
     lstm, x, weight_hh, training = arguments[0], arguments[1], arguments[8], arguments[-1]
     return _allocate(lstm, x, weight_hh, training)
+
+
+def _allow_in_inductor() -> None:
+    """Let inductor call the operators as they are, with implicit_fallbacks=False too; if it is in use, it is loaded."""
+    lowering = sys.modules.get("torch._inductor.lowering")
+    if lowering is not None:
+        lowering.FALLBACK_ALLOW_LIST.update(("deltarnn::sequence", "deltarnn::sequence_backward"))
 
 
 def _sequence_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
@@ -307,44 +305,7 @@ def _sequence_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     return _allocate_gradients(x, tuple(start), weight_ih, weight_hh, *arguments[-3:])
 
 
-class _Differentiable(torch.autograd.Function):
-    """deltarnn::sequence with its gradients: torch.library.register_autograd, without what its bookkeeping costs."""
-
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        lstm, x, x_hat, h, h_hat, c, m, weight_ih, weight_hh, bias_ih, bias_hh, lengths, thx, thh, hard, _ = arguments
-        with torch._C._AutoDispatchBelowAutograd():
-            results: tuple[Tensor, ...] = torch.ops.deltarnn.sequence.default(*arguments)
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*results[7:])
-        ctx.options = lstm, thx, thh, hard, m is not None, bias_ih is not None or bias_hh is not None
-        ctx.save_for_backward(x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, results[0], *results[8:])
-        return results
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            raise RuntimeError("the native kernels have no second derivatives (create_graph=True): use backend='eager'")
-        x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, output, *record = ctx.saved_tensors
-        lstm, thx, thh, hard, memory, bias = ctx.options
-        grad_output = torch.zeros_like(output) if grads[0] is None else grads[0]
-        gradients = torch.ops.deltarnn.sequence_backward.default(
-            *(lstm, x, x_hat, h, h_hat, c, weight_ih, weight_hh, lengths, thx, thh, hard, output, *record),
-            *(grad_output, *grads[1:7], any(ctx.needs_input_grad[1:3]), memory, bias),
-        )
-        wanted = zip(gradients, ctx.needs_input_grad[1:11], strict=True)
-        return None, *(gradient if needed else None for gradient, needed in wanted), None, None, None, None, None
-
-
-def _sequence_autograd(*arguments: Any) -> tuple[Tensor, ...]:
-    if not arguments[-1] and torch.is_grad_enabled():  # a graph recorded without gradients, say
-        arguments = (*arguments[:-1], any(isinstance(a, Tensor) and a.requires_grad for a in arguments))
-    results: tuple[Tensor, ...] = _Differentiable.apply(*arguments)  # type: ignore[no-untyped-call]
-    return results
-
-
-torch.library.impl("deltarnn::sequence", "CPU", _sequence, lib=_LIBRARY)
-torch.library.impl("deltarnn::sequence", "Autograd", _sequence_autograd, lib=_LIBRARY)
-torch.library.impl("deltarnn::sequence_backward", "CPU", _sequence_backward, lib=_LIBRARY)
-torch.library.register_fake("deltarnn::sequence", _sequence_fake, lib=_LIBRARY)
-torch.library.register_fake("deltarnn::sequence_backward", _sequence_backward_fake, lib=_LIBRARY)
+torch.library.impl("deltarnn::sequence", "CPU", _sequence, lib=LIBRARY)
+torch.library.impl("deltarnn::sequence_backward", "CPU", _sequence_backward, lib=LIBRARY)
+torch.library.register_fake("deltarnn::sequence", _sequence_fake, lib=LIBRARY)
+torch.library.register_fake("deltarnn::sequence_backward", _sequence_backward_fake, lib=LIBRARY)
