@@ -161,6 +161,9 @@ void bind_engine(nb::module_& module) {
     module.def("time_reading", time_reading, "bytes"_a, "repetitions"_a,
                "Processor seconds that one thread takes to sum a buffer of that size (for benchmarks).");
 
+    module.def("needs_wide", [](const nb::dict& layer) { return deltarnn::needs_wide(int8_layer(layer)); }, "layer"_a,
+               "Whether an int8 layer needs 64-bit accumulators.");
+
     nb::class_<Model>(module, "Model", "Weights of a compiled model, shared by its streams.")
         .def_static("float32", [](const nb::list& layers, const nb::list& head) { return make_model(float_layer, layers, head); },
                     "layers"_a, "head"_a)

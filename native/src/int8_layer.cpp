@@ -13,34 +13,6 @@ namespace {
 
 constexpr std::int32_t largest_event = 127 * 256 + 127;  // see add_columns of Int8Kernels
 
-// Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), each of its own format, so a row's memory is at
-// most |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are bounded by their formats.
-bool needs_wide(const Int8LayerSpec& s) {
-    const LayerShape& shape = s.shape;
-    const std::int64_t limit = std::numeric_limits<std::int32_t>::max();
-    const std::int64_t largest_x = std::int64_t{1} << (s.input.bits - 1), largest_h = std::int64_t{1} << (s.hidden.bits - 1);
-    const auto magnitude = [](const std::int8_t* row, int n) {
-        return std::accumulate(row, row + n, std::int64_t{0}, [](std::int64_t sum, std::int8_t w) { return sum + std::abs(int{w}); });
-    };
-    const int inputs = shape.input, outputs = shape.outputs(), hidden = shape.hidden;
-    for (int row = 0; row < shape.gates() * hidden; ++row) {
-        const std::int64_t products = magnitude(s.weight_ih + static_cast<std::size_t>(row) * inputs, inputs) * largest_x +
-                                      magnitude(s.weight_hh + static_cast<std::size_t>(row) * outputs, outputs) * largest_h;
-        // The GRU's n has two memories, nx and nh; the bound is of both together.
-        std::int64_t bias = std::abs(s.memory[row]);
-        if (shape.cell == Cell::gru && row >= 2 * hidden) bias = std::max(bias, std::abs(s.memory[row + hidden]));
-        if (products + bias > limit) return true;
-    }
-    for (int p = 0; p < shape.projection; ++p) {
-        if (magnitude(s.weight_hr + static_cast<std::size_t>(p) * hidden, hidden) * largest_h > limit) return true;
-    }
-    const int a = s.cell.fraction, w = s.memory_fraction - s.address.fraction, n = s.gate_fraction;
-    if (w > 13) return true;                                          // 2¹⁷·2^w, see Gates::limited
-    if (shape.cell == Cell::gru) return n > 13;                       // r ∘ M_nh, as far as M_nx
-    const int common = std::max(a, n);
-    return s.cell.bits - 1 + n + common - a > 29 || n + common > 29;  // f ∘ c and i ∘ g, to be added
-}
-
 IntFormat int_format(const FormatSpec& spec) {
     const std::int32_t limit = std::int32_t{1} << (spec.bits - 1);
     return {spec.fraction, -limit, limit - 1};
@@ -71,6 +43,32 @@ void store_columns(const Int8Layer& layer, const std::int8_t* weight, int gates,
 }
 
 }  // namespace
+
+bool needs_wide(const Int8LayerSpec& s) {
+    const LayerShape& shape = s.shape;
+    const std::int64_t limit = std::numeric_limits<std::int32_t>::max();
+    const std::int64_t largest_x = std::int64_t{1} << (s.input.bits - 1), largest_h = std::int64_t{1} << (s.hidden.bits - 1);
+    const auto magnitude = [](const std::int8_t* row, int n) {
+        return std::accumulate(row, row + n, std::int64_t{0}, [](std::int64_t sum, std::int8_t w) { return sum + std::abs(int{w}); });
+    };
+    const int inputs = shape.input, outputs = shape.outputs(), hidden = shape.hidden;
+    for (int row = 0; row < shape.gates() * hidden; ++row) {
+        const std::int64_t products = magnitude(s.weight_ih + static_cast<std::size_t>(row) * inputs, inputs) * largest_x +
+                                      magnitude(s.weight_hh + static_cast<std::size_t>(row) * outputs, outputs) * largest_h;
+        // The GRU's n has two memories, nx and nh; the bound is of both together.
+        std::int64_t bias = std::abs(s.memory[row]);
+        if (shape.cell == Cell::gru && row >= 2 * hidden) bias = std::max(bias, std::abs(s.memory[row + hidden]));
+        if (products + bias > limit) return true;
+    }
+    for (int p = 0; p < shape.projection; ++p) {
+        if (magnitude(s.weight_hr + static_cast<std::size_t>(p) * hidden, hidden) * largest_h > limit) return true;
+    }
+    const int a = s.cell.fraction, w = s.memory_fraction - s.address.fraction, n = s.gate_fraction;
+    if (w > 13) return true;                                          // 2¹⁷·2^w, see Gates::limited
+    if (shape.cell == Cell::gru) return n > 13;                       // r ∘ M_nh, as far as M_nx
+    const int common = std::max(a, n);
+    return s.cell.bits - 1 + n + common - a > 29 || n + common > 29;  // f ∘ c and i ∘ g, to be added
+}
 
 Int8Layer::Int8Layer(const Int8LayerSpec& s, const Int8Kernels& kernel_table)
     : kernels(kernel_table),

@@ -10,7 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 from deltarnn.engine.activity import Activity, LayerActivity
 from deltarnn.engine.calibration import automatic_formats, calibration_sequences
 from deltarnn.engine.description import Description
-from deltarnn.engine.lowering import check_integer_form, float32_layers, head_layers, int8_layers, rounded_thresholds
+from deltarnn.engine.lowering import (
+    check_integer_form,
+    float32_layers,
+    head_layers,
+    int8_layers,
+    narrower_quantization,
+    rounded_thresholds,
+)
 from deltarnn.engine.model_file import load_model, save_model, write_quantization
 from deltarnn.fixed.formats import LayerFormats
 from deltarnn.fixed.qformat import QFormat, Quantization
@@ -149,6 +156,17 @@ class Engine:
         return None if self._precision != "int8" else _formats_of(self._description, self._quantization)
 
     @property
+    def accumulator_bits(self) -> tuple[int, ...]:
+        """Of int8, per layer: 32, or 64 where its sums could exceed 32 bits, which is several times slower; the repr
+        names formats that avoid it. Empty in float32.
+        """
+        if self._precision == "float32":
+            return ()
+        return tuple(
+            64 if self._model.wide(index) else 32 for index in range(self._description.architecture["num_layers"])
+        )
+
+    @property
     def instruction_set(self) -> str:
         """ "avx512", "avx2", "neon" or "portable"; DELTARNN_ISA in the environment, read by `compile`, forces one."""
         name: str = self._model.isa
@@ -223,8 +241,26 @@ class Engine:
         formats = " of automatic formats" if self._description.formats is not None else formats
         return (
             f"Engine({a['cell']} {a['input_size']}→{a['hidden_size']}×{a['num_layers']}→{self.output_size}, "
-            f"{self._precision}{formats}, {self.instruction_set})"
+            f"{self._precision}{formats}{self._wide_layers()}, {self.instruction_set})"
         )
+
+    def _wide_layers(self) -> str:
+        wide = ", ".join(str(index) for index, bits in enumerate(self.accumulator_bits) if bits == 64)
+        if not wide:
+            return ""
+        q = self._quantization
+        narrower = None if q is None else narrower_quantization(self._description, q, native_core())
+        remedy = "" if narrower is None else f" (32 with {narrower.activation} activations and {narrower.gate} gates)"
+        return f", 64-bit sums in layer {wide}{remedy}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and copies start a stream of their own."""
+        if self._stream.activity(0)[0]:
+            raise TypeError(
+                "this engine is in the middle of a stream, which a copy could not continue: copy or pickle "
+                "engine.stream(), or reset() it first"
+            )
+        return Engine._build, (self._description, self._precision, self._quantization)
 
     @classmethod
     def from_description(

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,31 @@ def _check_bits(f: LayerFormats, stored: dict[str, NDArray[np.int64]]) -> None:
             raise UnsupportedModelError(
                 f"{name} needs more than 8 bits in {grid}: the int8 engine holds 8, so use fewer fraction bits"
             )
+
+
+def narrower_quantization(description: Description, quantization: Quantization, core: Any) -> Quantization | None:
+    """The formats nearest to `quantization` with which every layer's sums fit 32 bits; None if there are none.
+
+    Fraction bits are taken from the activations, else from the gates, else from both.
+    """
+    a, n = quantization.activation, quantization.gate
+    for taken in range(1, max(a.fraction_bits, n.fraction_bits) + 1):
+        for of_a, of_n in ((taken, 0), (0, taken), (taken, taken)):
+            if of_a > a.fraction_bits or of_n > n.fraction_bits:
+                continue
+            candidate = replace(
+                quantization,
+                activation=QFormat(a.integer_bits, a.fraction_bits - of_a),
+                gate=QFormat(n.integer_bits, n.fraction_bits - of_n),
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of clipped weights: the same as now
+                layers = int8_layers(
+                    description, (LayerFormats.uniform(candidate),) * description.architecture["num_layers"]
+                )
+            if not any(core.needs_wide(layer) for layer in layers):
+                return candidate
+    return None
 
 
 def head_layers(description: Description) -> list[Layer]:

@@ -169,13 +169,13 @@ def encode(signal: Tensor, memory: Tensor, threshold: float, valid: Tensor | Non
     """
     if threshold == 0 and valid is None:
         return signal
-    held, quiet = memory.detach(), []
+    held, last = memory.detach(), torch.zeros_like(memory, dtype=torch.int64)
+    last_fired = []
     for step, value in enumerate(signal.detach().unbind(0)):
-        quiet.append(_quiet(value, held, threshold, None if valid is None else valid[step]))
-        held = torch.where(quiet[-1], held, value)
-    steps = torch.arange(1, len(signal) + 1, device=signal.device)[:, None, None]
-    last_fired = torch.where(torch.stack(quiet), 0, steps).cummax(0).values
-    return torch.cat([memory[None], signal]).gather(0, last_fired)
+        quiet = _quiet(value, held, threshold, None if valid is None else valid[step])
+        held, last = torch.where(quiet, held, value), torch.where(quiet, last, step + 1)
+        last_fired.append(last)
+    return torch.cat([memory[None], signal]).gather(0, torch.stack(last_fired))
 
 
 def _quiet(value: Tensor, memory: Tensor, threshold: float, valid: Tensor | None) -> Tensor:
