@@ -1,6 +1,8 @@
 """The engine's interface: arguments, errors, streams, threads, files, independence from torch."""
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -244,6 +246,40 @@ def test_weights_that_int8_clips_are_named_and_clipped_as_the_layer_clips_them()
     frames = np.random.default_rng(0).normal(size=(20, layer.input_size)).astype(np.float32)
     expected = layer(torch.from_numpy(frames))[0].detach().numpy()
     np.testing.assert_array_equal(engine.run(frames), expected)
+
+
+def test_layers_with_64_bit_sums_are_told_with_the_formats_that_avoid_them() -> None:
+    wide = Quantization(QFormat(3, 13), QFormat(1, 7), QFormat(2, 14))  # 14 fraction bits of the gates need more
+    engine = compiled(gru(quantization=wide))
+    assert engine.accumulator_bits == (64,)
+    assert "64-bit sums in layer 0 (32 with Q3.13 activations and Q2.13 gates)" in repr(engine)
+    narrower = compiled(gru(quantization=Quantization(QFormat(3, 13), QFormat(1, 7), QFormat(2, 13))))
+    assert narrower.accumulator_bits == (32,)
+    assert "bit sums" not in repr(narrower)
+    assert compiled(gru()).accumulator_bits == ()
+
+    torch.manual_seed(0)
+    layer = DeltaGRU(600, 5, 2, quantization=FORMATS).eval()  # sums of 600 weights of almost 1
+    with torch.no_grad():
+        layer.weight_ih_l0.fill_(1)
+    engine = compiled(layer)
+    assert engine.accumulator_bits == (64, 32)
+    assert "64-bit sums in layer 0 (32 with Q8.7 activations and Q2.6 gates)" in repr(engine)
+
+
+@pytest.mark.parametrize("quantization", [None, FORMATS], ids=["float32", "int8"])
+def test_copies_and_pickles_start_a_stream_of_their_own(quantization: Quantization | None) -> None:
+    model = Classifier(gru(quantization=quantization), nn.Linear(20, 3)).eval()
+    engine, frames = Engine.compile(model, "float32" if quantization is None else "int8"), signal(9, 7, 0)
+    copies = [copy.copy(engine), copy.deepcopy(engine), pickle.loads(pickle.dumps(engine))]
+    expected = engine.run(frames)
+    for other in copies:
+        assert (other.precision, other.quantization, other.thx) == (engine.precision, engine.quantization, engine.thx)
+        np.testing.assert_array_equal(other.run(frames), expected)
+    for make in (copy.copy, copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match=r"in the middle of a stream.*engine\.stream\(\), or reset\(\) it first"):
+            make(engine)
+    np.testing.assert_array_equal(copy.deepcopy(engine.stream()).run(frames), expected)
 
 
 def test_an_unknown_instruction_set_is_refused() -> None:

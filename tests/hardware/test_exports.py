@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from itertools import pairwise
 
 import numpy as np
@@ -71,6 +72,48 @@ def test_the_c_library_compiles_without_warnings_and_runs_bit_exact(model, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(result.files)
 
 
+CPP = """
+#include "net.h"
+int main() {
+    static net_state state;
+    const int8_t frame[NET_INPUTS] = {1, 2, 3, 4, 5};
+    int32_t output[NET_OUTPUTS];
+    net_reset(&state);
+    net_step(&state, frame, output);
+    return output[0] == EXPECTED ? 0 : 1;
+}
+"""
+
+
+@needs_compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_cpp_programs_link_the_c_library(tmp_path):
+    export_c(C_CASES[0], stimulus(), str(tmp_path), name="net")
+    frame = C_CASES[0].quantization.activation.to_float(np.arange(1, 6))
+    expected = IntegerNetwork.convert(C_CASES[0]).run(frame[None]).output[0, 0, 0]
+    (tmp_path / "main.cpp").write_text(CPP.replace("EXPECTED", str(expected)))
+    subprocess.run([find_compiler(), "-std=c99", "-c", "net.c"], cwd=tmp_path, check=True)
+    command = ["g++", "-std=c++11", "-Wall", "-Wextra", "-Werror", "main.cpp", "net.o", "-o", "main"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    subprocess.run([tmp_path / "main"], check=True)
+
+
+@needs_compiler
+def test_the_header_describes_the_network_and_compiles_whatever_the_names(tmp_path):
+    labels = ["_silence_", "yes", "*/ int x; /*", "nö\\"]
+    export_c(C_CASES[2], stimulus(10), tmp_path, name="net", labels=labels, features={"n_filt": 5, "f_spacing": "mel"})
+    text = (tmp_path / "net.h").read_text(encoding="utf-8")
+    for line in (
+        "Network     DeltaGRU, 5 inputs, 16 and 16 units, then 8 dense, then 4 dense",
+        "Formats     activations Q3.5, weights Q1.7, gates Q2.6, rounding nearest",
+        "Thresholds  layer 0: inputs 0.125, hidden state 0.0625; layer 1: inputs 0.125, hidden state 0.0625",
+        "Outputs     0 _silence_, 1 yes, 2 * / int x; / *, 3 nö/",
+        "Features    n_filt=5, f_spacing=mel",
+        "        net_step(&state, frame, output);   // the largest score is the answer",
+    ):
+        assert f" * {line}\n" in text
+
+
 @needs_compiler
 def test_the_c_test_program_sees_one_wrong_weight(tmp_path):
     export_c(C_CASES[0], stimulus(), tmp_path)
@@ -85,8 +128,6 @@ def test_the_c_test_program_sees_one_wrong_weight(tmp_path):
 
 @needs_compiler
 def test_the_state_size_is_what_the_compiler_makes_of_it(tmp_path):
-    import subprocess
-
     for model in C_CASES[3:6]:
         result = export_c(model, stimulus(10), tmp_path, name="net")
         command = [find_compiler(), "-std=c99", "net.c", "net_test.c", "-o", "test"]

@@ -1,6 +1,7 @@
 """What nn.GRU and nn.LSTM do beyond computing: their exceptions, in-place work on results, transforms, tracing."""
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -248,3 +249,24 @@ def test_methods_that_subclasses_of_nn_lstm_call():
     delta.check_forward_args(x, (torch.zeros(2, 6, 2), torch.zeros(2, 6, 4)), None)
     with pytest.raises(RuntimeError, match=r"Expected hidden\[1\] size \(2, 6, 4\)"):
         delta.check_forward_args(x, (torch.zeros(2, 6, 2), torch.zeros(2, 6, 2)), None)
+
+
+@BOTH
+@THRESHOLDS
+@pytest.mark.parametrize("dynamo", [False, True])
+def test_onnx_export_runs_in_onnx_runtime(kind: str, thresholds: dict[str, float], dynamo: bool, tmp_path: Path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    if dynamo:
+        pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    layer = CELLS[kind](3, 4, 2, batch_first=True, **thresholds).eval()
+    x = smooth_input(6, 2, 3, dtype=torch.float32).transpose(0, 1).contiguous()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(layer, (x,), tmp_path / "layer.onnx", dynamo=dynamo, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "layer.onnx", providers=["CPUExecutionProvider"])
+    output, *states = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    expected, state = layer(x)
+    assert relative_error(output, expected) < 1e-5
+    for actual, wanted in zip(states, (state,) if kind == "GRU" else state, strict=True):
+        assert relative_error(actual, wanted) < 1e-5

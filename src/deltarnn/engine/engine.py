@@ -255,12 +255,14 @@ class Engine:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies start a stream of their own."""
-        if self._stream.activity(0)[0]:
+        start = self.stream().state
+        held = all(np.array_equal(layer[name], start[i][name]) for i, layer in enumerate(self.state) for name in layer)
+        if self._stream.activity(0)[0] or not held:
             raise TypeError(
                 "this engine is in the middle of a stream, which a copy could not continue: copy or pickle "
                 "engine.stream(), or reset() it first"
             )
-        return Engine._build, (self._description, self._precision, self._quantization)
+        return Engine.from_description, (self._description, self._precision, self._quantization)
 
     @classmethod
     def from_description(

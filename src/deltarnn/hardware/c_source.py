@@ -67,42 +67,6 @@ def data_arrays(network: IntegerNetwork) -> dict[str, tuple[str, NDArray[np.int6
     return arrays
 
 
-def header_text(network: IntegerNetwork, name: str) -> str:
-    """The public header: sizes, formats, the state, and two functions."""
-    q, upper, act = network.quantization, name.upper(), integer_type(network.quantization.activation.bits)
-    fields = []
-    for index, layer in enumerate(network.layers):
-        fields += [f"    int32_t m_{index}[{4 * layer.hidden_size}];"]
-    for index, layer in enumerate(network.layers):
-        fields += [f"    {act} x_hat_{index}[{layer.input_size}];"]
-        names = ("h", "h_hat") if layer.cell == "GRU" else ("h", "h_hat", "c")
-        fields += [f"    {act} {part}_{index}[{layer.hidden_size}];" for part in names]
-    what = "class scores" if network.head else "hidden states"
-    return f"""/* Generated fixed-point network: activations {q.activation}, weights {q.weight}, gates {q.gate} */
-#ifndef {upper}_H
-#define {upper}_H
-
-#include <stdint.h>
-
-#define {upper}_INPUTS {network.input_size}
-#define {upper}_OUTPUTS {network.output_size}
-#define {upper}_INPUT_FRACTION {q.activation.fraction_bits} /* fraction bits: an input v is stored as v * 2^this */
-#define {upper}_OUTPUT_FRACTION {network.score_fraction_bits}
-
-typedef struct {{
-{chr(10).join(fields)}
-}} {name}_state;
-
-/* Start a new sequence. */
-void {name}_reset({name}_state *state);
-
-/* One frame in, {what} out. */
-void {name}_step({name}_state *state, const {act} input[{upper}_INPUTS], int32_t output[{upper}_OUTPUTS]);
-
-#endif
-"""
-
-
 def source_text(network: IntegerNetwork, name: str) -> str:
     """The library: data, runtime, functions."""
     q, first = network.quantization, network.layers[0]

@@ -5,7 +5,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,8 @@ from numpy.typing import NDArray
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.qformat import Quantization
-from deltarnn.hardware.c_source import check_intermediates, data_arrays, header_text, source_text, test_text
+from deltarnn.hardware.c_header import header_text
+from deltarnn.hardware.c_source import check_intermediates, data_arrays, source_text, test_text
 from deltarnn.hardware.files import ExportError, ExportResult, write_text
 
 C_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Os")
@@ -26,10 +29,13 @@ def export_c(
     folder: str | Path,
     quantization: Quantization | None = None,
     name: str = "delta_network",
+    labels: Sequence[str] = (),
+    features: Mapping[str, Any] | None = None,
 ) -> ExportResult:
     """Write NAME.h, NAME.c and NAME_test.c, read the constants back, and, where a C compiler is found, run the test.
 
-    The formats are the model's own, or `quantization`. stimulus: (T, I), the frames of the test program.
+    The formats are the model's own, or `quantization`. stimulus: (T, I), the frames of the test program. labels and
+    features (class names, settings of the front end) go into the header's description. C++ programs link it as it is.
     Figures: bytes of constants (flash), of the state (RAM, once per stream), and, when compiled, of code.
 
     Raises
@@ -47,7 +53,7 @@ def export_c(
     x = network.quantization.activation.to_int(stimulus, network.quantization.rounding)
     expected = network.run(stimulus).output[:, 0]
     texts = {
-        f"{name}.h": header_text(network, name),
+        f"{name}.h": header_text(network, name, labels, features),
         f"{name}.c": source_text(network, name),
         f"{name}_test.c": test_text(network, name, x, expected),
     }

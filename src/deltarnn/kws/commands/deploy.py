@@ -141,7 +141,8 @@ def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dic
     elif arguments.format == "hex":
         result = export_hex(model, stimulus, arguments.out, quantization)
     else:
-        result = export_c(model, stimulus, arguments.out, quantization, arguments.name)
+        about = header.get("labels", ()), header.get("features")
+        result = export_c(model, stimulus, arguments.out, quantization, arguments.name, *about)
     print(result)
     return 0
 
