@@ -58,6 +58,7 @@ void set_arrays(Spec& spec, const nb::dict& from) {
 deltarnn::FloatLayerSpec float_layer(const nb::dict& from) {
     deltarnn::FloatLayerSpec spec = {};
     spec.shape = layer_shape(from);
+    spec.bfloat16 = value<bool>(from, "bfloat16");
     spec.hard = value<bool>(from, "hard");
     spec.relu = value<bool>(from, "relu");
     spec.thx = value<float>(from, "thx");

@@ -27,7 +27,7 @@ void DenseLayer::run(const float* x, float* y) const {
     std::copy_n(bias_.data(), rows, y);
     for (int row = 0; row < rows;) {
         const int here = rows - row >= 32 ? 32 : row_padding;
-        kernels_.add_block(y + row, columns_.data() + row, rows, x, inputs, here);
+        kernels_.float32.add_block(y + row, columns_.data() + row, rows, x, inputs, here);
         row += here;
     }
     if (relu_) {
@@ -63,7 +63,7 @@ std::vector<LayerShape> shapes_of(const std::vector<Spec>& layers) {
 }
 
 std::size_t bytes_of(const FloatLayer& l) {
-    return (l.input_columns.size() + l.hidden_columns.size() + l.reset_columns.size() + l.projection_columns.size()) * sizeof(float);
+    return l.input_columns.bytes() + l.hidden_columns.bytes() + l.reset_columns.bytes() + l.projection_columns.bytes();
 }
 std::size_t bytes_of(const Int8Layer& l) {
     return l.input_columns.size() + l.hidden_columns.size() + l.projection_columns.size();

@@ -57,15 +57,17 @@ int encode(const float* value, float* memory, float threshold, int n, std::int32
     return count;
 }
 
-void add_columns(float* acc, float* sum, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+// Weight: float, or std::uint16_t for bfloat16.
+template <class Weight>
+void add_columns(float* acc, float* sum, const Weight* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                  const float* delta, int count, int rows) {
     constexpr int pass = pass_columns;
-    const float* columns[2 * pass];
+    const Weight* columns[2 * pass];
     for (int k = 0; k < count;) {
         const int left = count - k, known = left < 2 * pass ? left : 2 * pass;
         for (int i = 0; i < known; ++i) columns[i] = matrix + index[k + i] * stride;
         const auto add = [&]<int here>(detail::Vectors<here>) DELTARNN_INLINE_LAMBDA {
-            const float* const* const next = known == 2 * pass ? columns + pass : nullptr;
+            const Weight* const* const next = known == 2 * pass ? columns + pass : nullptr;
             detail::add_some_columns<here>(acc, sum, k == 0, left == here, columns, delta + k, rows, next);
             k += here;
         };
@@ -78,8 +80,8 @@ void add_columns(float* acc, float* sum, const float* matrix, std::ptrdiff_t str
 }
 
 // acc[0:vectors·lanes] += Σ_j matrix[:, j]·value[j]. Two sums in turn, so that additions do not wait for each other.
-template <int vectors>
-void add_block_of(float* acc, const float* matrix, std::ptrdiff_t stride, const float* value, int n) {
+template <int vectors, class Weight>
+void add_block_of(float* acc, const Weight* matrix, std::ptrdiff_t stride, const float* value, int n) {
     constexpr int fetch = 12;  // columns
     vf even[vectors], odd[vectors];
     for (int i = 0; i < vectors; ++i) {
@@ -87,8 +89,8 @@ void add_block_of(float* acc, const float* matrix, std::ptrdiff_t stride, const 
         odd[i] = vf{};
     }
     for (int j = 0; j < n; j += 2) {
-        const float* first = matrix + j * stride;
-        const float* second = j + 1 < n ? first + stride : first;
+        const Weight* first = matrix + j * stride;
+        const Weight* second = j + 1 < n ? first + stride : first;
         const vf a = splat(value[j]), b = splat(j + 1 < n ? value[j + 1] : 0.0f);
         if (j + fetch + 1 < n) {
             for (int i = 0; i < vectors * lanes; i += 16) {
@@ -104,19 +106,21 @@ void add_block_of(float* acc, const float* matrix, std::ptrdiff_t stride, const 
     for (int i = 0; i < vectors; ++i) store(acc + i * lanes, even[i] + odd[i]);
 }
 
-void add_block(float* acc, const float* matrix, std::ptrdiff_t stride, const float* value, int n, int rows) {
+template <class Weight>
+void add_block(float* acc, const Weight* matrix, std::ptrdiff_t stride, const float* value, int n, int rows) {
     rows == 32 ? add_block_of<32 / lanes>(acc, matrix, stride, value, n)
                : add_block_of<16 / lanes>(acc, matrix, stride, value, n);
 }
 
 // Eight columns over all rows, for each vector of rows all frames: columns are read in sequence, as memory likes it, and meet
 // sums that stay in the second-level cache.
-void tile_products(float* out, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+template <class Weight>
+void tile_products(float* out, const Weight* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                    const float* delta, int count, int rows) {
     constexpr int pass = 8;
     for (int i = 0; i < tile_frames * rows; i += lanes) store(out + i, vf{});
     for (int k = 0; k < count; k += pass) {
-        const float* columns[pass];
+        const Weight* columns[pass];
         float deltas[tile_frames][pass];
         for (int i = 0; i < pass; ++i) {  // the last pass is filled up with a column once more, times 0
             const bool here = k + i < count;
@@ -193,7 +197,9 @@ float sum_of(const float* values, std::int64_t n) {
 
 }  // namespace
 
-extern const FloatKernels float_kernels = {apply_gate, encode,    add_columns, add_block,  tile_products,
-                                           gru_gates,  gru_reset, lstm_gates,  sum_of};
+extern const FloatKernels float_kernels = {
+    apply_gate, encode,    {add_columns, add_block, tile_products}, {add_columns, add_block, tile_products},
+    gru_gates,  gru_reset, lstm_gates,                              sum_of,
+};
 
 }  // namespace deltarnn::DELTARNN_ISA

@@ -17,7 +17,46 @@ constexpr int refresh_rows = 32;
 // by where the weights stay: the first-level cache, the core's own caches, or beyond.
 double event_cost(std::size_t bytes) { return bytes <= 16 << 10 ? 0.8 : bytes <= 512 << 10 ? 1.55 : 2.2; }
 
+// To the nearest bfloat16, ties to even. Finite weights only.
+std::uint16_t to_bfloat16(float weight) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &weight, sizeof bits);
+    return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
 }  // namespace
+
+WeightColumns::WeightColumns(bool half, int rows, int count)
+    : half_(half),
+      stride_(column_stride(rows, half ? 2 * row_padding : row_padding)),
+      float32_(half ? 0 : static_cast<std::size_t>(stride_) * count),
+      bfloat16_(half ? static_cast<std::size_t>(stride_) * count : 0) {}
+
+void WeightColumns::set(int column, int row, float weight) {
+    const std::size_t at = static_cast<std::size_t>(column) * stride_ + row;
+    if (half_) {
+        bfloat16_[at] = to_bfloat16(weight);
+    } else {
+        float32_[at] = weight;
+    }
+}
+
+void WeightColumns::add(const FloatKernels& kernels, float* acc, float* sum, const std::int32_t* index, const float* delta,
+                        int count, int rows) const {
+    half_ ? kernels.bfloat16.add_columns(acc, sum, bfloat16_.data(), stride_, index, delta, count, rows)
+          : kernels.float32.add_columns(acc, sum, float32_.data(), stride_, index, delta, count, rows);
+}
+
+void WeightColumns::add_block(const FloatKernels& kernels, float* acc, int first, const float* value, int n, int rows) const {
+    half_ ? kernels.bfloat16.add_block(acc, bfloat16_.data() + first, stride_, value, n, rows)
+          : kernels.float32.add_block(acc, float32_.data() + first, stride_, value, n, rows);
+}
+
+void WeightColumns::tile_products(const FloatKernels& kernels, float* out, const std::int32_t* index, const float* delta,
+                                  int count, int rows) const {
+    half_ ? kernels.bfloat16.tile_products(out, bfloat16_.data(), stride_, index, delta, count, rows)
+          : kernels.float32.tile_products(out, float32_.data(), stride_, index, delta, count, rows);
+}
 
 FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_table)
     : kernels(kernel_table),
@@ -26,14 +65,10 @@ FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_ta
       relu(spec.relu),
       thx(spec.thx),
       thh(spec.thh),
-      stride(column_stride(shape.rows(), row_padding)),
-      hidden_stride(column_stride(shape.hidden_rows(), row_padding)),
-      reset_stride(column_stride(shape.reset_rows(), row_padding)),
-      projection_stride(column_stride(shape.padded_outputs(), row_padding)),
-      input_columns(static_cast<std::size_t>(stride) * shape.input),
-      hidden_columns(static_cast<std::size_t>(hidden_stride) * shape.outputs()),
-      reset_columns(shape.reset_before ? static_cast<std::size_t>(reset_stride) * shape.hidden : 0),
-      projection_columns(shape.projection > 0 ? static_cast<std::size_t>(projection_stride) * shape.hidden : 0),
+      input_columns(spec.bfloat16, shape.rows(), shape.input),
+      hidden_columns(spec.bfloat16, shape.hidden_rows(), shape.outputs()),
+      reset_columns(spec.bfloat16, shape.reset_rows(), shape.reset_before ? shape.hidden : 0),
+      projection_columns(spec.bfloat16, shape.padded_outputs(), shape.projection > 0 ? shape.hidden : 0),
       memory(shape.accumulator_rows()) {
     const int hidden = shape.hidden, hp = shape.padded_hidden(), inputs = shape.input, outputs = shape.outputs();
     for (int gate = 0; gate < shape.gates(); ++gate) {
@@ -41,11 +76,10 @@ FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_ta
             const std::size_t from = static_cast<std::size_t>(gate) * hidden + i;
             const int to_x = shape.input_block(gate) * hp + i;
             const bool resets = shape.reset_before && gate == 2;
-            float* const to_h = resets ? reset_columns.data() + i
-                                       : hidden_columns.data() + shape.hidden_block(gate) * hp + i - shape.hidden_offset();
-            const std::size_t step_h = resets ? reset_stride : hidden_stride;
-            for (int j = 0; j < inputs; ++j) input_columns[static_cast<std::size_t>(j) * stride + to_x] = spec.weight_ih[from * inputs + j];
-            for (int j = 0; j < outputs; ++j) to_h[j * step_h] = spec.weight_hh[from * outputs + j];
+            WeightColumns& columns_h = resets ? reset_columns : hidden_columns;
+            const int to_h = resets ? i : shape.hidden_block(gate) * hp + i - shape.hidden_offset();
+            for (int j = 0; j < inputs; ++j) input_columns.set(j, to_x, spec.weight_ih[from * inputs + j]);
+            for (int j = 0; j < outputs; ++j) columns_h.set(j, to_h, spec.weight_hh[from * outputs + j]);
         }
     }
     for (int part = 0; part < 4; ++part) {
@@ -54,7 +88,7 @@ FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_ta
     if (shape.projection > 0) {
         for (int p = 0; p < outputs; ++p) {
             for (int i = 0; i < hidden; ++i) {
-                projection_columns[static_cast<std::size_t>(i) * projection_stride + p] = spec.weight_hr[static_cast<std::size_t>(p) * hidden + i];
+                projection_columns.set(i, p, spec.weight_hr[static_cast<std::size_t>(p) * hidden + i]);
             }
         }
     }
@@ -107,18 +141,18 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
     encode_inputs(x, frames);
     for (int t = 0; t < frames; ++t) {
         const int count_h =
-            add_events(h_, h_hat_, layer_.hidden_columns, layer_.hidden_stride, shape.hidden_offset(), shape.hidden_rows());
+            add_events(h_, h_hat_, layer_.hidden_columns, shape.hidden_offset(), shape.hidden_rows());
         if (tiled_[t / tile_frames]) {
             const float* product = products_.data() + t * rows;
             for (int row = 0; row < rows; ++row) acc_[row] += product[row];
         } else {
-            kernels.add_columns(acc_.data(), sum_.data(), layer_.input_columns.data(), layer_.stride,
+            layer_.input_columns.add(kernels, acc_.data(), sum_.data(),
                                 index_.data() + t * per_frame, delta_.data() + t * per_frame, count_[t], rows);
         }
         int count_rh = 0;
         if (shape.reset_before) {
             kernels.gru_reset(layer_.hard, acc_.data(), h_.data(), rh_.data(), hp);
-            count_rh = add_events(rh_, rh_hat_, layer_.reset_columns, layer_.reset_stride, shape.reset_offset(), shape.reset_rows());
+            count_rh = add_events(rh_, rh_hat_, layer_.reset_columns, shape.reset_offset(), shape.reset_rows());
         }
         activity_.fired_x += count_[t];
         activity_.fired_h += count_h;
@@ -141,12 +175,12 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
 
 // The changes of h, or of r ∘ h, and their products. Returns how many there were.
 int FloatLayerState::add_events(const AlignedArray<float>& value, AlignedArray<float>& memory,
-                                const AlignedArray<float>& columns, int stride, int offset, int rows) {
+                                const WeightColumns& columns, int offset, int rows) {
     const std::size_t free = static_cast<std::size_t>(chunk_frames) * (layer_.shape.padded_input() + row_padding);
     std::int32_t* const index = index_.data() + free;
     float* const delta = delta_.data() + free;
     const int count = layer_.kernels.encode(value.data(), memory.data(), layer_.thh, static_cast<int>(value.size()), index, delta);
-    layer_.kernels.add_columns(acc_.data() + offset, sum_.data(), columns.data(), stride, index, delta, count, rows);
+    columns.add(layer_.kernels, acc_.data() + offset, sum_.data(), index, delta, count, rows);
     return count;
 }
 
@@ -162,7 +196,7 @@ void FloatLayerState::encode_inputs(const float* x, int frames) {
         const bool tiled = frames - first > 1 && gather_tile(first, std::min(tile_frames, frames - first));
         tiled_[first / tile_frames] = tiled;
         if (tiled) {
-            layer_.kernels.tile_products(products_.data() + first * rows, layer_.input_columns.data(), layer_.stride,
+            layer_.input_columns.tile_products(layer_.kernels, products_.data() + first * rows,
                                          tile_index_.data(), tile_delta_.data(), tile_count_, rows);
         }
     }
@@ -171,7 +205,7 @@ void FloatLayerState::encode_inputs(const float* x, int frames) {
 // The columns that fire in any of the tile's frames, with their deltas in all of them. False where the event form is cheaper.
 bool FloatLayerState::gather_tile(int first, int frames) {
     const int per_frame = layer_.shape.padded_input() + row_padding;
-    const double cost = event_cost(layer_.input_columns.size() * sizeof(float));
+    const double cost = event_cost(layer_.input_columns.bytes());
     double events = 0;
     int most = 0;
     for (int t = first; t < first + frames; ++t) {
@@ -205,9 +239,7 @@ void FloatLayerState::project() {
     std::fill_n(h_.data(), op, 0.0f);
     for (int row = 0; row < op;) {
         const int here = op - row >= refresh_rows ? refresh_rows : row_padding;
-        layer_.kernels.add_block(h_.data() + row, layer_.projection_columns.data() + row,
-                                 layer_.projection_stride, full_h_.data(),
-                                 layer_.shape.hidden, here);
+        layer_.projection_columns.add_block(layer_.kernels, h_.data() + row, row, full_h_.data(), layer_.shape.hidden, here);
         row += here;
     }
 }
@@ -230,14 +262,13 @@ void FloatLayerState::refresh_block(const float* x_hat) {
     const int here = row % hp + refresh_rows <= hp ? refresh_rows : row_padding;
     std::copy_n(layer_.memory.data() + row, here, acc_.data() + row);
     if (row < rows) {
-        layer_.kernels.add_block(acc_.data() + row, layer_.input_columns.data() + row, layer_.stride, x_hat, shape.input, here);
+        layer_.input_columns.add_block(layer_.kernels, acc_.data() + row, row, x_hat, shape.input, here);
     }
     if (shape.reset_before && row >= shape.reset_offset()) {
-        layer_.kernels.add_block(acc_.data() + row, layer_.reset_columns.data() + row - shape.reset_offset(),
-                                 layer_.reset_stride, rh_hat_.data(), shape.hidden, here);
+        layer_.reset_columns.add_block(layer_.kernels, acc_.data() + row, row - shape.reset_offset(), rh_hat_.data(), shape.hidden, here);
     } else if (row >= shape.hidden_offset()) {
-        layer_.kernels.add_block(acc_.data() + row, layer_.hidden_columns.data() + row - shape.hidden_offset(),
-                                 layer_.hidden_stride, h_hat_.data(), shape.outputs(), here);
+        layer_.hidden_columns.add_block(layer_.kernels, acc_.data() + row, row - shape.hidden_offset(), h_hat_.data(), shape.outputs(),
+                                         here);
     }
     refresh_row_ = (row + here) % shape.accumulator_rows();
 }

@@ -50,7 +50,7 @@ struct FloatCase {
     std::vector<float> weight_ih, weight_hh, memory, weight_hr;
 
     FloatLayerSpec spec() const {
-        return {shape, hard, relu, thx, thh, weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
+        return {shape, false, hard, relu, thx, thh, weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
     }
 };
 
@@ -270,7 +270,7 @@ void check_int8(Isa isa, LayerShape shape, int bits, int a, int w, int n, bool f
 void check_threads(Isa isa) {
     const LayerShape shape = {Cell::gru, 19, 33, 0};
     const std::vector<float> weight_ih(99 * 19, 0.03f), weight_hh(99 * 33, -0.02f), memory(132, 0.1f), head(7 * 33, 0.5f), bias(7, 1.0f);
-    const FloatLayerSpec spec = {shape, false, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(), memory.data(), nullptr};
+    const FloatLayerSpec spec = {shape, false, false, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(), memory.data(), nullptr};
     const auto model = make_model(isa, std::vector<FloatLayerSpec>{spec}, {{33, 7, true, head.data(), bias.data()}});
     std::vector<float> frames(200 * 19);
     for (float& value : frames) value = static_cast<float>(uniform(-1, 1));

@@ -19,6 +19,23 @@ struct GruForm {
     bool hard, relu, reset_before;
 };
 
+// Products with columns of float32 or bfloat16 weights (the upper halves of floats, as integers), in float32 either way.
+template <class Weight>
+struct ProductKernels {
+    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], k < count: the sum by itself, its terms in the order of the list, then
+    // added. rows is a multiple of row_padding; sum: room for as many.
+    void (*add_columns)(float* acc, float* sum, const Weight* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                        const float* delta, int count, int rows);
+
+    // acc[0:rows] += Σ_j matrix[:, j]·value[j], j < n: all columns, for a block of at most 32 rows at a time.
+    void (*add_block)(float* acc, const Weight* matrix, std::ptrdiff_t stride, const float* value, int n, int rows);
+
+    // out[t][0:rows] = Σ_k matrix[:, index[k]]·delta[k][t], k < count, for tile_frames frames at once: every weight is
+    // read once for all of them. The same sums as those of add_columns, as a delta of 0 changes none. delta is (count, tile_frames), out (tile_frames, rows).
+    void (*tile_products)(float* out, const Weight* matrix, std::ptrdiff_t stride, const std::int32_t* index,
+                          const float* delta, int count, int rows);
+};
+
 struct FloatKernels {
     // Activation functions over n values, to[i] = f(from[i]): hard or smooth, σ or tanh.
     void (*apply_gate)(bool hard, bool tanh, const float* from, float* to, int n);
@@ -27,18 +44,8 @@ struct FloatKernels {
     // other than 0 go to (index, delta), room for n + row_padding each. Returns how many.
     int (*encode)(const float* value, float* memory, float threshold, int n, std::int32_t* index, float* delta);
 
-    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], k < count: the sum by itself, its terms in the order of the list, then
-    // added. rows is a multiple of row_padding; sum: room for as many.
-    void (*add_columns)(float* acc, float* sum, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
-                        const float* delta, int count, int rows);
-
-    // acc[0:rows] += Σ_j matrix[:, j]·value[j], j < n: all columns, for a block of at most 32 rows at a time.
-    void (*add_block)(float* acc, const float* matrix, std::ptrdiff_t stride, const float* value, int n, int rows);
-
-    // out[t][0:rows] = Σ_k matrix[:, index[k]]·delta[k][t], k < count, for tile_frames frames at once: every weight is
-    // read once for all of them. The same sums as those of add_columns, as a delta of 0 changes none. delta is (count, tile_frames), out (tile_frames, rows).
-    void (*tile_products)(float* out, const float* matrix, std::ptrdiff_t stride, const std::int32_t* index,
-                          const float* delta, int count, int rows);
+    ProductKernels<float> float32;
+    ProductKernels<std::uint16_t> bfloat16;
 
     // Gates and state update (MATH §2, §3) over hp rows; acc as above. For the LSTM h receives o ∘ tanh(c).
     void (*gru_gates)(GruForm form, const float* acc, float* h, int hp);

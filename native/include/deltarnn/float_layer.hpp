@@ -11,9 +11,32 @@ namespace deltarnn {
 // memory (4H): M before the first step, in the order of the state's m.
 struct FloatLayerSpec {
     LayerShape shape;
+    bool bfloat16;  // how weights are stored
     bool hard, relu;  // relu: the function of a GRU's candidate
     float thx, thh;
     const float *weight_ih, *weight_hh, *memory, *weight_hr;
+};
+
+// A matrix stored by columns, padded with zeros, in float32 or, in half the bytes, bfloat16.
+class WeightColumns {
+  public:
+    WeightColumns(bool half, int rows, int count);
+
+    void set(int column, int row, float weight);
+    std::size_t bytes() const { return float32_.size() * sizeof(float) + bfloat16_.size() * sizeof(std::uint16_t); }
+
+    // As of ProductKernels; add_block from row `first` on.
+    void add(const FloatKernels& kernels, float* acc, float* sum, const std::int32_t* index, const float* delta, int count,
+             int rows) const;
+    void add_block(const FloatKernels& kernels, float* acc, int first, const float* value, int n, int rows) const;
+    void tile_products(const FloatKernels& kernels, float* out, const std::int32_t* index, const float* delta, int count,
+                       int rows) const;
+
+  private:
+    const bool half_;
+    const int stride_;  // elements from column to column
+    AlignedArray<float> float32_;
+    AlignedArray<std::uint16_t> bfloat16_;
 };
 
 // Immutable, shared by all streams.
@@ -27,10 +50,9 @@ class FloatLayer {
     const LayerShape shape;
     const bool hard, relu;
     const float thx, thh;
-    const int stride, hidden_stride, reset_stride, projection_stride;  // floats from column to column
-    AlignedArray<float> input_columns, hidden_columns;  // rows() and hidden_rows() each
-    AlignedArray<float> reset_columns;                  // reset_rows() each
-    AlignedArray<float> projection_columns;             // padded_outputs() each
+    WeightColumns input_columns, hidden_columns;  // rows() and hidden_rows() each
+    WeightColumns reset_columns;                  // reset_rows() each
+    WeightColumns projection_columns;             // padded_outputs() each
     AlignedArray<float> memory;                         // the accumulator before the first step
 };
 
@@ -56,8 +78,8 @@ class FloatLayerState {
   private:
     void encode_inputs(const float* x, int frames);
     bool gather_tile(int first, int frames);
-    int add_events(const AlignedArray<float>& value, AlignedArray<float>& memory, const AlignedArray<float>& columns,
-                   int stride, int offset, int rows);
+    int add_events(const AlignedArray<float>& value, AlignedArray<float>& memory, const WeightColumns& columns,
+                   int offset, int rows);
     void project();
     void refresh(const float* x_hat);
     void refresh_block(const float* x_hat);

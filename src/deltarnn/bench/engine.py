@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from deltarnn.bench.figure import draw
 from deltarnn.bench.peers import onnxruntime_call, torch_call
 from deltarnn.bench.timing import Times, interleaved, machine
-from deltarnn.bench.workload import Sizes, calibrated_engine, fired_bytes, lively_layer, random_changes
+from deltarnn.bench.workload import WEIGHT_BYTES, Sizes, calibrated_engine, fired_bytes, lively_layer, random_changes
 from deltarnn.engine import Engine
 from deltarnn.engine.engine import Precision
 from deltarnn.files import write_text
@@ -22,7 +22,7 @@ from deltarnn.native import native_core
 
 CELLS = ("GRU", "LSTM")
 SIZES: tuple[Sizes, ...] = ((16, 64, 1), (40, 256, 1), (40, 768, 2))
-PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95)
 SEQUENCE = 100
 """Steps of one call where a whole sequence is given."""
@@ -93,7 +93,7 @@ def measure(cell: str, sizes: Sizes, repetitions: int) -> Result:
             peers[f"step {precision} {target}"] = _stepping(engine, frames, steps), steps
             peers[f"run {precision} {target}"] = _running(engines[precision, target][1], frames), SEQUENCE
     weights = sum(parameter.numel() for name, parameter in dense.named_parameters() if name.startswith("weight"))
-    readers = {"float32": _Reader(4 * weights), "int8": _Reader(weights)}
+    readers: dict[str, _Reader] = {precision: _Reader(WEIGHT_BYTES[precision] * weights) for precision in PRECISIONS}
     peers |= {f"read {name}": (reader, 1) for name, reader in readers.items()}
     times = interleaved(peers, repetitions, time.thread_time)
     two_threads = _dense_peers(dense, random_changes(SEQUENCE, inputs, 0.0), threads=2)

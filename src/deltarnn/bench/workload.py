@@ -41,6 +41,9 @@ def random_changes(steps: int, features: int, sparsity: float, seed: int = 0) ->
     return np.take_along_axis(fresh, last, axis=0).astype(np.float32)
 
 
+WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+
+
 def calibrated_engine(dense: nn.RNNBase, frames: NDArray[np.float32], sparsity: float, precision: Precision) -> Engine:
     """An engine of `dense` in which each layer's hidden deltas, and the inputs of later layers, reach `sparsity`.
 
@@ -65,7 +68,7 @@ def calibrated_engine(dense: nn.RNNBase, frames: NDArray[np.float32], sparsity: 
 
 def fired_bytes(engine: Engine) -> float:
     """Bytes of the weight columns that the steps so far fetched, per step."""
-    weight = 1 if engine.precision == "int8" else 4
+    weight = WEIGHT_BYTES[engine.precision]
     layers = engine.activity.per_layer
     fired = sum(
         (layer.numel_x - layer.zeros_x + layer.numel_h - layer.zeros_h) * layer.gate_rows / layer.steps

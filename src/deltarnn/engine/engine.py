@@ -28,7 +28,7 @@ DEFAULT_QUANTIZATION = Quantization(QFormat(8, 8), QFormat(1, 7), QFormat(2, 6))
 FINE = 0.01
 """Changes of thresholds, relative, that need no word where formats were not asked for one by one."""
 
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "bfloat16", "int8"]
 FloatArray = NDArray[np.float32]
 
 
@@ -44,7 +44,8 @@ class Engine:
 
     "float32" computes as the layer does, with the memories M refreshed from the held state so that rounding never
     accumulates (MATH §4). "int8" is the fixed-point arithmetic of MATH §6, bit for bit: int8 weights, activations of up
-    to 16 bits, exact accumulators. A dense head is computed in float32 either way.
+    to 16 bits, exact accumulators. "bfloat16" is "float32" over weights rounded to bfloat16, in half the bytes. A dense
+    head is computed in float32 in any case.
 
     One stream is for one thread at a time; `stream()` gives independent ones over the same weights.
 
@@ -95,7 +96,7 @@ class Engine:
 
         Parameters
         ----------
-        precision: "float32" or "int8".
+        precision: "float32"; "bfloat16", which stores the weights so and computes in float32; or "int8".
         quantization: formats of int8; the default is the layer's own, else Q8.8 activations, Q1.7 weights, Q2.6 gates.
             Thresholds are rounded to the activation grid, which a warning reports.
         calibration: frames (T, I) of typical input, or a list of such sequences, from which int8 takes formats tensor
@@ -142,7 +143,7 @@ class Engine:
 
     @property
     def precision(self) -> Precision:
-        """ "float32" or "int8"."""
+        """ "float32", "bfloat16" or "int8"."""
         return self._precision
 
     @property
@@ -281,13 +282,13 @@ class Engine:
             raise ImportError(f"{MISSING}. Until then use the layer itself, or its ONNX export.")
         if precision != "int8" and calibration is not None:
             raise ValueError(f"calibration was given, which precision={precision!r} would ignore: it is for 'int8'")
-        if precision == "float32":
+        if precision != "int8":
             if quantization is not None or description.quantization is not None:
                 whose = "quantization was given" if quantization is not None else "the model has fixed-point formats"
                 raise ValueError(
-                    f"{whose}, which precision='float32' would ignore: use precision='int8', or quantization=None"
+                    f"{whose}, which precision={precision!r} would ignore: use precision='int8', or quantization=None"
                 )
-            model = core.Model.float32(float32_layers(description), head_layers(description))
+            model = core.Model.float32(float32_layers(description, precision == "bfloat16"), head_layers(description))
             return cls(description, precision, None, model)
         check_integer_form(description)
         if calibration is not None:

@@ -18,8 +18,8 @@ from deltarnn.fixed.verification import UnsupportedModelError
 Layer = dict[str, Any]
 
 
-def float32_layers(description: Description) -> list[Layer]:
-    """The recurrent layers in float32."""
+def float32_layers(description: Description, bfloat16: bool = False) -> list[Layer]:
+    """The recurrent layers in float32; bfloat16: their weights to be stored so."""
     cell = description.architecture["cell"]
     layers = []
     for index in range(description.architecture["num_layers"]):
@@ -27,6 +27,7 @@ def float32_layers(description: Description) -> list[Layer]:
         layers.append(
             {
                 **_shape(description, index),
+                "bfloat16": bfloat16,
                 "hard": description.architecture["hard_activations"],
                 "relu": description.candidate == "relu",
                 "thx": description.header["thx"][index],
