@@ -3,7 +3,7 @@
     pip install --no-deps silero-vad
     python examples/speed_up_silero_vad.py [--wav FILE …] [--output vad]
 
---wav: 16 kHz recordings of speech, a few minutes in all, of which a third is held out; without, speech is synthesised.
+--wav: 16 kHz recordings of speech, a quarter of an hour or more, of which a third is held out; else it is synthesised.
 The loss is 1 − AUC against the decisions of the unchanged network: no labels are needed.
 """
 
