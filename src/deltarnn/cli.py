@@ -29,8 +29,8 @@ COMMANDS = {
     "distill": ("deltarnn.commands.distill", "fine-tune a delta network towards its dense outputs, without labels"),
     "bench": ("deltarnn.bench", "measure this machine: engine, training, or an ONNX network against its import"),
 }
-SPINS = "2000"
-"""How often an idle thread of torch's OpenMP looks for work before it sleeps, some 0.1 ms. As OpenMP comes, it looks
+SPINS = "200"
+"""How often an idle thread of torch's OpenMP looks for work before it sleeps, some 0.01 ms. As OpenMP comes, it looks
 for milliseconds, in which another process could have the core (docs/training.md)."""
 
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
