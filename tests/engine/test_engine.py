@@ -223,7 +223,7 @@ def test_int8_by_default_uses_wide_formats_and_rounds_thresholds(tmp_path: Path)
             UnsupportedModelError,
             "the head holds a Sigmoid",
         ),
-        (gru, {"precision": "int4"}, ValueError, "precision='int4': must be one of 'float32', 'int8'"),
+        (gru, {"precision": "int4"}, ValueError, "precision='int4': must be one of 'float32', 'bfloat16', 'int8'"),
         (gru, {"quantization": FORMATS}, ValueError, "float32' would ignore"),
         (lambda: gru(quantization=FORMATS), {}, ValueError, "the model has fixed-point formats"),
         (gru, {"precision": "int8", "quantization": Quantization(weight=QFormat(1, 8))}, ValueError, "9 bits"),
