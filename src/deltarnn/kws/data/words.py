@@ -36,6 +36,21 @@ FURTHER_WORDS = listed(
 )
 """Common words; those that sound like a keyword are left out when they are used."""
 
+DIGITS = listed("zero one two three four five six seven eight nine")
+
+FUNCTION_WORDS = listed(
+    "the of and to in is it that was for with as his they be at this from or had by but what some we can were all when "
+    "your how said an each she which do their if will many then them would like so these her him two has more could "
+    "did most my than who been find any one made where after came me our through very much before too does three also "
+    "even here must high why ask went us again not are you there out into"
+)
+"""What sentences are held together by."""
+
+HOMOPHONES = {
+    "no": {"know"}, "right": {"write"}, "two": {"to", "too"}, "four": {"for"}, "one": {"won"}, "eight": {"ate"},
+}  # fmt: skip
+"""Words that sound the same as a keyword: nobody could tell them apart."""
+
 SOUND_ALIKE = {
     "no": {"know", "now", "note"},
     "right": {"write", "ride"},
@@ -59,3 +74,11 @@ def further_unknown_words(keywords: tuple[str, ...]) -> list[str]:
     """Words for further unknown speech: none is a keyword or sounds like one."""
     barred = set(keywords).union(*(SOUND_ALIKE.get(word, set()) for word in keywords))
     return sorted({*FURTHER_WORDS} - barred)
+
+
+def spoken_words(keywords: tuple[str, ...]) -> list[str]:
+    """Words of which sentences without a keyword are made, words that come close to one among them."""
+    barred = set(keywords).union(*(HOMOPHONES.get(word, set()) for word in keywords))
+    near = {word for others in SOUND_ALIKE.values() for word in others}
+    # Twice the function words: half of what people say is made of few of them.
+    return sorted({*FURTHER_WORDS, *OTHER_WORDS, *near} - barred) + 3 * sorted({*FUNCTION_WORDS} - barred)

@@ -1,0 +1,31 @@
+"""The options of training on made-up recordings instead of single clips."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from deltarnn.kws.config.option import TRAIN, option
+
+
+def _streams(config: Any) -> bool:
+    return bool(config.stream.stream_minutes > 0)
+
+
+def _stream() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("--stream_minutes above 0", _streams)}
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Recordings made up of the training clips: words, sentences and noises without end (docs/streams.md)."""
+
+    stream_minutes: float = option(
+        0.0,
+        "train on made-up recordings, state carried, of this many minutes in all for each of --aug_versions; 0: on "
+        "single clips",
+        minimum=0,
+        steps=TRAIN,
+    )
+    stream_chunk: int = option(125, "frames between two training steps", minimum=2, **_stream())
+    stream_readings: int = option(
+        120, "half minutes of sentences without a keyword, read by synthetic voices", minimum=0, **_stream()
+    )

@@ -1,0 +1,108 @@
+"""Detections in a long recording against what was said: misses, false alarms, latency, and the curve over thresholds."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltarnn.kws.data.stream import Word
+from deltarnn.kws.spotter.rule import Peak, StreamRule
+
+TOLERANCE = 0.75
+"""Seconds after a word's end in which its detection still counts."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When frames are there: frame t once sample t·hop + length is."""
+
+    hop: int
+    length: int
+    sample_rate: int
+
+    @property
+    def stride(self) -> float:
+        """Seconds from frame to frame."""
+        return self.hop / self.sample_rate
+
+    def sample(self, frame: int) -> int:
+        """The sample after the frame's last."""
+        return frame * self.hop + self.length
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a spotter made of a recording.
+
+    hits: of each word that was detected, its number and the detection. misses: numbers of the others. false_alarms:
+    detections of what was not said; answered: for each of them the keyword that was said instead, or None.
+    """
+
+    hits: list[tuple[int, Peak]]
+    misses: list[int]
+    false_alarms: list[Peak]
+    answered: list[int | None]
+
+    @property
+    def miss_rate(self) -> float:
+        """Fraction of words that were not detected."""
+        total = len(self.hits) + len(self.misses)
+        return len(self.misses) / total if total else 0.0
+
+    def misses_by(self, words: Sequence[Word]) -> dict[str, float]:
+        """Miss rate by condition."""
+        said = Counter(word.condition for word in words)
+        missed = Counter(words[i].condition for i in self.misses)
+        return {condition: missed[condition] / count for condition, count in said.items()}
+
+    def latencies(self, words: Sequence[Word], timing: Timing) -> NDArray[np.float64]:
+        """Seconds from the end of each word that was detected to the decision (hits,)."""
+        late = [timing.sample(peak.decided) - words[i].end for i, peak in self.hits]
+        return np.array(late, dtype=np.float64) / timing.sample_rate
+
+
+def match(peaks: Sequence[Peak], words: Sequence[Word], timing: Timing) -> Outcome:
+    """Each word takes the first detection of its keyword from its beginning until TOLERANCE after its end; no detection
+    counts for two words. words in order."""
+    hits: dict[int, Peak] = {}
+    false_alarms: list[Peak] = []
+    answered: list[int | None] = []
+    starts = np.array([word.start for word in words], dtype=np.int64)
+    reach = round(TOLERANCE * timing.sample_rate)
+    for peak in peaks:
+        at = timing.sample(peak.frame)
+        near = range(max(0, int(np.searchsorted(starts, at, "right")) - 4), int(np.searchsorted(starts, at, "right")))
+        inside = [i for i in near if at <= words[i].end + reach]
+        fitting = [i for i in inside if words[i].keyword == peak.keyword and i not in hits]
+        if fitting:
+            hits[fitting[0]] = peak
+        else:
+            false_alarms.append(peak)
+            answered.append(words[inside[-1]].keyword if inside else None)
+    return Outcome(sorted(hits.items()), [i for i in range(len(words)) if i not in hits], false_alarms, answered)
+
+
+def at_threshold(
+    scores: NDArray[np.float32], words: Sequence[Word], rule: StreamRule, timing: Timing, threshold: float
+) -> Outcome:
+    """The outcome of scores (T, keywords) at another threshold than the rule's."""
+    return match(replace(rule, threshold=threshold).peaks(scores, timing.stride), words, timing)
+
+
+def at_false_alarms(
+    scores: NDArray[np.float32], words: Sequence[Word], rule: StreamRule, timing: Timing, per_hour: float
+) -> tuple[float, Outcome]:
+    """The lowest threshold, to 1/256, at which there are at most `per_hour` false alarms an hour, and its outcome."""
+    hours = len(scores) * timing.stride / 3600
+    low, high = -int(rule.limit * 256), int(rule.limit * 256)  # at the limit itself nothing exceeds it
+    best = high / 256, at_threshold(scores, words, rule, timing, high / 256)
+    while high - low > 1:
+        middle = (low + high) // 2
+        outcome = at_threshold(scores, words, rule, timing, middle / 256)
+        if len(outcome.false_alarms) <= per_hour * hours:
+            high, best = middle, (middle / 256, outcome)
+        else:
+            low = middle
+    return best
