@@ -17,7 +17,17 @@ from deltarnn.fixed.qformat import Quantization
 from deltarnn.kws.config.grid import grid_of
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.evaluation.metrics import write_metrics
-from deltarnn.kws.evaluation.scoring import Clips, Evaluation, clips_of, decision_rule, evaluate, fits, loss_options
+from deltarnn.kws.evaluation.scoring import (
+    Clips,
+    Evaluation,
+    clips_of,
+    decision_rule,
+    evaluate,
+    evaluate_carried,
+    fits,
+    loss_options,
+)
+from deltarnn.kws.features.sequences import training_sequences
 from deltarnn.kws.features.store import FeatureSet, feature_paths, load_features
 from deltarnn.kws.features.versions import training_clips
 from deltarnn.kws.network.ensemble import Ensemble
@@ -65,13 +75,17 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     model = _model(config, step, sets["train"], start)
     rank_zero_info(f"{step}: {model.rnn}, {model.parameter_count} parameters" + (f", from {start}" if start else ""))
     rule, loss = decision_rule(config), loss_options(config)
+    streams = config.stream.stream_minutes > 0
     groups = {group: clips_of(features) for group, features in sets.items()}
     header = model_header(config, step, sets["train"])
 
     def validate(candidate: KeywordModel) -> dict[str, float]:
         if not config.run.eval_val:
             return {}
-        result = evaluate(candidate, groups["validation"], rule, loss, config.training.batch_size_eval)
+        if streams:
+            result = evaluate_carried(candidate, groups["validation"], rule, loss)
+        else:
+            result = evaluate(candidate, groups["validation"], rule, loss, config.training.batch_size_eval)
         score = result.accuracy if config.run.score_val else -result.loss
         sparsities = vars(result.sparsity) if result.sparsity is not None else {}
         return {"score": score, "validation_loss": result.loss, "validation_accuracy": result.accuracy, **sparsities}
@@ -81,10 +95,12 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     if fabric.is_global_zero:
         config.save(run.log / CONFIG)
         check_writable(run.model_path.parent)
-    clips = training_clips(config, sets["train"])
-    plan = _plan(config, step, epochs, clips.labels, sets["train"], teachers)
+    material = training_sequences(config, sets["train"]) if streams else training_clips(config, sets["train"])
+    plan = _plan(config, step, epochs, material.labels, sets["train"], teachers)
     finisher = _finisher(config, step, groups["validation"])
-    trainer = Trainer(fabric, model, clips, plan, validate, finisher, run.checkpoint, run.identity, journal.after_epoch)
+    trainer = Trainer(
+        fabric, model, material, plan, validate, finisher, run.checkpoint, run.identity, journal.after_epoch
+    )
     progress = trainer.fit()
     best = trainer.best()
     if fabric.is_global_zero:

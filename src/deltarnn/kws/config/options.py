@@ -95,6 +95,10 @@ def _noise() -> dict[str, Any]:
     return {"steps": TRAIN, "needs": ("--aug_noise above 0", lambda c: c.augmentation.aug_noise > 0)}
 
 
+def _clips() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("--stream_minutes 0", lambda c: not c.stream.stream_minutes)}
+
+
 def _smooth() -> dict[str, Any]:
     return {"steps": TRAIN, "needs": ("--smooth 1", lambda c: c.scoring.smooth)}
 
@@ -192,10 +196,11 @@ class TrainingConfig:
     )
     beta: float = option(0.0, "weight of Σ|Δh| in the loss", minimum=0, maximum=1e6, steps=("retrain",))
     loss: str = option("crossentropy", "loss", choices=("crossentropy", "ctc", "mse", "l1"), steps=TRAIN)
-    target: Literal["clip", "frame"] = option(
+    target: Literal["clip", "frame", "word"] = option(
         "clip",
-        "what the loss compares with the label: scores pooled over the clip, or every frame's",
-        choices=("clip", "frame"),
+        "what the loss compares with the label: scores pooled over the clip, or every frame's; word: every frame's of "
+        "made-up recordings, with a target of its own",
+        choices=("clip", "frame", "word"),
         **_targeted(),
     )
     label_smoothing: float = option(
@@ -224,7 +229,7 @@ class TrainingConfig:
         "share of the training clips that start from the state another clip left behind, as in a stream",
         minimum=0,
         maximum=1,
-        steps=TRAIN,
+        **_clips(),
     )
     threshold_warmup: float = option(
         0.0, "share of the epochs over which the thresholds rise from 0", minimum=0, maximum=1, steps=("retrain",)
@@ -243,14 +248,14 @@ class AugmentationConfig:
     aug_snr_low: float = option(0.0, "lowest SNR of that noise, dB", minimum=-100, maximum=200, **_noise())
     aug_snr_high: float = option(20.0, "highest SNR of that noise, dB", minimum=-100, maximum=200, **_noise())
     aug_gain: float = option(0.0, "gain drawn from ± this many dB", minimum=0, maximum=40, steps=TRAIN)
-    aug_shift: float = option(0.0, "time shift drawn from ± this many seconds", minimum=0, maximum=0.5, steps=TRAIN)
+    aug_shift: float = option(0.0, "time shift drawn from ± this many seconds", minimum=0, maximum=0.5, **_clips())
     aug_speed: float = option(0.0, "speed drawn from 1 ± this", minimum=0, maximum=0.5, steps=TRAIN)
     aug_splice: int = option(
         0,
         "unknown clips made from the training words: halves of two words joined, or one word backwards",
         minimum=0,
         maximum=100000,
-        steps=TRAIN,
+        **_clips(),
     )
     aug_versions: int = option(
         8,
@@ -258,7 +263,7 @@ class AugmentationConfig:
         minimum=1,
         maximum=1000,
         steps=TRAIN,
-        needs=("changed or spliced audio", lambda c: c.augmentation.changes_audio or c.augmentation.aug_splice > 0),
+        needs=("changed or spliced audio", lambda c: c.makes_audio),
     )
     aug_time_mask: int = option(0, "SpecAugment: longest run of masked frames", minimum=0, maximum=10000, steps=TRAIN)
     aug_freq_mask: int = option(0, "SpecAugment: widest band of masked features", minimum=0, maximum=10000, steps=TRAIN)

@@ -34,6 +34,7 @@ from deltarnn.kws.config.options import (
     TrainingConfig,
 )
 from deltarnn.kws.config.options_data import DataConfig, FeatureConfig, RunConfig
+from deltarnn.kws.config.options_stream import StreamConfig
 from deltarnn.kws.config.presets import PRESETS
 
 EXAMPLES = """
@@ -63,6 +64,7 @@ class Config:
     pruning: PruningConfig = field(default_factory=PruningConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
     export: ExportConfig = field(default_factory=ExportConfig)
     preset: str = "none"
@@ -74,6 +76,11 @@ class Config:
         """The steps that this run takes."""
         first = STEPS.index(self.run.step)
         return STEPS[first:] if self.run.run_through else STEPS[first : first + 1]
+
+    @property
+    def makes_audio(self) -> bool:
+        """Whether training hears other audio than the clips as they are."""
+        return self.augmentation.changes_audio or self.augmentation.aug_splice > 0 or self.stream.stream_minutes > 0
 
     @property
     def feature_name(self) -> str:
@@ -123,6 +130,12 @@ class Config:
             raise ValueError(f"--model_path {self.run.model_path}: a folder; name a file in it")
         if self.training.teacher and self.training.loss == "ctc":
             raise ValueError("--teacher has no part in --loss ctc: leave one of them out")
+        if (self.training.target == "word") != (self.stream.stream_minutes > 0):
+            raise ValueError(
+                "--target word and --stream_minutes act together: targets of words are those of made-up recordings"
+            )
+        if self.training.target == "word" and self.training.loss == "ctc":
+            raise ValueError("--target word has no part in --loss ctc: leave one of them out")
         self.delta.per_layer(self.model.rnn_layers)
 
     def idle_flags(self) -> list[str]:

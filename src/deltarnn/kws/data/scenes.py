@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from deltarnn.kws.config.options import AugmentationConfig
 from deltarnn.kws.data.acoustics import NOISE_KINDS, background, in_room
 from deltarnn.kws.data.audio import Audio, to_int16
 from deltarnn.kws.data.compose import Spoken, Wave, active_span, lay, level_of
 from deltarnn.kws.data.splice import splice
+
+LEVEL = -25.0
+"""Level of speech, dB below full scale, about which --aug_gain varies it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,17 @@ class SceneOptions:
     splices: float = 0.15
     """Words spliced from others, relative to all clips."""
     sample_rate: int = 16000
+
+    @classmethod
+    def of(cls, augmentation: AugmentationConfig, sample_rate: int) -> "SceneOptions":
+        """As the options of augmentation say."""
+        return cls(
+            snr=(augmentation.aug_snr_low, augmentation.aug_snr_high),
+            level=(LEVEL - augmentation.aug_gain, LEVEL + augmentation.aug_gain),
+            speed=augmentation.aug_speed,
+            quiet=1 - augmentation.aug_noise,
+            sample_rate=sample_rate,
+        )
 
 
 @dataclass
@@ -90,7 +105,7 @@ class SceneMaker:
         elif kind < 1 - o.noise_only:
             words = self._say(speech, level)
         if words and rng.random() < o.rooms:
-            speech = in_room(speech, rng, o.sample_rate).astype(np.float32)
+            speech = in_room(speech.astype(np.float64), rng, o.sample_rate).astype(np.float32)
         silence = 32768 * 10 ** (rng.uniform(-96, -60) / 20) * rng.standard_normal(samples)
         if rng.random() < o.quiet:
             return speech + (silence if rng.random() < 0.7 else 0.0), words

@@ -125,9 +125,7 @@ class StreamBuilder:
                 lay(signal, clip, span, position, spoken)
                 label, name = int(self.material.labels[remaining[-1]]), self.material.names[remaining.pop()]
                 if label > 1:
-                    self.words.append(
-                        Word(label - 2, self.position + position, self.position + end, condition, name)
-                    )
+                    self.words.append(Word(label - 2, self.position + position, self.position + end, condition, name))
                 position = end + round(rng.uniform(0.6, 2.0) * self.rate)
             self._append(kind, signal)
 

@@ -1,4 +1,4 @@
-"""Detections in a long recording against what was said: misses, false alarms, latency, and the curve over thresholds."""
+"""Detections in a long recording against what was said: misses, false alarms, latency, and the curve."""
 
 from collections import Counter
 from collections.abc import Sequence

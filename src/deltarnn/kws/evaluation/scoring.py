@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -76,6 +76,7 @@ def evaluate(
     model: KeywordModel, clips: Clips, rule: DecisionRule, loss: LossOptions, batch_size: int = 256
 ) -> Evaluation:
     """Every clip from a fresh state."""
+    loss = _of_clips(loss)
     device = next(model.parameters()).device
     predicted, total = [], 0.0
     with _recording(model) as activity:
@@ -96,6 +97,7 @@ def evaluate_carried(
 
     Clips that do not fill the last round of the streams are left out.
     """
+    loss = _of_clips(loss)
     device = next(model.parameters()).device
     streams = min(STREAMS, len(clips))
     rounds = len(clips) // streams
@@ -130,7 +132,7 @@ def decision_rule(config: Config) -> DecisionRule:
         scoring.smooth_window_size,
         scoring.confidence_window_size,
         scoring.fire_threshold,
-        "frame" if config.training.target == "frame" or config.training.loss == "ctc" else "clip",
+        "frame" if config.training.loss == "ctc" else config.training.target,
     )
 
 
@@ -146,6 +148,11 @@ def loss_options(config: Config) -> LossOptions:
         training.teacher_weight if training.teacher else 0.0,
         training.temperature,
     )
+
+
+def _of_clips(loss: LossOptions) -> LossOptions:
+    """The loss of whole clips: where words are to be named as they end, no clip says when that is."""
+    return replace(loss, target="clip") if loss.target == "word" else loss
 
 
 def _recording(model: KeywordModel) -> Any:

@@ -18,63 +18,55 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
+from deltarnn.files import replacing
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import read_audio
 from deltarnn.kws.data.compose import Spoken
 from deltarnn.kws.data.prepare import load_noise, read_description
 from deltarnn.kws.data.reading import make_readings
 from deltarnn.kws.data.scenes import Material, SceneMaker, SceneOptions
-from deltarnn.kws.features.augment import Augmenter, Masking
-from deltarnn.kws.features.pipeline import FeaturePipeline, Features
+from deltarnn.kws.features.augment import Augmenter
+from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
-from deltarnn.kws.files import replacing
-
-IGNORED = -1
-"""Target of frames at which nothing is asked of the network."""
+from deltarnn.kws.features.versions import Batch, Masking
+from deltarnn.kws.network.losses import IGNORED
 
 BEFORE, AFTER = 0.1, 0.25
 """Seconds before a keyword's end from which it is the target, and after a word's end until which it is."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """A training step's features (T, B, I) and targets: classes (B,) of clips, or (T, B) of frames; `goes_on`: it
-    continues the step before."""
-
-    features: Tensor
-    targets: Tensor
-    goes_on: bool = False
-
-
 class Sequences:
     """Versions of B recordings, side by side: features (T, B, I) and targets (T, B) each.
 
-    chunk: frames of a training step. gain: ± what is added to all features of a recording, drawn anew for every epoch: a
-    level in the units of normalised log features. mask: SpecAugment of features (B, T, I), in place; or None.
+    chunk: frames of a training step. mask: SpecAugment of features (B, T, I), in place; or None.
     """
 
-    def __init__(
-        self, versions: list[tuple[Tensor, Tensor]], chunk: int, gain: float = 0.0, mask: Masking | None = None
-    ) -> None:
-        self.versions, self.chunk, self.gain, self.mask = versions, chunk, gain, mask
+    def __init__(self, versions: list[tuple[Tensor, Tensor]], chunk: int, mask: Masking | None = None) -> None:
+        self.versions, self.chunk, self.mask = versions, chunk, mask
 
     @property
-    def steps(self) -> int:
-        """Training steps of an epoch."""
-        return (len(self.versions[0][1]) - self.chunk) // self.chunk
+    def labels(self) -> Tensor:
+        """Targets of all frames that have one."""
+        flat = torch.cat([targets.flatten() for _, targets in self.versions]).long()
+        return flat[flat != IGNORED]
 
-    def batches(self, generator: torch.Generator) -> Iterator[Batch]:
-        """One version's recordings from somewhere near their beginning to their end."""
-        features, targets = self.versions[int(torch.randint(len(self.versions), (), generator=generator))]
-        first = int(torch.randint(self.chunk, (), generator=generator))
-        gain = self.gain * (2 * torch.rand(features.shape[1], 1, generator=generator) - 1)
-        for step in range(self.steps):
+    def steps(self, batch_size: int, processes: int = 1) -> int:
+        """Training steps of an epoch."""
+        return len(self.versions[0][1]) // self.chunk - 1
+
+    def batches(
+        self, batch_size: int, order: torch.Generator, changes: torch.Generator, rank: int = 0, processes: int = 1
+    ) -> Iterator[Batch]:
+        """One version's recordings, those of process `rank`, from somewhere near their beginning to their end."""
+        features, targets = self.versions[int(torch.randint(len(self.versions), (), generator=order))]
+        first = int(torch.randint(self.chunk, (), generator=order))
+        for step in range(self.steps(batch_size)):
             part = slice(first + step * self.chunk, first + (step + 1) * self.chunk)
-            chunk = features[part].float() + gain
+            chunk = features[part, rank::processes].float()
             if self.mask is not None:
-                seed = int(torch.randint(2**62, (), generator=generator))
+                seed = int(torch.randint(2**62, (), generator=changes))
                 self.mask(chunk.numpy().transpose(1, 0, 2), np.random.default_rng(seed))
-            yield Batch(chunk, targets[part].long(), goes_on=step > 0)
+            yield Batch(chunk, targets[part, rank::processes].long(), goes_on=step > 0)
 
 
 def frame_targets(words: list[Spoken], frames: int, hop: int, length: int, sample_rate: int) -> NDArray[np.int8]:
@@ -118,4 +110,57 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
     stored = [_stored(path) for path in paths]
     masks = augmentation.aug_time_mask > 0 or augmentation.aug_freq_mask > 0
     mask = Augmenter(augmentation, pipeline, load_noise(read_description(config)), 0).mask if masks else None
-    return Sequences([pair for pair in stored if pair is not None], stream.stream_chunk, 0.0, mask)
+    return Sequences([pair for pair in stored if pair is not None], stream.stream_chunk, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What a worker needs to make a version."""
+
+    config: Config
+    labels: NDArray[np.int64]
+    pipeline: FeaturePipeline
+    rows: int
+    frames: int
+
+    def write(self, number: int, path: Path) -> None:
+        """Make version `number` and write it."""
+        config, pipeline = self.config, self.pipeline
+        description, rate = read_description(config), pipeline.config.sample_rate
+        readings = [read_audio(reading, rate) for reading in _readings(config)]
+        audio = load_audio(config, description, "train")
+        material = Material(audio, self.labels, load_noise(description), readings)
+        hop, length = (round(seconds * rate) for seconds in (pipeline.config.frame_stride, pipeline.config.frame_size))
+        features = np.empty((self.frames, self.rows, pipeline.num_features), np.float16)
+        targets = np.empty((self.frames, self.rows), np.int8)
+        for row in range(self.rows):
+            rng = np.random.default_rng([config.training.seed, number, row])
+            maker = SceneMaker(material, SceneOptions.of(config.augmentation, rate), rng)
+            recording, words = maker.recording((self.frames - 1) * hop + length + 1)
+            features[:, row] = pipeline.normalise(pipeline(recording[None]))[0, : self.frames]
+            targets[:, row] = frame_targets(words, self.frames, hop, length, rate)
+        with replacing(path) as part:
+            save_file({"features": features, "targets": targets}, part)
+
+
+def _readings(config: Config) -> list[Path]:
+    """Recordings of sentences for training, made where they are missing."""
+    folder, stream = config.folder("data") / "readings", config.stream
+    return make_readings(
+        folder, "train", config.data.keywords, stream.stream_readings, config.training.seed, config.run.workers
+    )
+
+
+def _changes(config: Config) -> dict[str, float]:
+    """The options on which stored versions depend beside their size."""
+    options = dataclasses.asdict(config.augmentation) | {"readings": config.stream.stream_readings}
+    return {name: value for name, value in options.items() if not name.endswith("_mask") and name != "aug_versions"}
+
+
+def _stored(path: Path) -> tuple[Tensor, Tensor] | None:
+    """Features and targets of a stored version, or None where it is missing or damaged."""
+    try:
+        found = load_file(path)
+        return torch.from_numpy(found["features"]), torch.from_numpy(found["targets"])
+    except (OSError, SafetensorError, KeyError):
+        return None

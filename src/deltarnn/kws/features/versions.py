@@ -6,7 +6,9 @@ A version is made once and kept: runs with the same features, augmentation and s
 """
 
 import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,16 @@ _KEY = "deltarnn.version"
 Masking = Callable[[Features, np.random.Generator], Features]
 
 
+@dataclass(frozen=True)
+class Batch:
+    """A training step's features (T, B, I) and targets: classes (B,) of clips, or (T, B) of frames. goes_on: its
+    sequences continue those of the step before."""
+
+    features: Tensor
+    targets: Tensor
+    goes_on: bool = False
+
+
 class VersionedClips:
     """Labelled clips of which several versions exist; every clip of every batch takes one of them at random.
 
@@ -40,6 +52,23 @@ class VersionedClips:
 
     def __init__(self, versions: Tensor, labels: Tensor, mask: Masking | None = None) -> None:
         self.versions, self.labels, self.mask = versions, labels, mask
+
+    def steps(self, batch_size: int, processes: int = 1) -> int:
+        """Training steps of an epoch, with `batch_size` clips each over all processes."""
+        return math.ceil(self._usable(processes) / batch_size)
+
+    def batches(
+        self, batch_size: int, order: torch.Generator, changes: torch.Generator, rank: int = 0, processes: int = 1
+    ) -> Iterator[Batch]:
+        """All clips once, in an order from one generator and changed by another: the share of process `rank`."""
+        shuffled = torch.randperm(len(self.labels), generator=order)[: self._usable(processes)]
+        for start in range(0, len(shuffled), batch_size):
+            clips = shuffled[start : start + batch_size][rank::processes]
+            yield Batch(self.batch(clips, changes), self.labels[clips])
+
+    def _usable(self, processes: int) -> int:
+        """Clips of an epoch: as many as divide evenly among the processes."""
+        return len(self.labels) - len(self.labels) % processes
 
     def batch(self, clips: Tensor, generator: torch.Generator) -> Tensor:
         """Normalised features (T, B, I) of clips (B,), given by their numbers."""

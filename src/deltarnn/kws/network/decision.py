@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SILENCE = 0
-Target = Literal["clip", "frame"]
+Target = Literal["clip", "frame", "word"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,9 @@ class DecisionRule:
     (the last frame of a shorter clip): a few frames of silence before a word are no evidence against it. e are the
     frame posteriors of a network that was trained frame by frame ("frame"; G. Chen, C. Parada, G. Heigold,
     "Small-footprint keyword spotting using deep neural networks", ICASSP 2014); or e_c(s) = exp(l_c(s)), the evidence
-    itself, of one that was trained by the clip ("clip": log Σ_s exp(l_c(s)) is the score that its loss saw).
+    itself, of one that was trained by the clip ("clip": log Σ_s exp(l_c(s)) is the score that its loss saw). One that
+    was trained to name words as they end ("word") says silence before and after, so that is taken only where nothing
+    else reaches `fire_threshold`; e are its frame posteriors.
     smoothing_window: w, frames. confidence_window: frames.
     fire_threshold: a clip whose best P_c is below it is silence.
     """
@@ -45,7 +47,10 @@ class DecisionRule:
         """Classes (B,) by smoothed posteriors."""
         posteriors = smoothed_posteriors(scores, self.smoothing_window, self.target)
         full = min(self.smoothing_window, len(scores)) - 1
-        confidence, classes = posteriors[full:][-self.confidence_window :].amax(0).max(-1)
+        best = posteriors[full:][-self.confidence_window :].amax(0)
+        if self.target == "word":
+            best[:, SILENCE] = self.fire_threshold
+        confidence, classes = best.max(-1)
         return torch.where(confidence < self.fire_threshold, SILENCE, classes)
 
 
@@ -60,7 +65,7 @@ def last_active_frame(scores: Tensor) -> Tensor:
 
 def smoothed_posteriors(scores: Tensor, window: int, target: Target = "clip") -> Tensor:
     """P (T, B, C) of `DecisionRule`: at every frame the posteriors smoothed over the `window` frames that end there."""
-    evidence = scores.double().log_softmax(-1) if target == "frame" else scores.double()
+    evidence = scores.double() if target == "clip" else scores.double().log_softmax(-1)
     # Relative to the clip's largest score the exponentials cannot overflow.
     weights = (evidence - evidence.amax((0, 2), keepdim=True)).exp()
     padded = F.pad(weights.permute(1, 2, 0), (window - 1, 0))

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from deltarnn.kws.network.decision import SILENCE, Target, clip_scores
 
+IGNORED = -1
+"""Target of frames at which nothing is asked of the network."""
+
 LossName = Literal["crossentropy", "ctc", "mse", "l1"]
 
 
@@ -19,7 +22,8 @@ class LossOptions:
     name: "crossentropy"; "mse" and "l1" between posteriors and one-hot targets; "ctc" with silence as the blank and
         the clip's word as its one label (A. Graves et al., "Connectionist temporal classification", ICML 2006).
     target: "clip" pools the scores over time first, log mean exp; "frame" compares every frame with the clip's label,
-        and with silence the first `label_head` and the last −`label_tail` ones.
+        and with silence the first `label_head` and the last −`label_tail` ones; "word" every frame with a target of its
+        own, but for those that are IGNORED.
     label_smoothing: share of the target that is spread evenly over all classes.
     teacher_weight, temperature: share of the loss that pulls towards the teacher's clip posteriors, both softened by
         the temperature (G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network",
@@ -39,7 +43,7 @@ def loss_of(
     scores: Tensor, labels: Tensor, options: LossOptions, class_weights: Tensor | None = None,
     taught: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Mean loss (0-dim) of scores (T, B, C) against classes (B,).
+    """Mean loss (0-dim) of scores (T, B, C) against classes (B,), or (T, B) where the target is "word".
 
     class_weights: (C,), the weight of each class's clips, or None. taught: a teacher's scores of the clips (B, C), or
     None.
@@ -76,6 +80,9 @@ def balanced_class_weights(labels: Tensor, classes: int) -> Tensor:
 
 def _compared(scores: Tensor, labels: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:
     """Scores (N, C) and classes (N,) that are compared."""
+    if options.target == "word":
+        asked = labels != IGNORED
+        return scores[asked], labels[asked]
     if options.target == "clip":
         return clip_scores(scores), labels
     targets = frame_targets(labels, len(scores), options.label_head, options.label_tail)

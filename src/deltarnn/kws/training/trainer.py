@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deltarnn.adapt.checkpoint import Checkpoint, cpu_generator
+from deltarnn.kws.features.versions import Batch
 from deltarnn.kws.network.averaging import AveragedModel
 from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
@@ -22,6 +23,7 @@ from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.training.finishing import Finisher
 from deltarnn.kws.training.schedule import LearningRate, warmed_up
 from deltarnn.nn.activity import record_activity
+from deltarnn.nn.refresh import refreshed
 
 ORDER, CHANGES, DROPOUT = range(3)
 """Purposes of an epoch's random generators."""
@@ -31,13 +33,16 @@ class TrainingError(RuntimeError):
     """Training cannot go on, with the reason and the remedy."""
 
 
-class TrainingClips(Protocol):
-    """Labelled clips of one length, changed at random."""
+class TrainingSet(Protocol):
+    """What is learnt from, changed at random."""
 
-    labels: Tensor
+    def steps(self, batch_size: int, processes: int) -> int:
+        """Training steps of an epoch."""
 
-    def batch(self, clips: Tensor, generator: torch.Generator) -> Tensor:
-        """Normalised features (T, B, I) of clips (B,), given by their numbers."""
+    def batches(
+        self, batch_size: int, order: torch.Generator, changes: torch.Generator, rank: int, processes: int
+    ) -> Iterator[Batch]:
+        """An epoch's batches, the share of process `rank`."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Progress:
 
 
 class Trainer:
-    """Trains `model` on `clips` by `plan`.
+    """Trains `model` on `material` by `plan`.
 
     Parameters
     ----------
@@ -95,7 +100,7 @@ class Trainer:
         self,
         fabric: Fabric,
         model: KeywordModel,
-        clips: TrainingClips,
+        material: TrainingSet,
         plan: Plan,
         validate: Callable[[KeywordModel], dict[str, float]],
         finisher: Finisher,
@@ -103,7 +108,7 @@ class Trainer:
         identity: str,
         after_epoch: Callable[[Progress, KeywordModel], None],
     ) -> None:
-        self.fabric, self.plan, self.clips = fabric, plan, clips
+        self.fabric, self.plan, self.material = fabric, plan, material
         self.validate, self.finisher, self.after_epoch = validate, finisher, after_epoch
         self.path, self.identity = checkpoint, identity
         self.model = model
@@ -113,19 +118,13 @@ class Trainer:
         self.wrapped, self.optimizer = fabric.setup(model, optimizer)
         self.averaged = AveragedModel(model, plan.average)
         self.evaluated = copy.deepcopy(model).eval()
-        self.steps_per_epoch = math.ceil(self._usable / plan.batch_size)
+        self.steps_per_epoch = material.steps(plan.batch_size, fabric.world_size)
         self.rate = plan.rate(self.steps_per_epoch * plan.epochs)
         self.progress = Progress()
-        self._left: tuple[Tensor, ...] = ()
+        self._left: Any = None
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
         self.teacher = None if plan.teacher is None else plan.teacher.to(fabric.device)
-
-    @property
-    def _usable(self) -> int:
-        """Clips of an epoch: as many as divide evenly among the processes."""
-        clips = len(self.clips.labels)
-        return clips - clips % self.fabric.world_size
 
     def fit(self) -> Progress:
         """Train to the plan's last epoch, from the checkpoint if there is one."""
@@ -165,15 +164,14 @@ class Trainer:
         """One pass over the training clips and the validation after it."""
         plan, started = self.plan, time.perf_counter()
         world, rank = self.fabric.world_size, self.fabric.global_rank
-        order = torch.randperm(len(self.clips.labels), generator=cpu_generator(plan.seed, epoch, ORDER))[: self._usable]
+        order = cpu_generator(plan.seed, epoch, ORDER)
         changes = cpu_generator(plan.seed, epoch, CHANGES, rank)
         torch.manual_seed(cpu_generator(plan.seed, epoch, DROPOUT, rank).initial_seed())
         self.wrapped.train()
-        self._left = ()
+        self._left = None
         losses, activity = 0.0, 0.0
-        for index in range(self.steps_per_epoch):
+        for index, batch in enumerate(self.material.batches(plan.batch_size, order, changes, rank, world)):
             step = epoch * self.steps_per_epoch + index
-            batch = order[index * plan.batch_size : (index + 1) * plan.batch_size][rank::world]
             loss, moved = self._step(step, batch, changes)
             if not math.isfinite(loss):
                 raise TrainingError(
@@ -194,15 +192,14 @@ class Trainer:
             row["l1_delta_h"] = activity / self.steps_per_epoch
         return {**row, **self.validate(evaluated), "seconds": round(trained, 3)}
 
-    def _step(self, step: int, clips: Tensor, generator: torch.Generator) -> tuple[float, float]:
+    def _step(self, step: int, batch: Batch, generator: torch.Generator) -> tuple[float, float]:
         """One optimiser step; the loss, and the mean Σ|Δh| per frame and clip."""
         plan, delta = self.plan, self.model.delta
-        features = self.fabric.to_device(self.clips.batch(clips, generator))
-        labels = self.fabric.to_device(self.clips.labels[clips])
+        features, targets = self.fabric.to_device(batch.features), self.fabric.to_device(batch.targets)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(step)
         taught = None if self.teacher is None else self.teacher.clip_scores(features)
-        carried = self._carried(len(clips), generator)
+        carried = self._carried(batch, generator)
         if delta is None:
             (scores, left), moved = self.wrapped(features, carried), None
         else:
@@ -212,7 +209,7 @@ class Trainer:
             with record_activity(self.model) as activity:
                 scores, left = self.wrapped(features, carried)
             moved = activity.l1_delta_h / (features.shape[0] * features.shape[1])
-        loss = loss_of(scores, labels, plan.loss, self.class_weights, taught)
+        loss = loss_of(scores, targets, plan.loss, self.class_weights, taught)
         total = loss if moved is None or not plan.beta else loss + plan.beta * moved
         self.optimizer.zero_grad()
         self.fabric.backward(total)
@@ -221,17 +218,22 @@ class Trainer:
                 self.wrapped, self.optimizer, max_norm=plan.gradient_limit, error_if_nonfinite=False
             )
         self.optimizer.step()
-        self._left = tuple(part.detach() for part in (left if isinstance(left, tuple) else (left,)))
+        self._left = left
         self.averaged.update(self.model, step + 1)
         return float(total.detach()), 0.0 if moved is None else float(moved.detach())
 
-    def _carried(self, batch: int, generator: torch.Generator) -> Any:
-        """Initial states: for a share `carry_state` of the batch those that clips of the last batch left behind."""
-        if not self.plan.carry_state or not self._left:
+    def _carried(self, batch: Batch, generator: torch.Generator) -> Any:
+        """Initial states: of sequences the full ones, carried on; of clips, for a share `carry_state` of the batch,
+        those that clips of the last batch left behind."""
+        if batch.targets.dim() > 1:
+            fresh = not batch.goes_on
+            return self.model.initial_state(batch.targets.shape[1]) if fresh else continued(self.model, self._left)
+        if not self.plan.carry_state or self._left is None:
             return None
-        chosen = torch.randint(self._left[0].shape[1], (batch,), generator=generator)
-        carries = torch.rand(batch, 1, generator=generator) < self.plan.carry_state
-        parts = tuple(part[:, chosen] * carries.to(part.device) for part in self._left)
+        left = self._left if isinstance(self._left, tuple) else (self._left,)
+        chosen = torch.randint(left[0].shape[1], (len(batch.targets),), generator=generator)
+        carries = torch.rand(len(chosen), 1, generator=generator) < self.plan.carry_state
+        parts = tuple(part.detach()[:, chosen] * carries.to(part.device) for part in left)
         return parts if len(parts) > 1 else parts[0]
 
     def _evaluated(self, epoch: int) -> KeywordModel:
@@ -292,3 +294,10 @@ class Trainer:
         self.rate.restore(saved.schedule)
         rank_zero_info(f"going on after epoch {saved.epoch} of {self.plan.epochs}")
         return saved.epoch
+
+
+def continued(model: KeywordModel, left: Any) -> Any:
+    """The state with which sequences go on that an earlier step left, of other parameters and with its gradient."""
+    if model.delta is not None:
+        return refreshed(model.delta, left)
+    return tuple(part.detach() for part in left) if isinstance(left, tuple) else left.detach()
