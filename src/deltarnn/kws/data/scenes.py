@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 
 from deltarnn.kws.config.options import AugmentationConfig
 from deltarnn.kws.data.acoustics import NOISE_KINDS, background, in_room
@@ -36,17 +37,17 @@ class SceneOptions:
     snr: tuple[float, float] = (0.0, 30.0)
     level: tuple[float, float] = (-40.0, -10.0)
     speed: float = 0.13
-    gap: float = 0.4
-    keywords: float = 0.5
+    gap: float = 0.25
+    keywords: float = 0.6
     """Share of keywords among single words."""
     quiet: float = 0.25
     """Share of scenes without background noise."""
     rooms: float = 0.3
-    reading: float = 0.2
+    reading: float = 0.12
     """Share of scenes in which somebody reads and no keyword is said."""
-    noise_only: float = 0.12
-    splices: float = 0.15
-    """Words spliced from others, relative to all clips."""
+    noise_only: float = 0.08
+    splices: float = 0.25
+    """Share of words spliced from two others, among words that are no keywords."""
     sample_rate: int = 16000
 
     @classmethod
@@ -139,12 +140,12 @@ class SceneMaker:
 
     def _word(self) -> tuple[Audio, int]:
         rng, m = self.rng, self.material
-        if rng.random() < self.options.splices:
+        keyword = rng.random() < self.options.keywords
+        if not keyword and rng.random() < self.options.splices:
             few = rng.choice(self.spoken, 6, replace=False)
             if len(np.unique(m.labels[few])) > 1:
                 return self._faster(splice(m.clips[few], m.labels[few], 1, rng)[0]), 1
-        deck = self.keywords if rng.random() < self.options.keywords else self.others
-        index = deck.draw()
+        index = (self.keywords if keyword else self.others).draw()
         return self._faster(m.clips[index]), int(m.labels[index])
 
     def _faster(self, clip: Audio) -> Audio:
@@ -157,6 +158,7 @@ class SceneMaker:
     def _noise(self, samples: int) -> NDArray[np.floating]:
         rng, noise = self.rng, self.material.noise
         if rng.random() < 0.3 or len(noise) < samples:
-            return background(NOISE_KINDS[int(rng.integers(len(NOISE_KINDS)))], samples, rng)
+            kind = NOISE_KINDS[int(rng.integers(len(NOISE_KINDS)))]
+            return background(kind, next_fast_len(samples), rng)[:samples]
         start = int(rng.integers(len(noise) - samples + 1))
         return noise[start : start + samples].astype(np.float32)

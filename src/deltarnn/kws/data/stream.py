@@ -44,7 +44,7 @@ class Section(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TestStream:
+class Recording:
     """audio (N,) int16; the keywords in it, in order; its sections, one after another."""
 
     audio: Audio
@@ -80,7 +80,7 @@ class StreamBuilder:
         self.sections: list[Section] = []
         self.position = 0
 
-    def build(self, noise_seconds: float = 1800.0, silence_seconds: float = 900.0) -> TestStream:
+    def build(self, noise_seconds: float = 1800.0, silence_seconds: float = 900.0) -> Recording:
         """The whole recording."""
         m = self.material
         keywords, others = (np.flatnonzero(m.labels > 1), np.flatnonzero(m.labels == 1))
@@ -97,7 +97,7 @@ class StreamBuilder:
         hush = rng.standard_normal(round(silence_seconds * self.rate)) * np.float32(0.6)
         hush[: len(hush) // 2] = 0.0
         self._append("silence", hush.astype(np.float32))
-        return TestStream(np.concatenate(self.pieces), self.words, self.sections, self.rate)
+        return Recording(np.concatenate(self.pieces), self.words, self.sections, self.rate)
 
     def _append(self, kind: str, signal: Wave) -> None:
         self.pieces.append(to_int16(signal))
