@@ -8,6 +8,7 @@ from typing import Any
 
 from deltarnn.files import read_json
 from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.kws.commands import evaluate_stream
 from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.evaluation.metrics import write_metrics
@@ -27,17 +28,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `deltarnn evaluate`."""
     add_model(parser, out="report.html and metrics.json")
     parser.add_argument("--features", type=Path, help="folder of feature files (default: the one it was trained on)")
-    parser.add_argument("--groups", default="validation,test", help="groups of clips (default: %(default)s)")
+    parser.add_argument("--groups", help="groups of clips (default: validation,test)")
     parser.add_argument("--activation", help="fixed point: bits of activations (default: 8.8)")
     parser.add_argument("--weight", help="of weights (default: 8 bits, as many before the point as needed)")
     parser.add_argument("--gate", help="of the outputs of σ and tanh (default: 2.6)")
     add_number(parser, "batch_size_eval", int, 1, 65536, "clips per step", default=256)
+    evaluate_stream.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and write report.html and metrics.json beside the model."""
     arguments.model = chosen_model(arguments)
-    wanted = [name for name in arguments.groups.split(",") if name]
+    evaluate_stream.check(arguments)
+    if arguments.stream:
+        return evaluate_stream.run(arguments)
+    wanted = [name for name in (arguments.groups or "validation,test").split(",") if name]
     if not wanted:
         raise ValueError("--groups: names none; there are train, validation, test")
     model, header = load_keyword_model(arguments.model)

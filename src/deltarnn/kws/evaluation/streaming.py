@@ -2,14 +2,13 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.kws.data.stream import Recording, Word
+from deltarnn.kws.data.stream import Recording
 from deltarnn.kws.evaluation.detection import Outcome, Timing, at_false_alarms, at_threshold
 from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.kws.spotter.spotter import Spotter
@@ -38,17 +37,14 @@ class StreamEvaluation:
     seconds_per_frame: float
 
     @classmethod
-    def of(cls, spotter: Spotter, recording: Recording) -> "StreamEvaluation":
+    def of(cls, spotter: Spotter, recording: Recording, timing: Timing) -> "StreamEvaluation":
         """Run the spotter over a recording from a fresh state, without a break."""
-        timing = Timing(round(spotter.frame_stride * spotter.sample_rate), spotter.frame_length, spotter.sample_rate)
         scores, words, rule = spotter.scores(recording.audio), recording.words, spotter.rule
         curve = {rate: at_false_alarms(scores, words, rule, timing, rate) for rate in RATES}
         sparsity, seconds = _activity(spotter, recording)
         chosen = at_threshold(scores, words, rule, timing, rule.threshold)
         frames = max(1, len(scores))
-        return cls(
-            recording, spotter.keywords, rule, timing, scores, curve, chosen, sparsity, seconds / frames
-        )
+        return cls(recording, spotter.keywords, rule, timing, scores, curve, chosen, sparsity, seconds / frames)
 
     def fields(self) -> dict[str, Any]:
         """As JSON: all but the scores and what differs from one run to the next."""
@@ -56,7 +52,7 @@ class StreamEvaluation:
         return {
             "hours": hours,
             "words": len(words),
-            "sections": {kind: length for kind, length in _lengths(self.recording).items()},
+            "sections": _lengths(self.recording),
             "rule": vars(self.rule),
             "curve": [
                 {
@@ -89,7 +85,7 @@ class StreamEvaluation:
         return {kind: found[kind] for kind in _lengths(self.recording)}
 
     def confusions(self, outcome: Outcome) -> dict[str, dict[str, int]]:
-        """How often each keyword was taken for which other, and how often one was heard that nobody said ("nothing")."""
+        """How often each keyword was taken for another, and how often one was heard that nobody said ("nothing")."""
         counts: dict[str, Counter[str]] = {}
         for peak, said in zip(outcome.false_alarms, outcome.answered, strict=True):
             name = "nothing" if said is None else self.keywords[said]
@@ -129,12 +125,12 @@ def _activity(spotter: Spotter, recording: Recording) -> tuple[dict[str, float],
     spotter.reset()
     zeros: Counter[str] = Counter()
     deltas: Counter[str] = Counter()
-    before, started = (0.0, 0), time.process_time()
+    before, started = (0, 0), time.process_time()
     for section in recording.sections:
         spotter.accept_waveform(recording.audio[section.start : section.end])
-        activity = spotter.activity
-        total = activity.steps
-        held = activity.sparsity * total if total else 0.0
+        layers = spotter.activity.per_layer
+        total = sum(layer.numel_x + layer.numel_h + layer.numel_rh for layer in layers)
+        held = sum(layer.zeros_x + layer.zeros_h + layer.zeros_rh for layer in layers)
         zeros[section.kind] += held - before[0]
         deltas[section.kind] += total - before[1]
         before = held, total

@@ -1,0 +1,86 @@
+"""`deltarnn evaluate --stream`: a model file on an endless recording, its state never reset."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deltarnn.engine.engine import Precision
+from deltarnn.engine.model_file import load_model
+from deltarnn.files import write_json
+from deltarnn.kws.config.resolve import resolve
+from deltarnn.kws.data.labels import read_recordings
+from deltarnn.kws.evaluation.detection import Timing
+from deltarnn.kws.evaluation.streaming import StreamEvaluation
+from deltarnn.kws.features.pipeline import FeaturePipeline
+from deltarnn.kws.features.recording import stream_of
+from deltarnn.kws.spotter.calibration import STREAM, Calibration, calibrate, store, stream_rule
+from deltarnn.kws.spotter.rule import StreamRule
+from deltarnn.kws.spotter.spotter import Spotter
+
+STREAM_METRICS = "stream.json"
+RATE = 5.0
+"""False alarms an hour for which a model without a threshold gets one."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags of `deltarnn evaluate --stream`."""
+    section = parser.add_argument_group("stream", "with --stream: an endless recording instead of clips")
+    section.add_argument("--stream", action="store_true", help="detections in a long recording, the state never reset")
+    section.add_argument(
+        "--recording", type=Path, nargs="+", help="WAV files of your own, each with a label file of its name beside it "
+        "(.txt: start, end in seconds, word; default: a recording made of the data set's test clips)",
+    )  # fmt: skip
+    section.add_argument(
+        "--false_alarms", type=float, metavar="RATE",
+        help=f"choose the threshold anew, for so many an hour on the validation part (default: the file's; {RATE:g} "
+        "where it has none)",
+    )  # fmt: skip
+    section.add_argument("--precision", choices=("float32", "int8"), help="arithmetic (default: the file's own)")
+
+
+def check(arguments: argparse.Namespace) -> None:
+    """ValueError where a flag of clips is given for a stream, or the other way round."""
+    own, others = ("recording", "false_alarms", "precision"), ("features", "groups", "activation", "weight", "gate")
+    for name in others if arguments.stream else own:
+        if getattr(arguments, name) is not None:
+            raise ValueError(f"--{name} does nothing with{'' if arguments.stream else 'out'} --stream")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Calibrate where that is asked for, evaluate, print the table, and write stream.json beside the model."""
+    _, header = load_model(arguments.model)
+    if arguments.false_alarms is not None or STREAM not in header:
+        rate = RATE if arguments.false_alarms is None else arguments.false_alarms
+        calibration = calibrated(arguments.model, header, rate, arguments.precision)
+        store(arguments.model, calibration)
+        found = f"{calibration.false_alarms_per_hour:.1f} false alarms an hour in {calibration.hours:.1f} hours"
+        print(f"threshold {calibration.rule.threshold:.3f} stored: {found} of validation without keywords")
+    spotter = Spotter.load(arguments.model, precision=arguments.precision)
+    if arguments.recording is None:
+        recording = stream_of(resolve(header["training"]["options"]), "test")
+    else:
+        recording = read_recordings(arguments.recording, spotter.keywords, spotter.sample_rate)
+    framing = FeaturePipeline.from_dict(header["features"]).framing
+    result = StreamEvaluation.of(spotter, recording, Timing(framing.hop, framing.length, spotter.sample_rate))
+    print(f"{arguments.model}:\n{result}")
+    share = result.seconds_per_frame / spotter.frame_stride
+    # What differs from run to run is no part of the result.
+    cost = f"{1e6 * result.seconds_per_frame:.1f} µs of processor time a frame, real-time factor {share:.1e}"
+    print(cost, file=sys.stderr)
+    path = arguments.model.with_name(STREAM_METRICS)
+    write_json(path, result.fields())
+    print(path)
+    return 0
+
+
+def calibrated(path: Path, header: dict[str, Any], rate: float, precision: Precision | None) -> Calibration:
+    """The decision rule of a model, its threshold chosen for `rate` false alarms an hour on what the validation stream
+    holds beside keywords."""
+    recording = stream_of(resolve(header["training"]["options"]), "validation")
+    rule = stream_rule(header) or StreamRule()
+    spotter = Spotter.load(path, threshold=rule.threshold, precision=precision)
+    parts = [recording.audio[s.start : s.end] for s in recording.sections if s.kind != "keywords"]
+    return calibrate([spotter.scores(np.concatenate(parts))], rule, spotter.frame_stride, rate)
