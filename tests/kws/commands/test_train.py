@@ -22,6 +22,7 @@ from deltarnn.fixed import QFormat, Quantization
 from deltarnn.kws.commands.evaluate import load_groups, precisions
 from deltarnn.kws.config.resolve import parse_arguments
 from deltarnn.kws.evaluation.scoring import evaluate, evaluate_carried
+from deltarnn.kws.features.versions import VersionedClips
 from deltarnn.kws.network.decision import DecisionRule, clip_scores
 from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
@@ -403,7 +404,7 @@ def test_a_killed_run_goes_on_to_the_same_result(prepared, tmp_path):
     assert [r.rsplit(",", 1)[0] for r in rows] == [r.rsplit(",", 1)[0] for r in other_rows]
 
 
-class FewClips:
+class FewClips(VersionedClips):
     """Eight fixed clips, which note the order they are asked for."""
 
     def __init__(self) -> None:

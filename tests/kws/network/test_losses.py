@@ -169,3 +169,29 @@ def test_huge_scores_do_not_overflow():
     scores = torch.tensor([[[1000.0, -1000.0]], [[-2000.0, 3000.0]]])
     assert DecisionRule()(scores).tolist() == [1]
     assert torch.isfinite(smoothed_posteriors(scores, 60)).all()
+
+
+def test_word_loss_is_cross_entropy_where_nothing_is_weighed(scores):
+    targets = torch.tensor([[0, 1, 3], [2, -1, 1], [1, 3, 0], [-1, -1, 2], [2, 0, 0], [3, 1, 1], [0, 2, 2]])
+    expected = F.cross_entropy(scores.flatten(0, 1), targets.flatten(), ignore_index=-1, label_smoothing=0.1)
+    assert torch.allclose(loss_of(scores, targets, LossOptions(target="word", label_smoothing=0.1)), expected)
+
+
+def test_word_loss_weighs_what_passes_for_a_keyword(scores):
+    scores, targets = scores[:2, :1], torch.tensor([[1], [2]])
+    p = scores.softmax(-1)[:, 0]
+    neither = p[0, 0] + p[0, 1]
+    weight = (1.02 - neither) ** 2
+    other = -0.25 * p[0, 1].log() - 0.75 * neither.log()
+    expected = (weight * other - p[1, 2].log()) / (weight + 1)
+    options = LossOptions(target="word", focus=2.0, tell_silence=0.25)
+    assert torch.allclose(loss_of(scores, targets, options), expected)
+
+
+def test_words_named_as_they_end_are_silence_only_where_nothing_fires():
+    scores = torch.full((30, 3, 4), -9.0)
+    scores[:, :, 0] = 9.0
+    scores[10:20, 0] = torch.tensor([-9.0, -9.0, 9.0, -9.0])
+    scores[10:12, 1] = torch.tensor([-9.0, -9.0, -9.0, 9.0])
+    rule = DecisionRule(smoothing_window=8, confidence_window=99, fire_threshold=0.5, target="word")
+    assert rule(scores).tolist() == [2, 0, 0]

@@ -95,6 +95,10 @@ def _noise() -> dict[str, Any]:
     return {"steps": TRAIN, "needs": ("--aug_noise above 0", lambda c: c.augmentation.aug_noise > 0)}
 
 
+def _words() -> dict[str, Any]:
+    return {"steps": TRAIN, "needs": ("--target word", lambda c: c.training.target == "word")}
+
+
 def _clips() -> dict[str, Any]:
     return {"steps": TRAIN, "needs": ("--stream_minutes 0", lambda c: not c.stream.stream_minutes)}
 
@@ -205,6 +209,12 @@ class TrainingConfig:
     )
     label_smoothing: float = option(
         0.0, "share of each target spread over all classes", minimum=0, maximum=0.99, **_targeted()
+    )
+    focus: float = option(
+        0.0, "how much more those frames count that pass for a keyword and are none", minimum=0, maximum=5, **_words()
+    )
+    tell_silence: float = option(
+        1.0, "how much it counts to tell silence from other words", minimum=0, maximum=1, **_words()
     )
     class_weights: bool = option(False, "weigh the loss so that every class counts the same", steps=TRAIN)
     teacher: str = option(

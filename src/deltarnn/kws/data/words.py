@@ -73,7 +73,7 @@ SOUND_ALIKE = {
 def further_unknown_words(keywords: tuple[str, ...]) -> list[str]:
     """Words for further unknown speech: none is a keyword or sounds like one."""
     barred = set(keywords).union(*(SOUND_ALIKE.get(word, set()) for word in keywords))
-    return sorted({*FURTHER_WORDS} - barred)
+    return sorted({*FURTHER_WORDS, *OTHER_WORDS} - barred)
 
 
 def spoken_words(keywords: tuple[str, ...]) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.kws.data.stream import Word
-from deltarnn.kws.spotter.rule import Peak, StreamRule
+from deltarnn.kws.spotter.rule import UNIT, Peak, StreamRule
 
 TOLERANCE = 0.75
 """Seconds after a word's end in which its detection still counts."""
@@ -94,15 +94,16 @@ def at_threshold(
 def at_false_alarms(
     scores: NDArray[np.float32], words: Sequence[Word], rule: StreamRule, timing: Timing, per_hour: float
 ) -> tuple[float, Outcome]:
-    """The lowest threshold, to 1/256, at which there are at most `per_hour` false alarms an hour, and its outcome."""
+    """The lowest threshold with at most `per_hour` false alarms an hour, found by bisection, and its outcome."""
+    steps = UNIT * rule.smoothing  # scores are multiples of 1/steps, up to the limit
     hours = len(scores) * timing.stride / 3600
-    low, high = -int(rule.limit * 256), int(rule.limit * 256)  # at the limit itself nothing exceeds it
-    best = high / 256, at_threshold(scores, words, rule, timing, high / 256)
+    low, high = -rule.bound * rule.smoothing - 1, rule.bound * rule.smoothing
+    best = at_threshold(scores, words, rule, timing, high / steps)
     while high - low > 1:
         middle = (low + high) // 2
-        outcome = at_threshold(scores, words, rule, timing, middle / 256)
+        outcome = at_threshold(scores, words, rule, timing, middle / steps)
         if len(outcome.false_alarms) <= per_hour * hours:
-            high, best = middle, (middle / 256, outcome)
+            high, best = middle, outcome
         else:
             low = middle
-    return best
+    return high / steps, best

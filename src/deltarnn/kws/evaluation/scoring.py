@@ -147,6 +147,8 @@ def loss_options(config: Config) -> LossOptions:
         training.label_smoothing,
         training.teacher_weight if training.teacher else 0.0,
         training.temperature,
+        training.focus,
+        training.tell_silence,
     )
 
 

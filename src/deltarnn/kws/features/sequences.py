@@ -98,7 +98,8 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
             f"them; each needs at least two --stream_chunk of {stream.stream_chunk}"
         )
     job = _Job(config, features.labels, pipeline, rows, frames)
-    settings = {"features": features.source, "seed": config.training.seed, "frames": [rows, frames], **_changes(config)}
+    seed = read_description(config).settings["seed"]  # the data's: runs of several seeds share them
+    settings = {"features": features.source, "seed": seed, "frames": [rows, frames], **_changes(config)}
     folder = config.folder("feat") / config.feature_name / "versions"
     paths = [folder / f"{digest(settings)}-{number}.safetensors" for number in range(augmentation.aug_versions)]
     missing = [(number, path) for number, path in enumerate(paths) if _stored(path) is None]
@@ -134,7 +135,7 @@ class _Job:
         features = np.empty((self.frames, self.rows, pipeline.num_features), np.float16)
         targets = np.empty((self.frames, self.rows), np.int8)
         for row in range(self.rows):
-            rng = np.random.default_rng([config.training.seed, number, row])
+            rng = np.random.default_rng([description.settings["seed"], number, row])
             maker = SceneMaker(material, SceneOptions.of(config.augmentation, rate), rng)
             recording, words = maker.recording((self.frames - 1) * hop + length + 1)
             features[:, row] = pipeline.normalise(pipeline(recording[None]))[0, : self.frames]
@@ -145,9 +146,9 @@ class _Job:
 
 def _readings(config: Config) -> list[Path]:
     """Recordings of sentences for training, made where they are missing."""
-    folder, stream = config.folder("data") / "readings", config.stream
+    folder, seed = config.folder("data") / "readings", read_description(config).settings["seed"]
     return make_readings(
-        folder, "train", config.data.keywords, stream.stream_readings, config.training.seed, config.run.workers
+        folder, "train", config.data.keywords, config.stream.stream_readings, seed, config.run.workers
     )
 
 

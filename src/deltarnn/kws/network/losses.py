@@ -12,6 +12,9 @@ from deltarnn.kws.network.decision import SILENCE, Target, clip_scores
 IGNORED = -1
 """Target of frames at which nothing is asked of the network."""
 
+MINIMUM = 0.02
+"""Least weight, to the power of `focus`, of a frame that is no keyword for sure."""
+
 LossName = Literal["crossentropy", "ctc", "mse", "l1"]
 
 
@@ -25,6 +28,7 @@ class LossOptions:
         and with silence the first `label_head` and the last −`label_tail` ones; "word" every frame with a target of its
         own, but for those that are IGNORED.
     label_smoothing: share of the target that is spread evenly over all classes.
+    focus, tell_silence: of `word_loss`.
     teacher_weight, temperature: share of the loss that pulls towards the teacher's clip posteriors, both softened by
         the temperature (G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network",
         arXiv:1503.02531).
@@ -37,6 +41,8 @@ class LossOptions:
     label_smoothing: float = 0.0
     teacher_weight: float = 0.0
     temperature: float = 2.0
+    focus: float = 0.0
+    tell_silence: float = 1.0
 
 
 def loss_of(
@@ -46,11 +52,13 @@ def loss_of(
     """Mean loss (0-dim) of scores (T, B, C) against classes (B,), or (T, B) where the target is "word".
 
     class_weights: (C,), the weight of each class's clips, or None. taught: a teacher's scores of the clips (B, C), or
-    None.
+    None; where the target is "word", of their frames (T, B, C).
     """
     if options.name == "ctc":
         weights = torch.ones_like(labels, dtype=scores.dtype) if class_weights is None else class_weights[labels]
         return (_ctc(scores, labels) * weights).sum() / weights.sum()
+    if options.target == "word":
+        return word_loss(scores, labels, options, taught)
     pooled, targets = _compared(scores, labels, options)
     loss = _pointwise(pooled, targets, options, class_weights)
     if taught is None:
@@ -59,6 +67,36 @@ def loss_of(
     own = (clip_scores(scores) / options.temperature).log_softmax(-1)
     pull = F.kl_div(own, softened, reduction="batchmean") * options.temperature**2
     return (1 - options.teacher_weight) * loss + options.teacher_weight * pull
+
+
+def word_loss(scores: Tensor, targets: Tensor, options: LossOptions, taught: Tensor | None = None) -> Tensor:
+    """Weighted mean loss (0-dim) of scores (T, B, C) against the classes (T, B) of frames, but for those IGNORED.
+
+    Frames of a keyword count −log p_k. The others count, with silence 0, other words 1 and a = `tell_silence`,
+
+        −(1 − p)^focus · ( a log p_c + (1 − a) log p )        p = p_0 + p_1
+
+    where the first factor is a weight without a gradient: what is no keyword for sure is left alone, so that the few
+    frames that pass for one are heard (T.-Y. Lin et al., "Focal loss for dense object detection", ICCV 2017), and
+    whether it is silence or another word matters less. Targets are smoothed by `label_smoothing`; a teacher's share
+    pulls towards its posteriors of the same frames.
+    """
+    asked = targets != IGNORED
+    chosen, classes = scores[asked].log_softmax(-1), targets[asked]
+    neither = torch.logaddexp(chosen[:, 0], chosen[:, 1])
+    smoothing, share = options.label_smoothing, options.tell_silence
+    exact = F.nll_loss(chosen, classes, reduction="none") * (1 - smoothing) - smoothing * chosen.mean(-1)
+    joint = -(1 - smoothing) * neither - smoothing * chosen[:, 2:].mean(-1)
+    weights = (1.0 + MINIMUM - neither.detach().exp()).clamp(MINIMUM, 1.0) ** options.focus
+    spoken = classes > 1
+    weights = torch.where(spoken, 1.0, weights)
+    each = torch.where(spoken, exact, share * exact + (1 - share) * joint)
+    if taught is not None:
+        own = (scores[asked] / options.temperature).log_softmax(-1)
+        softened = (taught[asked] / options.temperature).softmax(-1)
+        pull = F.kl_div(own, softened, reduction="none").sum(-1) * options.temperature**2
+        each = (1 - options.teacher_weight) * each + options.teacher_weight * pull
+    return (each * weights).sum() / weights.sum()
 
 
 def frame_targets(labels: Tensor, frames: int, head: int, tail: int) -> Tensor:
@@ -80,9 +118,6 @@ def balanced_class_weights(labels: Tensor, classes: int) -> Tensor:
 
 def _compared(scores: Tensor, labels: Tensor, options: LossOptions) -> tuple[Tensor, Tensor]:
     """Scores (N, C) and classes (N,) that are compared."""
-    if options.target == "word":
-        asked = labels != IGNORED
-        return scores[asked], labels[asked]
     if options.target == "clip":
         return clip_scores(scores), labels
     targets = frame_targets(labels, len(scores), options.label_head, options.label_tail)

@@ -122,6 +122,7 @@ class Trainer:
         self.rate = plan.rate(self.steps_per_epoch * plan.epochs)
         self.progress = Progress()
         self._left: Any = None
+        self._teachers_left: list[Any] | None = None
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
         self.teacher = None if plan.teacher is None else plan.teacher.to(fabric.device)
@@ -198,7 +199,7 @@ class Trainer:
         features, targets = self.fabric.to_device(batch.features), self.fabric.to_device(batch.targets)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(step)
-        taught = None if self.teacher is None else self.teacher.clip_scores(features)
+        taught = self._taught(features, batch)
         carried = self._carried(batch, generator)
         if delta is None:
             (scores, left), moved = self.wrapped(features, carried), None
@@ -221,6 +222,15 @@ class Trainer:
         self._left = left
         self.averaged.update(self.model, step + 1)
         return float(total.detach()), 0.0 if moved is None else float(moved.detach())
+
+    def _taught(self, features: Tensor, batch: Batch) -> Tensor | None:
+        """The teacher's scores of clips (B, C), or of the frames of sequences (T, B, C); None without one."""
+        if self.teacher is None or batch.targets.dim() == 1:
+            return None if self.teacher is None else self.teacher.clip_scores(features)
+        scores, self._teachers_left = self.teacher.frame_scores(
+            features, self._teachers_left if batch.goes_on else None
+        )
+        return scores
 
     def _carried(self, batch: Batch, generator: torch.Generator) -> Any:
         """Initial states: of sequences the full ones, carried on; of clips, for a share `carry_state` of the batch,
