@@ -29,18 +29,19 @@ class Spoken:
 def active_span(clip: NDArray[np.floating] | Audio) -> tuple[int, int]:
     """First sample of the spoken part of a clip (N,), and the one after its last.
 
-    Blocks of 10 ms belong to it whose level, a mean over 30 ms, is more than 40 % of the way, in dB, from the clip's
-    quietest tenth to its loudest block; parts less than 150 ms from the loudest one are joined to it.
+    Blocks of 10 ms belong to it whose level, a mean over 50 ms, is more than 40 % of the way, in dB, from the clip's
+    quietest tenth to its loudest block; parts less than 250 ms from each other are joined, and those with the loudest
+    block are the word.
     """
     blocks = max(1, len(clip) // _BLOCK)
     energy = np.square(np.resize(clip, blocks * _BLOCK).astype(np.float64)).reshape(blocks, _BLOCK).mean(1)
-    smooth = np.convolve(np.pad(energy, 1, mode="edge"), np.full(3, 1 / 3), "valid")
+    smooth = np.convolve(np.pad(energy, 2, mode="edge"), np.full(5, 1 / 5), "valid")
     level = 10 * np.log10(smooth + 1.0)
     top = level.max()
     floor = np.quantile(level[energy > 0], 0.1) if energy.any() else top  # zeros are padding
     loud = np.flatnonzero(level >= floor + 0.4 * (top - floor))
     peak = int(np.searchsorted(loud, level.argmax()))
-    gaps = np.flatnonzero(np.diff(loud) > 15)
+    gaps = np.flatnonzero(np.diff(loud) > 25)
     first = loud[gaps[gaps < peak][-1] + 1] if (gaps < peak).any() else loud[0]
     last = loud[gaps[gaps >= peak][0]] if (gaps >= peak).any() else loud[-1]
     return int(first) * _BLOCK, min(len(clip), (int(last) + 1) * _BLOCK)

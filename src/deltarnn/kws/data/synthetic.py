@@ -113,6 +113,7 @@ def make_words(folder: Path, words: Iterable[str], count: int, seed: int, worker
     jobs = [
         (folder, replace(cast[code], words=tuple(sorted(said_by))), seed) for code, said_by in sorted(takes.items())
     ]
+    jobs = [job for job in jobs if not all(path.is_file() for path in _flat_paths(folder, job[1]))]
     run_in_fresh_processes(_record_flat, jobs, workers, f"words in {folder.name}")
     return [(word, folder / word / speaker.file_name(number)) for number, (word, speaker) in enumerate(said)]
 
@@ -200,7 +201,11 @@ def _record(folder: Path, keywords: tuple[str, ...], speaker: Speaker, seed: int
 
 
 def _record_flat(folder: Path, speaker: Speaker, seed: int) -> None:
-    _record_all(speaker, [folder / word / speaker.file_name(take) for word, take in speaker.words], seed)
+    _record_all(speaker, _flat_paths(folder, speaker), seed)
+
+
+def _flat_paths(folder: Path, speaker: Speaker) -> list[Path]:
+    return [folder / word / speaker.file_name(take) for word, take in speaker.words]
 
 
 def _record_all(speaker: Speaker, paths: list[Path], seed: int) -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from deltarnn.kws.data.stream import Word
 from deltarnn.kws.spotter.rule import UNIT, Peak, StreamRule
 
-TOLERANCE = 0.75
-"""Seconds after a word's end in which its detection still counts."""
+EARLY, TOLERANCE = 0.2, 0.75
+"""Seconds before a word's beginning, and after its end, in which its detection counts: where a word begins is
+uncertain."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class Outcome:
 
 
 def match(peaks: Sequence[Peak], words: Sequence[Word], timing: Timing) -> Outcome:
-    """Each word takes the first detection of its keyword from its beginning until TOLERANCE after its end; no detection
-    counts for two words. words in order."""
+    """Each word takes the first detection of its keyword from EARLY before its beginning until TOLERANCE after its end;
+    no detection counts for two words. words in order."""
     hits: dict[int, Peak] = {}
     false_alarms: list[Peak] = []
     answered: list[int | None] = []
-    starts = np.array([word.start for word in words], dtype=np.int64)
+    starts = np.array([word.start for word in words], dtype=np.int64) - round(EARLY * timing.sample_rate)
     reach = round(TOLERANCE * timing.sample_rate)
     for peak in peaks:
         at = timing.sample(peak.frame)

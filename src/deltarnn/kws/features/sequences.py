@@ -8,7 +8,9 @@ As with clips (`deltarnn.kws.features.versions`), several versions are made once
 import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +99,7 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
             f"--stream_minutes {stream.stream_minutes:g}: gives {rows} recordings of {frames} frames, --batch_size of "
             f"them; each needs at least two --stream_chunk of {stream.stream_chunk}"
         )
-    job = _Job(config, features.labels, pipeline, rows, frames)
+    job = _Job(config, features.labels, pipeline.to_dict(), rows, frames)
     seed = read_description(config).settings["seed"]  # the data's: runs of several seeds share them
     settings = {"features": features.source, "seed": seed, "frames": [rows, frames], **_changes(config)}
     folder = config.folder("feat") / config.feature_name / "versions"
@@ -105,7 +107,7 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
     missing = [(number, path) for number, path in enumerate(paths) if _stored(path) is None]
     if missing:
         _readings(config)  # before the workers need them
-        with ProcessPoolExecutor(min(config.run.workers, len(missing))) as pool:
+        with ProcessPoolExecutor(min(config.run.workers, len(missing)), get_context("spawn")) as pool:
             bar = tqdm(pool.map(job.write, *zip(*missing, strict=True)), desc="recordings", total=len(missing))
             list(bar)
     stored = [_stored(path) for path in paths]
@@ -120,13 +122,13 @@ class _Job:
 
     config: Config
     labels: NDArray[np.int64]
-    pipeline: FeaturePipeline
+    pipeline: dict[str, Any]
     rows: int
     frames: int
 
     def write(self, number: int, path: Path) -> None:
         """Make version `number` and write it."""
-        config, pipeline = self.config, self.pipeline
+        config, pipeline = self.config, FeaturePipeline.from_dict(self.pipeline)
         description, rate = read_description(config), pipeline.config.sample_rate
         readings = [read_audio(reading, rate) for reading in _readings(config)]
         audio = load_audio(config, description, "train")
@@ -147,9 +149,7 @@ class _Job:
 def _readings(config: Config) -> list[Path]:
     """Recordings of sentences for training, made where they are missing."""
     folder, seed = config.folder("data") / "readings", read_description(config).settings["seed"]
-    return make_readings(
-        folder, "train", config.data.keywords, config.stream.stream_readings, seed, config.run.workers
-    )
+    return make_readings(folder, "train", config.data.keywords, config.stream.stream_readings, seed, config.run.workers)
 
 
 def _changes(config: Config) -> dict[str, float]:

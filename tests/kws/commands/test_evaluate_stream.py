@@ -1,0 +1,94 @@
+"""Training on made-up recordings and `deltarnn evaluate --stream` on a tiny corpus, through the command line."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deltarnn.cli import main
+from deltarnn.engine.model_file import load_model
+from deltarnn.kws.data.audio import read_audio, write_wav
+from deltarnn.kws.features import recording
+from deltarnn.native import native_core
+
+pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
+
+DATA = ["--dataset", "gscdv2", "--keywords", "yes,no", "--workers", "2"]
+STREAM = [
+    *("--stream_minutes", "0.6", "--stream_chunk", "40", "--stream_readings", "2", "--target", "word"),
+    *("--aug_versions", "2", "--aug_noise", "0.5", "--aug_snr_low", "20", "--aug_snr_high", "30"),
+    *("--rnn_size", "12", "--batch_size", "4", "--lr", "0.02", "--threads", "1", "--focus", "1", "--average", "0.9"),
+    *("--smooth_window_size", "10", "--confidence_window_size", "30", "--fire_threshold", "0.3"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_corpus_of) -> Path:
+    """The model file of a delta network that was trained on made-up recordings."""
+    folder = tmp_path_factory.mktemp("stream")
+    work = ["--work_dir", str(folder / "work")]
+    assert main(["prepare", *DATA, *work, "--data_dir", str(tiny_corpus_of(folder / "corpus"))]) == 0
+    assert main(["feature", *DATA, *work]) == 0
+    assert main(["pretrain", *DATA, *work, *STREAM, "--epochs_pretrain", "12"]) == 0
+    model = str(folder / "model.safetensors")
+    flags = ["--epochs_retrain", "6", "--thx", "0.1", "--thh", "0.1", "--teacher", "start", "--model_path", model]
+    assert main(["retrain", *DATA, *work, *STREAM, *flags]) == 0
+    return Path(model)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """A recording with little but words."""
+    monkeypatch.setattr(recording, "READINGS", {"sentences": 2, "digits": 2})
+    build = recording.StreamBuilder.build
+    monkeypatch.setattr(recording.StreamBuilder, "build", lambda self: build(self, 40.0, 10.0))
+
+
+def test_a_network_learns_words_from_made_up_recordings(trained):
+    metrics = json.loads(trained.with_name("metrics.json").read_text())
+    assert metrics["validation_accuracy"] > 0.6  # tones: chance is below 0.4
+    assert metrics["sparsity"] > 0.2
+
+
+def test_the_same_stream_gives_the_same_bytes(trained, short, capsys):
+    printed, written = [], []
+    for _ in range(2):
+        assert main(["evaluate", str(trained), "--stream", "--false_alarms", "60"]) == 0
+        printed.append(capsys.readouterr().out)
+        written.append(trained.with_name("stream.json").read_bytes())
+    assert printed[0] == printed[1]
+    assert written[0] == written[1]
+    result = json.loads(written[0])
+    assert load_model(trained)[1]["stream"]["threshold"] == result["rule"]["threshold"]
+    rates = [point["miss_rate"] for point in result["curve"]]
+    assert rates == sorted(rates, reverse=True)
+    assert set(result["sparsity"]) == {"keywords", "other words", "reading", "digits", "noise", "silence"}
+    at = result["at_threshold"]
+    count = sum(at["false_alarms_by_section"].values())
+    assert count == pytest.approx(at["false_alarms_per_hour"] * result["hours"])
+    assert count == sum(sum(row.values()) for row in at["confusions"].values())
+
+
+def test_recordings_of_ones_own(trained, short, tmp_path, capsys):
+    corpus = trained.parent / "corpus" / "speech_commands_v0.02" / "yes"
+    words = [read_audio(path) for path in sorted(corpus.glob("a0000006*.wav"))]
+    gap = np.zeros(24000, np.int16)
+    write_wav(tmp_path / "mine.wav", np.concatenate([part for word in words for part in (gap, word)]))
+    (tmp_path / "mine.txt").write_text("1.5 2.5 yes\n4.0 5.0 yes\n")
+    assert main(["evaluate", str(trained), "--stream", "--recording", str(tmp_path / "mine.wav")]) == 0
+    assert "2 keywords" in capsys.readouterr().out
+    assert json.loads(trained.with_name("stream.json").read_text())["sections"] == {"mine": pytest.approx(5.0, abs=0.1)}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--stream", "--groups", "test"], "--groups does nothing with --stream"),
+        (["--recording", "x.wav"], "--recording does nothing without --stream"),
+        (["--stream", "--recording", "missing.wav"], "missing.wav"),
+    ],
+)
+def test_flags_that_do_nothing_are_refused(trained, capsys, flags, message):
+    assert main(["evaluate", str(trained), *flags]) == 1
+    assert message in capsys.readouterr().err
