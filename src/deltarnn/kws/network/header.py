@@ -2,11 +2,11 @@
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from deltarnn.engine.model_file import Header, ModelFileError
 from deltarnn.fixed.qformat import QFormat
-from deltarnn.kws.network.decision import DecisionRule
+from deltarnn.kws.network.decision import DecisionRule, Target
 from deltarnn.kws.places import work_folder
 
 MAX_WINDOW = 100_000
@@ -58,7 +58,7 @@ def _is_rule(values: Any) -> bool:
         and all(type(window) is int and 1 <= window <= MAX_WINDOW for window in windows)
         and isinstance(threshold, (int, float))
         and 0 <= threshold <= 1
-        and values["target"] in ("clip", "frame")
+        and values["target"] in get_args(Target)
     )
 
 
