@@ -18,6 +18,24 @@ COMMON: dict[str, Any] = {
     "aug_freq_mask": 1,
 }
 
+CLIPS: dict[str, Any] = {
+    **COMMON,
+    "unknown_ratio": 2.0,
+    "synth_unknown": 2400,
+    "synth_keywords": 1000,
+    "label_smoothing": 0.05,
+    "epochs_pretrain": 40,
+    "epochs_retrain": 40,
+    "beta": 0.01,
+    "aug_noise": 0.7,
+    "aug_snr_low": 5.0,
+    "aug_snr_high": 35.0,
+    "aug_gain": 8.0,
+    "aug_shift": 0.1,
+    "aug_splice": 1000,
+}
+"""docs/keyword_spotting.md says what each of these is worth."""
+
 STREAM: dict[str, Any] = {
     **COMMON,
     "unknown_ratio": 8.0,
@@ -41,37 +59,39 @@ STREAM: dict[str, Any] = {
     "confidence_window_size": 25,
     "fire_threshold": 0.3,
 }
-"""docs/streams.md says what each of these is worth."""
+"""For streams without end: docs/streams.md says what each of these is for."""
 
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
-    "default": STREAM,
+    "default": CLIPS,
+    "stream": STREAM,
     "demo": {
-        **COMMON,
-        "label_smoothing": 0.05,
-        "beta": 0.01,
+        **CLIPS,
+        "synth_unknown": 0,
+        "synth_keywords": 0,
         "batch_size": 32,
         "epochs_pretrain": 30,
         "epochs_retrain": 24,
         "aug_noise": 0.5,
         "aug_snr_low": 10.0,
-        "aug_snr_high": 35.0,
-        "aug_gain": 8.0,
-        "aug_shift": 0.1,
+        "aug_splice": 0,
         "aug_versions": 4,
     },
     "large": {
-        **STREAM,
+        **CLIPS,
         "rnn_layers": 2,
         "rnn_size": 160,
         "rnn_dropout": 0.2,
         "fc_dropout": 0.2,
-        "aug_time_mask": 6,
+        "aug_time_mask": 8,
         "aug_freq_mask": 2,
-        "lr": 4e-3,
-        "epochs_pretrain": 30,
-        "epochs_retrain": 25,
+        "lr": 6e-3,
+        "batch_size": 128,
+        "epochs_pretrain": 25,
         "thx": [0.25, 0.1],
         "thh": 0.1,
+        "beta": 0.005,
+        "teacher": "all",
+        "teacher_weight": 0.8,
     },
 }
