@@ -108,7 +108,9 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
     if missing:
         _readings(config)  # before the workers need them
         with ProcessPoolExecutor(min(config.run.workers, len(missing)), get_context("spawn")) as pool:
-            bar = tqdm(pool.map(job.write, *zip(*missing, strict=True)), desc="recordings", total=len(missing))
+            bar = tqdm(
+                pool.map(job.write, *zip(*missing, strict=True)), desc="recordings", total=len(missing), disable=None
+            )
             list(bar)
     stored = [_stored(path) for path in paths]
     masks = augmentation.aug_time_mask > 0 or augmentation.aug_freq_mask > 0
