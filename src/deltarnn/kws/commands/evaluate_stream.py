@@ -10,6 +10,7 @@ import numpy as np
 from deltarnn.engine.engine import Precision
 from deltarnn.engine.model_file import load_model
 from deltarnn.files import write_json
+from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.config.resolve import resolve
 from deltarnn.kws.data.labels import read_recordings
 from deltarnn.kws.evaluation.detection import Timing
@@ -33,11 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recording", type=Path, nargs="+", help="WAV files of your own, each with a label file of its name beside it "
         "(.txt: start, end in seconds, word; default: a recording made of the data set's test clips)",
     )  # fmt: skip
-    section.add_argument(
-        "--false_alarms", type=float, metavar="RATE",
-        help=f"choose the threshold anew, for so many an hour on the validation part (default: the file's; {RATE:g} "
-        "where it has none)",
-    )  # fmt: skip
+    rate = f"choose the threshold anew, for so many an hour on the validation part (default: the file's; {RATE:g} "
+    add_number(parser, "false_alarms", float, 0.01, 1e4, rate + "where it has none)")
     section.add_argument("--precision", choices=("float32", "int8"), help="arithmetic (default: the file's own)")
 
 

@@ -23,9 +23,14 @@ class StreamConfig:
         "train on made-up recordings, state carried, of this many minutes in all for each of --aug_versions; 0: on "
         "single clips",
         minimum=0,
+        maximum=10000,
         steps=TRAIN,
     )
-    stream_chunk: int = option(125, "frames between two training steps", minimum=2, **_stream())
+    stream_chunk: int = option(125, "frames between two training steps", minimum=2, maximum=10000, **_stream())
     stream_readings: int = option(
-        120, "half minutes of sentences without a keyword, read by synthetic voices", minimum=0, **_stream()
+        120,
+        "half minutes of sentences without a keyword, read by synthetic voices",
+        minimum=0,
+        maximum=10000,
+        **_stream(),
     )
