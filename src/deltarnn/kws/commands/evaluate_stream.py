@@ -17,6 +17,7 @@ from deltarnn.kws.evaluation.detection import Timing
 from deltarnn.kws.evaluation.streaming import StreamEvaluation
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.recording import stream_of
+from deltarnn.kws.report.stream_page import STREAM_REPORT, write_stream_report
 from deltarnn.kws.spotter.calibration import STREAM, Calibration, calibrate, store, stream_rule
 from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.kws.spotter.spotter import Spotter
@@ -48,7 +49,7 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Calibrate where that is asked for, evaluate, print the table, and write stream.json beside the model."""
+    """Calibrate where that is asked for, evaluate, print the table; write stream.json and stream.html by the model."""
     _, header = load_model(arguments.model)
     if arguments.false_alarms is not None or STREAM not in header:
         rate = RATE if arguments.false_alarms is None else arguments.false_alarms
@@ -71,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = arguments.model.with_name(STREAM_METRICS)
     write_json(path, result.fields())
     print(path)
+    print(f"report: {write_stream_report(arguments.model.with_name(STREAM_REPORT), result)}")
     return 0
 
 

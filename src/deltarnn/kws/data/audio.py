@@ -63,11 +63,16 @@ def read_recording(path: str | Path, sample_rate: int = 16000) -> Recording:
 
 def write_wav(path: str | Path, samples: Audio, sample_rate: int = 16000) -> None:
     """Write samples (N,) int16 as a plain mono WAV file, atomically; its folder is made if need be."""
+    with replacing(path) as part:
+        part.write_bytes(wav_bytes(samples, sample_rate))
+
+
+def wav_bytes(samples: Audio, sample_rate: int) -> bytes:
+    """A plain mono WAV file of samples (N,) int16."""
     data = np.ascontiguousarray(samples, dtype="<i2").tobytes()
     header = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVEfmt ", 16, 1, 1, sample_rate,
                          2 * sample_rate, 2, 16, b"data", len(data))  # fmt: skip
-    with replacing(path) as part:
-        part.write_bytes(header + data)
+    return header + data
 
 
 def fit(samples: Audio, length: int, zero_padding: Literal["head", "tail"] = "head") -> Audio:
