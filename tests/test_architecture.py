@@ -1,5 +1,6 @@
 """Which package may import which: docs/architecture.md's house, held against the imports of every module."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,19 @@ def test_floors_and_arrows_of_a_small_house():
     assert house.reduced(graph) == [("roof", "wall"), ("wall", "ground")]
     with pytest.raises(ValueError, match=r"import each other: a, b$"):
         house.floors({"a": {"b"}, "b": {"a"}, "c": set()})
+
+
+LONGEST = {"module": 350, "class": 200, "function": 60}
+"""Lines; whoever needs more has more than one noun."""
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_grows_long(path):
+    text = path.read_text(encoding="utf-8")
+    lengths = [("module", path.stem, len(text.splitlines()))]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            kind = "class" if isinstance(node, ast.ClassDef) else "function"
+            assert node.end_lineno is not None
+            lengths.append((kind, node.name, node.end_lineno - node.lineno + 1))
+    assert [(kind, name, lines) for kind, name, lines in lengths if lines > LONGEST[kind]] == []

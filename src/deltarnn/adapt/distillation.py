@@ -27,6 +27,8 @@ CLIP = 1.0
 
 Thresholds = float | Mapping[str, Any]
 
+PARTS_LEARN = "teacher and freeze=False are for torch modules: of an imported network only its parts learn"
+
 
 def distill(
     model: Any,
@@ -75,9 +77,7 @@ def distill(
         raise ValueError(f"epochs={epochs}, lr={lr}: must be at least 1, and a number above 0")
     if not isinstance(model, nn.Module):
         if teacher is not None or not freeze:
-            raise ValueError(
-                "teacher and freeze=False are for torch modules: of an imported network only its parts learn"
-            )
+            raise ValueError(PARTS_LEARN)
         excerpt = Excerpt.of(model, list(sequences), thresholds)
         excerpt.take_over(
             distill(excerpt.module, excerpt.sequences, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint)

@@ -16,7 +16,7 @@ from deltarnn.bench.peers import onnxruntime_call, torch_call
 from deltarnn.bench.timing import Times, interleaved, machine
 from deltarnn.bench.workload import WEIGHT_BYTES, Sizes, calibrated_engine, fired_bytes, lively_layer, random_changes
 from deltarnn.engine import Engine
-from deltarnn.engine.engine import Precision
+from deltarnn.engine.compilation import Precision
 from deltarnn.files import write_text
 from deltarnn.native import native_core
 

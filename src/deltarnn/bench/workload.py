@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from deltarnn.engine import Engine
-from deltarnn.engine.engine import Precision
+from deltarnn.engine.compilation import Precision
 from deltarnn.nn import DeltaGRU, DeltaLSTM
 
 Sizes = tuple[int, int, int]

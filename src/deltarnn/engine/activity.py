@@ -1,7 +1,8 @@
 """How much of a stream stood still, in the terms of `deltarnn.record_activity` (MATH §1)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from deltarnn.sparsity import DeltaCount, Sparsity
 
@@ -56,6 +57,20 @@ class Activity(Counted):
     @property
     def layers(self) -> Sequence[LayerActivity]:
         return self.per_layer
+
+    @classmethod
+    def of(cls, a: dict[str, Any], reset_after: bool, counts: Iterable[tuple[int, int, int, int]]) -> "Activity":
+        """From a model file's architecture, and per layer the steps and how often x, h and r ∘ h fired."""
+        outputs = a["proj_size"] or a["hidden_size"]
+        gate_rows = (3 if a["cell"] == "GRU" else 4) * a["hidden_size"]
+        reset_rows = 0 if reset_after else a["hidden_size"]
+        layers = []
+        for index, (steps, fired_x, fired_h, fired_rh) in enumerate(counts):
+            numel_x, numel_h = steps * (a["input_size"] if index == 0 else outputs), steps * outputs
+            numel_rh = steps * reset_rows
+            zeros = numel_x - fired_x, numel_h - fired_h, numel_rh - fired_rh
+            layers.append(LayerActivity(steps, *zeros[:2], numel_x, numel_h, gate_rows, zeros[2], numel_rh, reset_rows))
+        return cls(tuple(layers))
 
     def since(self, earlier: "Activity") -> "Activity":
         """What was counted after `earlier`, a snapshot of the same stream."""

@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import torch
@@ -77,16 +77,7 @@ def convert(
     dense = _dense_modules(module)
     present = {name: child for name, child in module.named_modules() if isinstance(child, DeltaModule)}
     existing = {name: child for name, child in present.items() if name in named}
-    unknown = named.keys() - dense.keys() - present.keys()
-    if unknown:
-        raise ValueError(
-            f"thresholds names {min(unknown)!r}, which is no recurrent module: "
-            f"{', '.join(map(repr, sorted(dense.keys() | present.keys()))) or 'there is none'}"
-        )
-    if not dense and not existing:
-        raise ValueError(
-            f"there is no nn.GRU or nn.LSTM in this {type(module).__name__}, nor a cell of theirs: nothing to convert"
-        )
+    _check_names(module, named.keys(), dense.keys(), present.keys())
     converted: dict[int, DeltaModule] = {}
     for name, child in dense.items():
         pair = _pair(name, named[name]) if name in named else (thx, thh)
@@ -95,12 +86,30 @@ def convert(
     settings = {name: _checked(child, _pair(name, named[name])) for name, child in existing.items()}
     for name, (new_thx, new_thh) in settings.items():
         existing[name].thx, existing[name].thh = new_thx, new_thh
+    _replace(module, converted)
+    return converted.get(id(module), module)
+
+
+def _replace(module: nn.Module, converted: dict[int, DeltaModule]) -> None:
     for parent in list(module.modules()):
         # Not named_children(), which leaves out the second name of a child that has two.
         for name, used in list(parent._modules.items()):
             if id(used) in converted:
                 setattr(parent, name, converted[id(used)])
-    return converted.get(id(module), module)
+
+
+def _check_names(module: nn.Module, named: Set[str], dense: Set[str], present: Set[str]) -> None:
+    """ValueError where thresholds name no recurrent module, or there is nothing to convert or to set."""
+    unknown = named - dense - present
+    if unknown:
+        raise ValueError(
+            f"thresholds names {min(unknown)!r}, which is no recurrent module: "
+            f"{', '.join(map(repr, sorted(dense | present))) or 'there is none'}"
+        )
+    if not dense and not named & present:
+        raise ValueError(
+            f"there is no nn.GRU or nn.LSTM in this {type(module).__name__}, nor a cell of theirs: nothing to convert"
+        )
 
 
 def _dense_modules(module: nn.Module) -> dict[str, nn.Module]:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from deltarnn.engine.engine import Precision
+from deltarnn.engine.compilation import Precision
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.onnx.discovery import parts_of
 from deltarnn.onnx.folding import fold

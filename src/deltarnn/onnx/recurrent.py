@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltarnn.engine.compilation import Precision
 from deltarnn.engine.description import Description
-from deltarnn.engine.engine import Engine, Precision
+from deltarnn.engine.engine import Engine
 from deltarnn.engine.model_file import FORMAT
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.onnx.graph import Array

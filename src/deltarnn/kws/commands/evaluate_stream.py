@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from deltarnn.engine.engine import Precision
+from deltarnn.engine.compilation import Precision
 from deltarnn.engine.model_file import load_model
 from deltarnn.files import write_json
 from deltarnn.kws.config.arguments import add_number

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltarnn.engine import Activity, Engine, ModelFileError, load_model
+from deltarnn.engine.compilation import Precision
 from deltarnn.engine.description import Description
-from deltarnn.engine.engine import Precision
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.features.frontend_stream import checked_samples
 from deltarnn.kws.features.pipeline import FeaturePipeline, PipelineStream

@@ -21,9 +21,9 @@ from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.training.finishing import Finisher
+from deltarnn.kws.training.heritage import Heritage
 from deltarnn.kws.training.schedule import LearningRate, warmed_up
 from deltarnn.nn.activity import record_activity
-from deltarnn.nn.refresh import refreshed
 
 ORDER, CHANGES, DROPOUT = range(3)
 """Purposes of an epoch's random generators."""
@@ -121,11 +121,10 @@ class Trainer:
         self.steps_per_epoch = material.steps(plan.batch_size, fabric.world_size)
         self.rate = plan.rate(self.steps_per_epoch * plan.epochs)
         self.progress = Progress()
-        self._left: Any = None
-        self._teachers_left: list[Any] | None = None
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
-        self.teacher = None if plan.teacher is None else plan.teacher.to(fabric.device)
+        teacher = None if plan.teacher is None else plan.teacher.to(fabric.device)
+        self.heritage = Heritage(model, teacher, plan.carry_state)
 
     def fit(self) -> Progress:
         """Train to the plan's last epoch, from the checkpoint if there is one."""
@@ -169,7 +168,7 @@ class Trainer:
         changes = cpu_generator(plan.seed, epoch, CHANGES, rank)
         torch.manual_seed(cpu_generator(plan.seed, epoch, DROPOUT, rank).initial_seed())
         self.wrapped.train()
-        self._left = None
+        self.heritage.forget()
         losses, activity = 0.0, 0.0
         for index, batch in enumerate(self.material.batches(plan.batch_size, order, changes, rank, world)):
             step = epoch * self.steps_per_epoch + index
@@ -199,8 +198,8 @@ class Trainer:
         features, targets = self.fabric.to_device(batch.features), self.fabric.to_device(batch.targets)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(step)
-        taught = self._taught(features, batch)
-        carried = self._carried(batch, generator)
+        taught = self.heritage.taught(features, batch)
+        carried = self.heritage.states(batch, generator)
         if delta is None:
             (scores, left), moved = self.wrapped(features, carried), None
         else:
@@ -219,32 +218,9 @@ class Trainer:
                 self.wrapped, self.optimizer, max_norm=plan.gradient_limit, error_if_nonfinite=False
             )
         self.optimizer.step()
-        self._left = left
+        self.heritage.left = left
         self.averaged.update(self.model, step + 1)
         return float(total.detach()), 0.0 if moved is None else float(moved.detach())
-
-    def _taught(self, features: Tensor, batch: Batch) -> Tensor | None:
-        """The teacher's scores of clips (B, C), or of the frames of sequences (T, B, C); None without one."""
-        if self.teacher is None or batch.targets.dim() == 1:
-            return None if self.teacher is None else self.teacher.clip_scores(features)
-        scores, self._teachers_left = self.teacher.frame_scores(
-            features, self._teachers_left if batch.goes_on else None
-        )
-        return scores
-
-    def _carried(self, batch: Batch, generator: torch.Generator) -> Any:
-        """Initial states: of sequences the full ones, carried on; of clips, for a share `carry_state` of the batch,
-        those that clips of the last batch left behind."""
-        if batch.targets.dim() > 1:
-            fresh = not batch.goes_on
-            return self.model.initial_state(batch.targets.shape[1]) if fresh else continued(self.model, self._left)
-        if not self.plan.carry_state or self._left is None:
-            return None
-        left = self._left if isinstance(self._left, tuple) else (self._left,)
-        chosen = torch.randint(left[0].shape[1], (len(batch.targets),), generator=generator)
-        carries = torch.rand(len(chosen), 1, generator=generator) < self.plan.carry_state
-        parts = tuple(part.detach()[:, chosen] * carries.to(part.device) for part in left)
-        return parts if len(parts) > 1 else parts[0]
 
     def _evaluated(self, epoch: int) -> KeywordModel:
         """The model to evaluate after an epoch: averaged, rounded, pruned, at full thresholds."""
@@ -304,10 +280,3 @@ class Trainer:
         self.rate.restore(saved.schedule)
         rank_zero_info(f"going on after epoch {saved.epoch} of {self.plan.epochs}")
         return saved.epoch
-
-
-def continued(model: KeywordModel, left: Any) -> Any:
-    """The state with which sequences go on that an earlier step left, of other parameters and with its gradient."""
-    if model.delta is not None:
-        return refreshed(model.delta, left)
-    return tuple(part.detach() for part in left) if isinstance(left, tuple) else left.detach()
