@@ -2,15 +2,19 @@
 
 import argparse
 import re
+import shutil
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tests.kws.spotter.conftest import save_random_model
 
 from deltarnn import DeltaGRU
 from deltarnn.cli import COMMANDS, STEP_COMMANDS
+from deltarnn.engine import Engine
 from deltarnn.kws.config.resolve import add_arguments
 
 ROOT = Path(__file__).parents[1]
@@ -81,6 +85,20 @@ class Reader:
                 "train_one_epoch": lambda: None,
                 "delta": torch.ones(64),
             }
+        if page == "engine.md":
+            frames = self.frames[:, 0].numpy()
+            return {"layer_or_model": self.delta_model, "model": self.delta_model, "frame": frames[0], "frames": frames}
+        if page == "model_file.md":
+            Engine.compile(self.delta_model).save("model.safetensors")
+        if page == "onnx.md":
+            files = Path(pytest.importorskip("silero_vad").__file__).parent / "data"
+            shutil.copy(files / "silero_vad.onnx", ".")
+            chunk, state = np.zeros((1, 576), np.float32), np.zeros((2, 1, 128), np.float32)
+            return {"chunk": chunk, "state": state, "feed": {"input": chunk, "state": state, "sr": np.array(16000)}}
+        if page == "spotter.md":
+            save_random_model(Path("model.safetensors"))
+            samples = np.zeros(4000, np.int16)
+            return {"microphone": np.split(samples, 4), "samples": samples}
         if page == "hardware.md":
             return {"model": self.delta_model, "frames": self.frames[:, 0].numpy()}
         if page == "speed_up.md":
