@@ -32,7 +32,8 @@ COLOURS = ("var(--blue)", "var(--green)", "var(--warm)", "var(--red)")
 
 def write_stream_report(path: Path, result: StreamEvaluation) -> Path:
     """Write the page."""
-    style, script = (files("deltarnn.kws.report").joinpath(name).read_text() for name in ("page.css", "timeline.js"))
+    home = files("deltarnn.kws.report")
+    style, script = (home.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "timeline.js"))
     sections = [_curve(result), _timeline(result), _pair([_misses(result), _false_alarms(result)]), _activity(result)]
     words = ", ".join(result.keywords)
     page = (
