@@ -27,7 +27,7 @@ COMMANDS = {
     "import": ("deltarnn.onnx.command", "look into an ONNX network: its recurrent parts, imported as delta layers"),
     "tune": ("deltarnn.commands.tune", "thresholds of anybody's network, ONNX or torch, within a loss budget"),
     "distill": ("deltarnn.commands.distill", "fine-tune a delta network towards its dense outputs, without labels"),
-    "bench": ("deltarnn.bench", "measure this machine: engine, training, or an ONNX network against its import"),
+    "bench": ("deltarnn.bench", "measure this machine: engine, training, GPU, or an ONNX network against its import"),
 }
 SPINS = "200"
 """How often an idle thread of torch's OpenMP looks for work before it sleeps, some 0.01 ms. As OpenMP comes, it looks

@@ -44,7 +44,7 @@ def compile_all(jobs: dict[Path, list[str]]) -> None:
 def build_folder(name: str) -> Path:
     """A folder under build/ that belongs to the present state of the sources."""
     digest = sha256(Path(__file__).read_bytes())
-    for path in sorted(NATIVE.rglob("*.?pp")):
+    for path in sorted([*NATIVE.rglob("*.?pp"), *NATIVE.rglob("*.cu*")]):
         digest.update(path.read_bytes())
     return ROOT / "build" / f"{name}-{digest.hexdigest()[:16]}"
 

@@ -7,106 +7,24 @@ import sys
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings
+from tests.nn.sequences import CELLS, cases, check_against_eager, close
 from torch import Tensor
 
 from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization, record_activity
-from deltarnn.nn import eager, native
-from deltarnn.nn.state import DeltaGRUState, DeltaLSTMState, LayerOptions, LayerParameters
+from deltarnn.nn import native
 
 _native = pytest.importorskip("deltarnn._native", reason="the native extension is not built")
-
-CELLS = {"GRU": (DeltaGRU, DeltaGRUState, 3), "LSTM": (DeltaLSTM, DeltaLSTMState, 4)}
-TOLERANCE = 1e-4
-GUARD = 2e-5
-
-
-def random(generator: torch.Generator, *shape: int, scale: float = 1.0) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64) * scale
-
-
-def close(actual: Tensor, expected: Tensor) -> bool:
-    """Within TOLERANCE of the largest magnitude expected, or of 0.1 where all are smaller."""
-    return bool((actual.double() - expected).abs().max() <= TOLERANCE * expected.abs().max().clamp(min=0.1))
-
-
-def margin(signal: Tensor, start: Tensor, fired: Tensor, threshold: float) -> float:
-    """How far the closest decision on signal (T, B, N) was from going the other way: min ||v − v̂| − θ|."""
-    memory, closest = start, float("inf")
-    for value, now in zip(signal, fired, strict=True):
-        closest = min(closest, float(((value - memory).abs() - threshold).abs().min()))
-        memory = torch.where(now, value, memory)
-    return closest
-
-
-def evaluate(backend, cell, tensors, grads, options, lengths, dtype):
-    """Everything one backend makes of a case: results and gradients by name, counts, events."""
-    leaves = {name: tensor.to(dtype, copy=True).requires_grad_() for name, tensor in tensors.items()}
-    state = CELLS[cell][1](**{name: leaves[name] for name in CELLS[cell][1]._fields})
-    parameters = LayerParameters(leaves["weight_ih"], leaves["weight_hh"])
-    run = getattr(backend, f"{cell.lower()}_sequence")
-    output, final, activity = run(leaves["x"], state, parameters, options, lengths, True)
-    results = {"output": output, "l1": activity.l1_delta_h} | {f"final {k}": v for k, v in final._asdict().items()}
-    sum((value * grads[name].to(dtype)).sum() for name, value in results.items()).backward()
-    results = {name: value.detach() for name, value in results.items()}
-    results |= {f"gradient of {name}": leaf.grad for name, leaf in leaves.items()}
-    return results, activity.counts.tolist(), (activity.fired_x, activity.fired_h)
-
-
-@st.composite
-def cases(draw):
-    cell = draw(st.sampled_from(sorted(CELLS)))
-    steps, batch = draw(st.integers(1, 24)), draw(st.integers(1, 20))
-    inputs, hidden = draw(st.integers(1, 70)), draw(st.integers(1, 80))
-    thresholds = st.sampled_from([0.0, 0.05, 0.3, 5.0])
-    options = LayerOptions(draw(thresholds), draw(thresholds), draw(st.booleans()), None)
-    lengths = torch.tensor(draw(st.lists(st.integers(1, steps), min_size=batch, max_size=batch)))
-    lengths = lengths if draw(st.booleans()) else None
-    return cell, (steps, batch, inputs, hidden), options, lengths, draw(st.integers(1, 3)), draw(st.integers(0, 2**30))
 
 
 @pytest.mark.parametrize("isa", _native.available_isas())
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(case=cases())
 def test_equals_eager(isa, case):
-    cell, (steps, batch, inputs, hidden), options, lengths, threads, seed = case
-    generator = torch.Generator().manual_seed(seed)
-    rows = CELLS[cell][2] * hidden
-    tensors = {
-        "x": random(generator, steps, batch, inputs, scale=0.3).cumsum(0),
-        "weight_ih": random(generator, rows, inputs, scale=inputs**-0.5),
-        "weight_hh": random(generator, rows, hidden, scale=hidden**-0.5),
-        "x_hat": random(generator, batch, inputs, scale=0.3),
-        **{name: random(generator, batch, hidden, scale=0.3) for name in ("h", "h_hat", "c")},
-        "m": random(generator, batch, 4 * hidden, scale=0.3),
-    }
-    if cell == "GRU":
-        del tensors["c"]
-    tensors = {name: tensor.float().double() for name, tensor in tensors.items()}
-    shapes = {"output": (steps, batch, hidden), "l1": ()} | {f"final {k}": v.shape for k, v in tensors.items()}
-    grads = {name: random(generator, *shape) for name, shape in shapes.items()}
-
-    expected, counts, fired = evaluate(eager, cell, tensors, grads, options, lengths, torch.float64)
-    before = torch.cat([tensors["h"][None], expected["output"][:-1]])
-    for signal, start, events, threshold in (
-        (tensors["x"], tensors["x_hat"], fired[0], options.thx),
-        (before, tensors["h_hat"], fired[1], options.thh),
-    ):
-        # At threshold 0 nothing is decided but the counts, by whether a difference is exactly 0.
-        assume(threshold == 0 or margin(signal, start, events, threshold) > GUARD)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DELTARNN_ISA", isa)
-        patch.setattr(torch, "get_num_threads", lambda: threads)
-        actual, actual_counts, actual_fired = evaluate(native, cell, tensors, grads, options, lengths, torch.float32)
-    for name, value in expected.items():
-        assert close(actual[name], value), name
-    assert actual_counts[2:] == counts[2:]
-    for index, threshold in enumerate((options.thx, options.thh)):
-        if threshold > 0:
-            assert actual_counts[index] == counts[index]
-            assert torch.equal(actual_fired[index], fired[index])
+        patch.setattr(torch, "get_num_threads", lambda: case.threads)
+        check_against_eager(case, native)
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -127,7 +45,7 @@ def test_whole_networks_equal_eager(cell: str, bidirectional: bool):
         (output.data.square().sum() + 0.01 * activity.l1_delta_h).backward()
         runs[layer] = activity.sparsity_x, activity.sparsity_h
         assert 0.1 < activity.sparsity_h < 0.98
-    assert fast.backend_used == "native (events)"
+    assert fast.backend_used.startswith(("native", "cuda"))
     assert runs[fast] == runs[slow]
     for name, parameter in slow.named_parameters():
         assert close(fast.get_parameter(name).grad, parameter.grad), name
@@ -280,7 +198,7 @@ def test_a_fresh_state_has_rounded_biases_under_quantisation(cell: str):
     layer = CELLS[cell][0](5, 20, thx=0.25, thh=0.0625, quantization=formats)
     x = torch.randn(9, 4, 5).cumsum(0)
     assert torch.equal(layer(x)[0], layer(x, layer.initial_state(4))[0])
-    assert layer.backend_used == "native (events)"
+    assert layer.backend_used.startswith(("native (events)", "cuda"))
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -364,7 +282,7 @@ def test_says_what_it_used():
     assert layer.backend_used == "native (events for inputs, held-state products for hidden states)"
     layer.thh = 0.1
     layer(x)
-    assert layer.backend_used == "native (events)"
+    assert layer.backend_used.startswith(("native (events)", "cuda"))
     layer.thx = layer.thh = 0
     layer(x)
     assert layer.backend_used == "native (held-state products)"

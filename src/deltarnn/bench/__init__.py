@@ -9,7 +9,7 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
-PARTS = ("engine", "training")
+PARTS = ("engine", "training", "cuda")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,8 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path("benchmarks/quick" if arguments.quick else "benchmarks/results")
     output.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
-        if arguments.what in (part, "all"):
+        if arguments.what == "all" and part == "cuda" and not import_module("torch").cuda.is_available():
+            print("cuda: not measured, torch sees no GPU here")
+        elif arguments.what in (part, "all"):
             import_module(f"deltarnn.bench.{part}").run(output, arguments.quick)
     return 0

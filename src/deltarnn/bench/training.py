@@ -143,12 +143,12 @@ def _layer(setting: Setting, name: str, sparsity: float) -> tuple[nn.RNNBase, Te
     layer = delta(*setting.sizes)
     layer.load_state_dict(dense.state_dict())
     if sparsity > 0:
-        _calibrate(layer, x, sparsity)
+        calibrate(layer, x, sparsity)
     layer.backend = "eager" if name.startswith("eager") else "native"
     return layer, x
 
 
-def _calibrate(layer: DeltaGRU | DeltaLSTM, x: Tensor, sparsity: float) -> None:
+def calibrate(layer: DeltaGRU | DeltaLSTM, x: Tensor, sparsity: float) -> None:
     """Thresholds for this sparsity of every hidden state and of later layers' inputs, by bisection of all at once."""
     count = layer.num_layers
     low, high = np.full(2 * count, 1e-4), np.full(2 * count, 2.0)

@@ -1,41 +1,71 @@
-"""Which implementation computes a sequence: the native kernels where they support it, else eager torch operations."""
+"""Which implementation computes a sequence: its device's kernels where they support it, else eager operations."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
 
-from deltarnn.nn import eager, native, operators
+from deltarnn.nn import cuda, eager, native, operators
 from deltarnn.nn.state import LayerOptions, LayerParameters, SequenceResult
 
-Backend = Literal["auto", "eager", "native"]
+Backend = Literal["auto", "eager", "native", "cuda"]
 
 _EAGER: dict[str, Callable[..., SequenceResult]] = {"GRU": eager.gru_sequence, "LSTM": eager.lstm_sequence}
-_NATIVE: dict[str, Callable[..., SequenceResult]] = {"GRU": native.gru_sequence, "LSTM": native.lstm_sequence}
+_KERNELS: dict[str, Callable[..., SequenceResult]] = {"GRU": native.gru_sequence, "LSTM": native.lstm_sequence}
+_OUTPUT: dict[str, Callable[..., SequenceResult]] = {"GRU": cuda.gru_output, "LSTM": cuda.lstm_output}
 
 
 class Choice(NamedTuple):
-    """A sequence function, whether it is the native one, which takes a FreshState too, and what to tell the user."""
+    """A sequence function, whether it is of kernels, which take a FreshState too, and what to tell the user."""
 
     run: Callable[..., SequenceResult]
     native: bool
     description: str
 
 
-def choose(requested: Backend, mode: str, x: Tensor, parameters: LayerParameters, options: LayerOptions) -> Choice:
+def choose(
+    requested: Backend,
+    mode: str,
+    x: Tensor,
+    parameters: LayerParameters,
+    options: LayerOptions,
+    output_only: bool = False,
+) -> Choice:
     """The sequence function for x (T, B, I).
+
+    output_only: of a fresh state of samples of one length, nothing but the output and the final h and c is asked for.
 
     Raises
     ------
     ValueError
-        If "native" was asked for and cannot compute this call; with the reason.
+        If "native" or "cuda" was asked for and cannot compute this call; with the reason.
     """
     run_eager = _EAGER[mode] if options.reset_after else eager.gru_reset_before_sequence
     if requested == "eager":
         return Choice(run_eager, False, "eager (as asked)")
-    reason = operators.unsupported() or native.unsupported(x, parameters, options)
+    gpu = on_gpu(requested, x)
+    reason = operators.unsupported() or (cuda if gpu else native).unsupported(x, parameters, options)
+    if reason is None and gpu:
+        run = (_OUTPUT if output_only and not is_recorded() else _KERNELS)[mode]
+        return Choice(run, True, f"cuda ({cuda.layout_used(x, mode, parameters.weight_hh.shape[1])})")
     if reason is None:
-        return Choice(_NATIVE[mode], True, f"native ({native.products_used(options)})")
-    if requested == "native":
-        raise ValueError(f"backend='native' cannot compute this call: {reason}; use backend='auto' or 'eager'")
+        return Choice(_KERNELS[mode], True, f"native ({native.products_used(options)})")
+    if requested != "auto":
+        raise ValueError(f"backend={requested!r} cannot compute this call: {reason}; use backend='auto' or 'eager'")
     return Choice(run_eager, False, f"eager ({reason})")
+
+
+def on_gpu(requested: Backend, x: Tensor) -> bool:
+    """Whether the kernels for GPUs are asked for, or, by "auto", those for the device of x."""
+    return requested == "cuda" or (requested == "auto" and cuda.runs(x))
+
+
+def is_recorded() -> bool:
+    """Whether operators are being recorded, or transformed, instead of computed."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._get_tracing_state() is not None
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )

@@ -1,6 +1,7 @@
 """What DeltaGRU and DeltaLSTM share: options of nn.RNNBase, thresholds, delta states, the run over layers."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -44,7 +45,7 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         super().__init__(mode, *dense_arguments)
         self.set_options(thx, thh, quantization, hard_activations, backend, reset_after, candidate)
 
-    @property
+    @cached_property
     def layer_names(self) -> list[str]:
         """Suffixes of the parameter names, one per layer and direction: l0, l0_reverse, l1, …"""
         directions = ["", "_reverse"] if self.bidirectional else [""]
@@ -96,6 +97,9 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         """
         if isinstance(input, Proxy):
             return self._leaf(input, hx)  # type: ignore[no-any-return]
+        if not any(self.thx) and not any(self.thh) and self._is_dense(input, hx):
+            self.backend_used = f"nn.{self.mode} (thresholds are 0)"
+            return self._dense()(input, hx)  # type: ignore[no-any-return]
         x, layout = Layout.of(input, self.batch_first)
         x, hx, full_precision = self._at_full_precision(x, hx)
         self._check_input(x)
@@ -107,25 +111,45 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
             output, finals = self._run_layers(self._rounded(x), states, layout)
         if layout.packed is not None:
             finals = tuple(type(state)(*(layout.unsort(part, 0) for part in state)) for state in finals)
-        return layout.restore(output.to(x.dtype)), finals if carried else self._to_dense(
-            finals, x.dtype, layout.batched
+        output = output if output.dtype == x.dtype else output.to(x.dtype)
+        return layout.restore(output), finals if carried else self._to_dense(finals, x.dtype, layout.batched)
+
+    def _is_dense(self, input: Tensor | PackedSequence, hx: Any) -> bool:
+        """Whether, at thresholds 0, torch's own operator is to compute this: on a GPU it is the fastest."""
+        data = input.data if isinstance(input, PackedSequence) else input
+        return (
+            isinstance(data, Tensor)
+            and backends.on_gpu(self.backend, data)
+            and not (self.recorders or self.hard_activations or self.quantization or _is_delta_state(hx))
+            and self.reset_after
+            and self.candidate == "tanh"
+            and not backends.is_recorded()
         )
+
+    def _dense(self) -> nn.RNNBase:
+        """The dense layer that this one is at thresholds 0: the same parameters, the same everything."""
+        kind = nn.GRU if self.mode == "GRU" else nn.LSTM
+        dense = kind.__new__(kind)
+        dense.__dict__ = self.__dict__
+        return dense
 
     def _run_layers(
         self, x: Tensor, states: Sequence[DeltaState | FreshState], layout: Layout
-    ) -> tuple[Tensor, tuple[DeltaState, ...]]:
+    ) -> tuple[Tensor, tuple[DeltaState | FreshState, ...]]:
         lengths = layout.lengths
         directions = len(self.layer_names) // self.num_layers
-        finals: list[DeltaState] = []
+        finals: list[DeltaState | FreshState] = []
         for layer in range(self.num_layers):
             outputs = []
             for direction in range(directions):
                 index = layer * directions + direction
                 sequence = reverse(x, lengths) if direction else x
-                result = self._run_layer(index, sequence, states[index], lengths)
+                output_only = lengths is None and not self.recorders and isinstance(states[index], FreshState)
+                result = self._run_layer(index, sequence, states[index], lengths, output_only)
                 outputs.append(reverse(result.output, lengths) if direction else result.output)
                 finals.append(result.state)
                 for recorder in self.recorders:
+                    assert result.activity is not None
                     recorder.calls[index].append(_in_callers_order(result.activity, bool(direction), layout))
             x = torch.cat(outputs, dim=-1) if len(outputs) > 1 else outputs[0]
             if self.dropout and layer < self.num_layers - 1:
@@ -166,12 +190,13 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         """The dense layer's hx by the fields of the delta state."""
         raise NotImplementedError
 
-    def _to_dense(self, states: Sequence[DeltaState], dtype: torch.dtype, batched: bool) -> DenseState:
+    def _to_dense(self, states: Sequence[DeltaState | FreshState], dtype: torch.dtype, batched: bool) -> DenseState:
         """The final states as the dense layer returns them."""
         raise NotImplementedError
 
     def _stack(self, parts: Sequence[Tensor], dtype: torch.dtype, batched: bool) -> Tensor:
-        stacked = (torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)).to(dtype)
+        stacked = torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)
+        stacked = stacked if stacked.dtype == dtype else stacked.to(dtype)
         return stacked if batched else stacked.squeeze(1)
 
     def extra_repr(self) -> str:

@@ -22,9 +22,14 @@ class DeltaModule(DeltaOptions):
         return [""]
 
     def _run_layer(
-        self, index: int, x: Tensor, state: DeltaState | FreshState, lengths: Tensor | None = None
+        self,
+        index: int,
+        x: Tensor,
+        state: DeltaState | FreshState,
+        lengths: Tensor | None = None,
+        output_only: bool = False,
     ) -> SequenceResult:
-        """The layer and direction `layer_names[index]` over x (T, B, I)."""
+        """The layer and direction `layer_names[index]` over x (T, B, I). output_only: as of `backends.choose`."""
         names = self.layer_names
         name = names[index]
         quantization = self.quantization if self._quantized else None
@@ -32,8 +37,10 @@ class DeltaModule(DeltaOptions):
         thx, thh = (given[index * len(given) // len(names)] for given in (self.thx, self.thh))
         options = LayerOptions(thx, thh, self.hard_activations, quantization, self.reset_after, self.candidate)
         parameters = self._parameters_of(name)
-        choice = backends.choose(self.backend, self.mode, x, parameters, options)
-        self.backend_used = choice.description
+        output_only = output_only and self.quantization is None  # whose fresh state has rounded biases, written out
+        choice = backends.choose(self.backend, self.mode, x, parameters, options, output_only)
+        if self.backend_used != choice.description:
+            self.backend_used = choice.description
         if isinstance(state, FreshState) and (self.quantization is not None or not choice.native):
             state = self._made(state, name, x.shape[1])
         events = any(recorder.events for recorder in self.recorders)
@@ -129,11 +136,13 @@ class DeltaModule(DeltaOptions):
 
     def _check_input(self, x: Tensor) -> None:
         name = self.layer_names[0]
-        check_device(f"weight_ih_{name}".rstrip("_"), self._parameter("weight_ih", name), x)
-        if x.dtype != self._dtype:
+        weight = self._parameter("weight_ih", name)
+        if weight.device != x.device:
+            check_device(f"weight_ih_{name}".rstrip("_"), weight, x)
+        if x.dtype != weight.dtype:
             raise DtypeError(
-                f"input is {x.dtype}, the weights are {self._dtype}: RNN input dtype ({x.dtype}) does not match weight "
-                f"dtype ({self._dtype}). Convert input: input.to({self._dtype}), or convert model: model.to({x.dtype})"
+                f"input is {x.dtype}, the weights are {weight.dtype}: RNN input dtype ({x.dtype}) does not match weight "
+                f"dtype ({weight.dtype}). Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
             )
         if x.shape[-1] != self.input_size:
             kind = "layer" if name else "cell"

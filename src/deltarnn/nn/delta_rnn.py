@@ -9,7 +9,14 @@ from torch import nn
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
 from deltarnn.nn.base import DeltaRNNBase, DenseState
-from deltarnn.nn.state import Candidate, DeltaGRUResetBeforeState, DeltaGRUState, DeltaLSTMState, DeltaState
+from deltarnn.nn.state import (
+    Candidate,
+    DeltaGRUResetBeforeState,
+    DeltaGRUState,
+    DeltaLSTMState,
+    DeltaState,
+    FreshState,
+)
 from deltarnn.nn.thresholds import Thresholds
 
 
@@ -36,7 +43,7 @@ class DeltaGRU(DeltaRNNBase):
         M_nh += W_hn Δ(r ∘ h) (MATH §2): Keras' reset_after=False, linear_before_reset=0 of ONNX. Deltas of r ∘ h have
         the threshold thh; the state is a `DeltaGRUResetBeforeState`.
     candidate: the function of n, "tanh" or "relu".
-    backend: "eager", "native", or "auto", which takes the native kernels where they support the call. What ran, and
+    backend: "eager", "native", "cuda", or "auto", which takes the kernels of the device where they support the call. What ran, and
         why, is in `backend_used` after a call.
 
     Source: D. Neil, J. H. Lee, T. Delbruck, S.-C. Liu, "Delta Networks for Optimized Recurrent Network Computation",
@@ -88,7 +95,7 @@ class DeltaGRU(DeltaRNNBase):
     def _dense_parts(self, hx: Any) -> dict[str, Any]:
         return {"h": hx}
 
-    def _to_dense(self, states: Sequence[DeltaState], dtype: torch.dtype, batched: bool) -> DenseState:
+    def _to_dense(self, states: Sequence[DeltaState | FreshState], dtype: torch.dtype, batched: bool) -> DenseState:
         return self._stack([state.h for state in states], dtype, batched)
 
 
@@ -147,6 +154,6 @@ class DeltaLSTM(DeltaRNNBase):
             raise TypeError(f"hx is a {type(hx).__name__}: must be (h_0, c_0), or a delta state from initial_state()")
         return {"h": hx[0], "c": hx[1]}
 
-    def _to_dense(self, states: Sequence[DeltaState], dtype: torch.dtype, batched: bool) -> DenseState:
-        cells = [state.c for state in states if isinstance(state, DeltaLSTMState)]
+    def _to_dense(self, states: Sequence[DeltaState | FreshState], dtype: torch.dtype, batched: bool) -> DenseState:
+        cells = [state.c for state in states if isinstance(state, (DeltaLSTMState, FreshState))]
         return self._stack([state.h for state in states], dtype, batched), self._stack(cells, dtype, batched)

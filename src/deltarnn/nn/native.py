@@ -119,7 +119,7 @@ def _start(state: DeltaGRUState | DeltaLSTMState | FreshState) -> tuple[Tensor |
 
 def _unpack_bits(words: Tensor, count: int) -> Tensor:
     """int64 words (T, B, W) to booleans (T, B, count), bit j of word k being element 64 k + j."""
-    bits = (words[..., None] >> torch.arange(64)) & 1
+    bits = (words[..., None] >> torch.arange(64, device=words.device)) & 1
     return bits.flatten(2)[..., :count].bool()
 
 
@@ -129,8 +129,7 @@ def _allocate(
     """The results of deltarnn::sequence, their values not set."""
     steps, batch, inputs = x.shape
     hidden = weight_hh.shape[1]
-    padded = (hidden + 15) // 16 * 16
-    tape = (steps, batch, 5 if lstm else 4, padded) if training else (0,)
+    tape = _tape_shape(lstm, x, hidden) if training else (0,)
     return (
         x.new_empty(steps, batch, hidden),
         x.new_empty(batch, inputs),
@@ -145,6 +144,15 @@ def _allocate(
         x.new_empty((2, batch), dtype=torch.int64),
         x.new_empty(tape),
     )
+
+
+def _tape_shape(lstm: bool, x: Tensor, hidden: int) -> tuple[int, ...]:
+    """What a backward pass needs of each step: gates, of units padded to 16; on a GPU, the deltas of h and x too."""
+    steps, batch, inputs = x.shape
+    gates = 5 if lstm else 4
+    if x.device.type == "cuda":
+        return steps, batch, (gates + 1) * hidden + inputs
+    return steps, batch, gates, (hidden + 15) // 16 * 16
 
 
 _NAMES = ("x_hat", "h", "h_hat", "c", "m", "weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -103,8 +103,11 @@ class SequenceActivity(NamedTuple):
 
 
 class SequenceResult(NamedTuple):
-    """output (T, B, H or P), zero in the padding; the state after each sample's last step; the activity."""
+    """output (T, B, H or P), zero in the padding; the state after each sample's last step; the activity.
+
+    Where only the output was asked for: as the state h and c in a FreshState, and no activity.
+    """
 
     output: Tensor
-    state: DeltaState
-    activity: SequenceActivity
+    state: DeltaState | FreshState
+    activity: SequenceActivity | None
