@@ -78,7 +78,8 @@ struct Fiber {
 // The fibers of the blocks that run at the same time.
 struct Machine {
     std::vector<Block> running;
-    std::vector<Fiber> fibers;
+    Fiber* fibers = nullptr;
+    std::size_t count = 0;
     Fiber host;
     std::size_t current = 0;
     std::uint64_t progress = 0;  // barriers passed, threads ended
@@ -135,14 +136,13 @@ NOT_SANITIZED inline void yield() {
     if (machine.progress != seen) {
         seen = machine.progress;
         turns = 0;
-    } else if (++turns > 4 * machine.fibers.size() + 1000) {
+    } else if (++turns > 4 * machine.count + 1000) {
         std::fputs("deadlock: a barrier that not all threads reach\n", stderr);
         std::abort();
     }
     Fiber& from = self();
-    const std::size_t count = machine.fibers.size();
     std::size_t next = machine.current;
-    do next = next + 1 == count ? 0 : next + 1;
+    do next = next + 1 == machine.count ? 0 : next + 1;
     while (machine.fibers[next].done && next != machine.current);
     if (next == machine.current) {
         if (!from.done) return;
@@ -162,6 +162,8 @@ NOT_SANITIZED inline void wait(Barrier& barrier) {
     }
     while (barrier.generation == generation) yield();
 }
+
+NOT_SANITIZED inline void moved() { ++machine.progress; }
 
 // What every lane of the warp gives, [lane].
 NOT_SANITIZED inline const std::uint64_t* exchange(std::uint64_t value) {
@@ -210,7 +212,9 @@ inline void launch_blocks(const Launch& launch, unsigned first, void (*body)(voi
     const unsigned count = std::min(launch.together, launch.grid - first);
     machine.running = std::vector<Block>(count);
     std::vector<Block>& blocks = machine.running;
-    machine.fibers = std::vector<Fiber>(static_cast<std::size_t>(count) * launch.block);
+    std::vector<Fiber> fibers(static_cast<std::size_t>(count) * launch.block);
+    machine.fibers = fibers.data();
+    machine.count = fibers.size();
     machine.body = body;
     machine.arguments = arguments;
     machine.threads = launch.block;
@@ -222,7 +226,7 @@ inline void launch_blocks(const Launch& launch, unsigned first, void (*body)(voi
         blocks[b].warps.resize(launch.block / 32);
         blocks[b].shared.assign((launch.shared_bytes + 15) / 16, Line{{NAN, NAN, NAN, NAN}});
         for (unsigned t = 0; t < launch.block; ++t) {
-            Fiber& fiber = machine.fibers[b * launch.block + t];
+            Fiber& fiber = fibers[b * launch.block + t];
             fiber.block = &blocks[b];
             fiber.warp = &blocks[b].warps[t / 32];
             fiber.warp->barrier.expected = 32;
@@ -234,10 +238,10 @@ inline void launch_blocks(const Launch& launch, unsigned first, void (*body)(voi
     machine.host.sanitizer = __tsan_get_current_fiber();
 #endif
     machine.current = 0;
-    switch_fiber(machine.host, machine.fibers[0]);
+    switch_fiber(machine.host, fibers[0]);
     ORDERED_AFTER(&machine);
 #if defined(__SANITIZE_THREAD__)
-    for (Fiber& fiber : machine.fibers) __tsan_destroy_fiber(fiber.sanitizer);
+    for (Fiber& fiber : fibers) __tsan_destroy_fiber(fiber.sanitizer);
 #endif
 }
 
@@ -324,18 +328,16 @@ inline void cluster_barrier() {
     ORDERED_AFTER(&cuda_on_cpu::machine.cluster);
 }
 
+// A fence on either side, on a GPU.
 inline std::uint32_t arrive(std::uint32_t* counter) {
-    ORDERED_BEFORE(counter);
-    const std::uint32_t before = __atomic_fetch_add(counter, 1u, __ATOMIC_RELAXED);
-    ++cuda_on_cpu::machine.progress;
-    ORDERED_AFTER(counter);
+    const std::uint32_t before = __atomic_fetch_add(counter, 1u, __ATOMIC_ACQ_REL);
+    cuda_on_cpu::moved();
     return before;
 }
 
 inline void arrive_and_wait(std::uint32_t* counter, std::uint32_t target) {
     arrive(counter);
-    while (__atomic_load_n(counter, __ATOMIC_RELAXED) < target) cuda_on_cpu::yield();
-    ORDERED_AFTER(counter);
+    while (__atomic_load_n(counter, __ATOMIC_ACQUIRE) < target) cuda_on_cpu::yield();
 }
 
 }  // namespace deltarnn

@@ -151,7 +151,7 @@ def test_nvrtc_compiles_without_spills(capability: int):
         code = cuda_kernels.compile_kernel(source, variant, f"sm_{capability}", logs=log)
         spilled = [int(size) for size in re.findall(r"(\d+) bytes spill stores", log.getvalue())]
         assert len(spilled) == 1
-        assert spilled[0] <= 64
+        assert spilled[0] <= 256
         assert code[:4] == b"\x7fELF"
     for team in (layer.forward, layer.backward):
         assert team.shape.shared_bytes <= gpu.shared_bytes

@@ -26,9 +26,9 @@ X = torch.zeros(5, 2, 3)
             "thx has 3 values: give one number, or one for each of the 2 layers",
         ),
         (
-            lambda: DeltaGRU(3, 4, backend="cuda"),
+            lambda: DeltaGRU(3, 4, backend="gpu"),
             ValueError,
-            "backend='cuda': must be one of 'auto', 'eager', 'native'",
+            "backend='gpu': must be one of 'auto', 'eager', 'native', 'cuda'",
         ),
         (lambda: DeltaGRU(3, 0), ValueError, "hidden_size must be greater than zero"),
         (lambda: GRU([1.0]), TypeError, "input is a list: must be a Tensor or a PackedSequence"),

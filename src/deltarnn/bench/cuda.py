@@ -99,7 +99,7 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], repetitions: int) -> dic
 
 
 def _milliseconds(call: Callable[[], Any], count: int) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     start.record()
     for _ in range(count):
@@ -175,7 +175,7 @@ def _with_tf32(allowed: bool, call: Callable[[], None]) -> Callable[[], None]:
 
 
 def _captured(call: Callable[[], Any]) -> Callable[[], Any]:
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         call()
@@ -198,7 +198,7 @@ def _raise_of_peak(call: Callable[[], Any]) -> int:
 
 def table(name: str, cases: list[Case]) -> str:
     """The cases as a Markdown table, with the dense layer's times (TF32 off) over theirs."""
-    columns = ("layer", "sparsity", "forward, ms", "ratio", "forward + backward, ms", "ratio")
+    columns: tuple[str, ...] = ("layer", "sparsity", "forward, ms", "ratio", "forward + backward, ms", "ratio")
     columns += ("forward as a graph, ms", "ratio", "both as a graph, ms", "ratio", "memory, MB")
     lines = [f"### {name}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for case in cases:

@@ -1,8 +1,7 @@
 """What DeltaGRU and DeltaLSTM share: options of nn.RNNBase, thresholds, delta states, the run over layers."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -43,13 +42,14 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         candidate: Candidate = "tanh",
     ) -> None:
         super().__init__(mode, *dense_arguments)
+        directions = ["", "_reverse"] if self.bidirectional else [""]
+        self._layer_names = [f"l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
         self.set_options(thx, thh, quantization, hard_activations, backend, reset_after, candidate)
 
-    @cached_property
+    @property
     def layer_names(self) -> list[str]:
         """Suffixes of the parameter names, one per layer and direction: l0, l0_reverse, l1, …"""
-        directions = ["", "_reverse"] if self.bidirectional else [""]
-        return [f"l{layer}{direction}" for layer in range(self.num_layers) for direction in directions]
+        return self._layer_names
 
     def reset_parameters(self, scheme: Initialization = "uniform") -> None:
         """Draw new parameters.
@@ -110,9 +110,12 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
             )
             output, finals = self._run_layers(self._rounded(x), states, layout)
         if layout.packed is not None:
-            finals = tuple(type(state)(*(layout.unsort(part, 0) for part in state)) for state in finals)
+            written = cast(tuple[DeltaState, ...], finals)  # where lengths differ, whole states are made
+            finals = tuple(type(state)(*(layout.unsort(part, 0) for part in state)) for state in written)
         output = output if output.dtype == x.dtype else output.to(x.dtype)
-        return layout.restore(output), finals if carried else self._to_dense(finals, x.dtype, layout.batched)
+        if carried:
+            return layout.restore(output), cast(tuple[DeltaState, ...], finals)
+        return layout.restore(output), self._to_dense(finals, x.dtype, layout.batched)
 
     def _is_dense(self, input: Tensor | PackedSequence, hx: Any) -> bool:
         """Whether, at thresholds 0, torch's own operator is to compute this: on a GPU it is the fastest."""

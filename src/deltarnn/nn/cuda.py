@@ -140,10 +140,9 @@ class _Output(torch.autograd.Function):
             *(x.new_empty(weight_ih.shape), x.new_empty(weight_hh.shape)),
             *(None if bias_ih is None else x.new_empty(bias_ih.shape) for _ in range(2)),
         )
-        cuda_passes.backward(
-            *(ctx.layer, x.shape, (contiguous(h), contiguous(c)), (contiguous(weight_ih), contiguous(weight_hh))),
-            *(None, ctx.settings, output, tape, (grad_y, None, grad_h, None, grad_c, None, None), gradients),
-        )
+        start, weights = (contiguous(h), contiguous(c)), (weight_ih.contiguous(), weight_hh.contiguous())
+        incoming = (grad_y, None, grad_h, None, grad_c, None, None)
+        cuda_passes.backward(ctx.layer, x.shape, start, weights, None, ctx.settings, output, tape, incoming, gradients)
         wanted = (gradients.x, gradients.h, gradients.c, *gradients[6:])
         return None, *(
             gradient if need else None for gradient, need in zip(wanted, ctx.needs_input_grad[1:], strict=True)
@@ -161,11 +160,12 @@ def _sequence(*arguments: Any) -> tuple[Tensor, ...]:
     if x.shape[1] == 0:
         return _of_no_samples(results)
     *start, weight_ih, weight_hh, bias_ih, bias_hh = map(contiguous, given)
+    layer, parameters = Layer.of(x, lstm, given[6].shape[1]), (weight_ih, weight_hh, bias_ih, bias_hh)
+    record = Record(l1, counts, fired_x, fired_h, events)
     cuda_passes.forward(
-        *(Layer.of(x, lstm, given[6].shape[1]), x, tuple(start), (weight_ih, weight_hh, bias_ih, bias_hh)),
-        *(_on_device(lengths, x), (thx, thh, hard), y, tuple(final), tape if training else None),
-        Record(l1, counts, fired_x, fired_h, events),
-    )
+        layer, x, tuple(start), parameters, _on_device(lengths, x), (thx, thh, hard), y, tuple(final),
+        tape if training else None, record,
+    )  # fmt: skip
     return results
 
 

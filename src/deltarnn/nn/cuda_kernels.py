@@ -54,7 +54,7 @@ class Shape(NamedTuple):
 
 def sources() -> Path:
     """The folder of the kernels' sources: of the repository, or of the installed package."""
-    installed = Path(__file__).parent / "cuda_sources"
+    installed = Path(__file__).parents[1] / "cuda"
     return installed if installed.exists() else Path(__file__).parents[3] / "native" / "cuda"
 
 
@@ -63,7 +63,7 @@ def gpu(device: int) -> GPU:
     properties = torch.cuda.get_device_properties(device)
     return GPU(
         properties.multi_processor_count,
-        properties.shared_memory_per_block_optin,
+        properties.shared_memory_per_block_optin,  # type: ignore[attr-defined]
         10 * properties.major + properties.minor,
     )
 
@@ -93,7 +93,7 @@ def compile_kernel(source: str, variant: Variant, architecture: str, *, logs: An
         define_macro=variant.macros,
         ptxas_options=["-v"] if logs is not None else None,
     )
-    program = Program((sources() / f"{source}.cu").read_text(), "c++", options)
+    program = Program((sources() / f"{source}.cu").read_text(encoding="utf-8"), "c++", options)
     code: bytes = program.compile("cubin", logs=logs).code
     return code
 
@@ -164,7 +164,7 @@ def _kernel(device: int, source: str, name: str, variant: Variant) -> Any:
 
     code = _machine_code(source, variant, f"sm_{gpu(device).capability}")
     with torch.cuda.device(device):
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
         return ObjectCode.from_cubin(code).get_kernel(f"deltarnn_{name}")
 
 

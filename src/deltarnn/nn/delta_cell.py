@@ -1,7 +1,7 @@
 """DeltaGRUCell and DeltaLSTMCell: one step of a delta layer a call, the state in the caller's hands."""
 
 import warnings
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -92,11 +92,13 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
             start = self._start(state, x, batched)
             result = self._run_layer(0, self._rounded(x), start)
         for recorder in self.recorders:
+            assert result.activity is not None
             recorder.calls[0].append(result.activity)
+        final = cast(DeltaState, result.state)
         if carried or not self.dense_states:
-            return _map(result.state, lambda part: part if batched else part.squeeze(0))
-        self._last = result.state.h.detach(), result.state
-        return self._to_dense(result.state, x.dtype, batched)
+            return _map(final, lambda part: part if batched else part.squeeze(0))
+        self._last = final.h.detach(), final
+        return self._to_dense(final, x.dtype, batched)
 
     def _start(self, state: Any, x: Tensor, batched: bool) -> DeltaState | FreshState:
         if isinstance(state, DeltaState):

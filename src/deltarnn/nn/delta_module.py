@@ -141,8 +141,9 @@ class DeltaModule(DeltaOptions):
             check_device(f"weight_ih_{name}".rstrip("_"), weight, x)
         if x.dtype != weight.dtype:
             raise DtypeError(
-                f"input is {x.dtype}, the weights are {weight.dtype}: RNN input dtype ({x.dtype}) does not match weight "
-                f"dtype ({weight.dtype}). Convert input: input.to({weight.dtype}), or convert model: model.to({x.dtype})"
+                f"input is {x.dtype}, the weights are {weight.dtype}: RNN input dtype ({x.dtype}) does not match "
+                f"weight dtype ({weight.dtype}). Convert input: input.to({weight.dtype}), or convert model: "
+                f"model.to({x.dtype})"
             )
         if x.shape[-1] != self.input_size:
             kind = "layer" if name else "cell"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
@@ -43,8 +43,8 @@ class DeltaGRU(DeltaRNNBase):
         M_nh += W_hn Δ(r ∘ h) (MATH §2): Keras' reset_after=False, linear_before_reset=0 of ONNX. Deltas of r ∘ h have
         the threshold thh; the state is a `DeltaGRUResetBeforeState`.
     candidate: the function of n, "tanh" or "relu".
-    backend: "eager", "native", "cuda", or "auto", which takes the kernels of the device where they support the call. What ran, and
-        why, is in `backend_used` after a call.
+    backend: "eager", "native", "cuda", or "auto", which takes the kernels of the device where they support the call.
+        What ran, and why, is in `backend_used` after a call.
 
     Source: D. Neil, J. H. Lee, T. Delbruck, S.-C. Liu, "Delta Networks for Optimized Recurrent Network Computation",
     ICML 2017.
@@ -96,7 +96,7 @@ class DeltaGRU(DeltaRNNBase):
         return {"h": hx}
 
     def _to_dense(self, states: Sequence[DeltaState | FreshState], dtype: torch.dtype, batched: bool) -> DenseState:
-        return self._stack([state.h for state in states], dtype, batched)
+        return self._stack(_parts([state.h for state in states]), dtype, batched)
 
 
 class DeltaLSTM(DeltaRNNBase):
@@ -156,4 +156,9 @@ class DeltaLSTM(DeltaRNNBase):
 
     def _to_dense(self, states: Sequence[DeltaState | FreshState], dtype: torch.dtype, batched: bool) -> DenseState:
         cells = [state.c for state in states if isinstance(state, (DeltaLSTMState, FreshState))]
-        return self._stack([state.h for state in states], dtype, batched), self._stack(cells, dtype, batched)
+        return self._stack(_parts([s.h for s in states]), dtype, batched), self._stack(_parts(cells), dtype, batched)
+
+
+def _parts(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+    """One part of every layer's final state, which has it."""
+    return [tensor for tensor in tensors if tensor is not None]
