@@ -1,9 +1,12 @@
 """Files that a later run goes on from: a single wrong bit is found out."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 from deltarnn.stored import DamagedFileError, load_stored, peek_stored, save_stored
 
@@ -53,3 +56,14 @@ def test_any_flipped_bit_is_found(whole, tmp_path_factory, data):
         assert record == RECORD
         assert all(np.array_equal(arrays[name], array) for name, array in ARRAYS.items())
     assert told.startswith(f"{path}: ")
+
+
+def test_a_record_from_before_checksums_is_taken_as_it_is(tmp_path):
+    path = tmp_path / "old.safetensors"
+    save_file(ARRAYS, path, metadata={"key": json.dumps(RECORD)})
+    assert load_stored(path, "key", ("Δ", "epoch"))[1] == RECORD
+    with pytest.raises(DamagedFileError, match="its checksum differs"):
+        load_stored(path, "key", ("epoch",))
+    save_file(ARRAYS, path, metadata={"key": json.dumps({**RECORD, "chackcum": "0"})})
+    with pytest.raises(DamagedFileError, match="its checksum differs"):
+        load_stored(path, "key", ("Δ", "epoch"))

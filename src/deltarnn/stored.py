@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,10 @@ def save_stored(path: str | Path, key: str, arrays: Arrays, record: Mapping[str,
         save_file(whole, part, metadata={key: text})
 
 
-def load_stored(path: str | Path, key: str) -> tuple[Arrays, dict[str, Any]]:
+def load_stored(path: str | Path, key: str, unsigned: Collection[str] = ()) -> tuple[Arrays, dict[str, Any]]:
     """Read what `save_stored` wrote: (arrays, record).
+
+    unsigned: the fields, and no others, of a record from before checksums, which is taken as it is.
 
     Raises
     ------
@@ -57,6 +59,8 @@ def load_stored(path: str | Path, key: str) -> tuple[Arrays, dict[str, Any]]:
         raise DamagedFileError(f"{path}: damaged ({error})") from None
     if not isinstance(record, dict):
         raise DamagedFileError(f"{path}: damaged (its {key} is no object)")
+    if record.keys() == set(unsigned):
+        return arrays, record
     if record.pop(CHECKSUM, None) != checksum_of(json.dumps(record), arrays):
         raise DamagedFileError(f"{path}: damaged (its checksum differs)")
     return arrays, record

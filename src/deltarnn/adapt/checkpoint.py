@@ -15,6 +15,8 @@ from torch import Tensor
 from deltarnn.stored import DamagedFileError, load_stored, save_stored
 
 _KEY = "training"
+_UNSIGNED = ("identity", "epoch", "groups", "numbers", "schedule", "history", "best_epoch")
+"""Fields of files of version 0.1.0, which had no checksum."""
 
 
 class CheckpointError(ValueError):
@@ -66,7 +68,7 @@ class Checkpoint:
         """Read `path`. CheckpointError if it is damaged or belongs to other settings."""
         remedy = f"delete {path.parent} to train anew"
         try:
-            arrays, record = load_stored(path, _KEY)
+            arrays, record = load_stored(path, _KEY, _UNSIGNED)
             if record["identity"] != identity:
                 raise CheckpointError(f"{path}: made with other settings or features; {remedy}")
             return cls._from(record, {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()})

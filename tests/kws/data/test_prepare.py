@@ -1,6 +1,7 @@
 """The data description of a tiny corpus: groups, labels, speakers, what is left out, and doing it again."""
 
 import csv
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -273,3 +274,20 @@ def test_real_subset_names_its_missing_words(tmp_path):
                 (tmp_path / folder / word).mkdir(parents=True)
     with pytest.raises(ValueError, match=r"--keywords down,go,left,no,right,stop,up,yes$"):
         find_corpus(tmp_path, Config().data.keywords)
+
+
+def test_a_description_of_version_0_1_0_is_read(tiny_corpus):
+    """It had no digest of its own, and clips were of one second."""
+    config = configure(tiny_corpus)
+    prepare(config)
+    now = read_description(config)
+    file = config.folder("data") / "description.json"
+    facts = json.loads(file.read_text(encoding="utf-8"))
+    settings = {name: value for name, value in facts["settings"].items() if name != "clip_seconds"}
+    old = {"settings": settings, **{name: facts[name] for name in ("class_names", "noises", "rows")}}
+    file.write_text(json.dumps({**old, "skipped": [], "left_out": {}}), encoding="utf-8")
+    then = read_description(config)
+    assert (then.rows, then.class_names, then.clip_seconds) == (now.rows, now.class_names, 1.0)
+    file.write_text(json.dumps({**old, "skipped": []}), encoding="utf-8")
+    with pytest.raises(ValueError, match="no data description"):
+        read_description(config)

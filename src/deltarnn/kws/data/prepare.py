@@ -63,7 +63,7 @@ class Description:
     @property
     def clip_seconds(self) -> float:
         """Length of all clips."""
-        return float(self.settings["clip_seconds"])
+        return float(self.settings.get("clip_seconds", 1.0))  # version 0.1.0 knew no other
 
     def __str__(self) -> str:
         counts = Counter(row.group for row in self.rows)
@@ -306,14 +306,20 @@ def _write(
     return Description(rows, class_names, [str(path) for path in noises], settings, digest(facts))
 
 
+_UNSIGNED = {"settings", "class_names", "noises", "rows", "skipped", "left_out"}
+"""Fields of a description.json of version 0.1.0, which had no digest of its own."""
+
+
 def _load(folder: Path) -> Description | None:
     """The description in a folder, or None where there is none, or it is not as it was written."""
     facts, path, root = read_json(folder / "description.json"), folder / "description.csv", _root(folder)
     try:
         text = path.read_text(encoding="utf-8")
-        facts, noted = {name: facts[name] for name in ("settings", "class_names", "noises", "rows")}, facts["digest"]
-    except (OSError, UnicodeDecodeError, TypeError, KeyError):
+        unsigned, noted = facts.keys() == _UNSIGNED, facts.get("digest")
+        facts = {name: facts[name] for name in ("settings", "class_names", "noises", "rows")}
+    except (OSError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
         return None
+    noted = digest(facts) if unsigned else noted
     if noted != digest(facts) or facts["rows"] != _digest(text):
         return None
     rows = [

@@ -27,6 +27,8 @@ from deltarnn.kws.places import portable, work_folder
 from deltarnn.stored import Arrays, DamagedFileError, load_stored, peek_stored, save_stored
 
 _KEY = "deltarnn.features"
+_UNSIGNED = ("source", "class_names", "features", "paths")
+"""Fields of files of version 0.1.0, which had no checksum."""
 
 _CHUNK = 256
 """Clips that one worker takes at a time."""
@@ -128,7 +130,7 @@ def save_features(path: Path, features: FeatureSet) -> None:
 def load_features(path: str | Path) -> FeatureSet:
     """Read a feature file. ValueError where it is none, or is damaged."""
     try:
-        arrays, record = load_stored(path, _KEY)
+        arrays, record = load_stored(path, _KEY, _UNSIGNED)
         return _checked(Path(path), arrays, record)
     except FileNotFoundError:
         raise ValueError(f"{path}: no feature file is there; make it with --step feature") from None
