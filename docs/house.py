@@ -93,12 +93,15 @@ def _places(level: dict[str, int], wings: int) -> tuple[dict[str, Box], float]:
     boxes: dict[str, Box] = {}
     y = 12.0
     for floor in sorted(set(level.values()), reverse=True):
-        names = sorted(name for name, own in level.items() if own == floor)
-        step = WIDTH / len(names)
-        for place, name in enumerate(names):
-            width, height = (520.0, BOX + 12.0 + WING * wings) if name == "kws" else (130.0, float(BOX))
-            boxes[name] = (place * step + (step - width) / 2, y, width, height)
-        y += max(boxes[name][3] for name in names) + FLOOR - BOX
+        names = sorted(name for name, own in level.items() if own == floor and name != "kws")
+        names[len(names) // 2 : len(names) // 2] = ["kws"] if level["kws"] == floor else []
+        sizes = [(520.0, BOX + 12.0 + WING * wings) if name == "kws" else (130.0, float(BOX)) for name in names]
+        gap = (WIDTH - sum(width for width, _ in sizes)) / (len(names) + 1)
+        x, highest = gap, max(height for _, height in sizes)
+        for name, (width, height) in zip(names, sizes, strict=True):
+            boxes[name] = (x, y + highest - height, width, height)  # on the floor, where their arrows begin
+            x += width + gap
+        y += highest + FLOOR - BOX
     return boxes, y - (FLOOR - BOX) + 12
 
 
