@@ -76,6 +76,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "aug_snr_low": 10.0,
         "aug_splice": 0,
         "aug_versions": 4,
+        "carry_state": 0.5,
     },
     "large": {
         **CLIPS,
