@@ -45,7 +45,7 @@ def choose(
     if requested == "eager":
         return Choice(run_eager, False, "eager (as asked)")
     gpu = on_gpu(requested, x)
-    reason = operators.unsupported() or (cuda if gpu else native).unsupported(x, parameters, options)
+    reason = operators.unsupported(parameters, options) or (cuda if gpu else native).unsupported(x)
     if reason is None and gpu:
         run = (_OUTPUT if output_only and not is_recorded() else _KERNELS)[mode]
         return Choice(run, True, f"cuda ({cuda.layout_used(x, mode, parameters.weight_hh.shape[1])})")

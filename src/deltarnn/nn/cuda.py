@@ -13,18 +13,10 @@ from deltarnn.nn.operators import LIBRARY
 from deltarnn.nn.state import FreshState, LayerOptions, LayerParameters, SequenceResult
 
 
-def unsupported(x: Tensor, parameters: LayerParameters, options: LayerOptions) -> str | None:
+def unsupported(x: Tensor) -> str | None:
     """Why the CUDA kernels cannot compute this call; None if they can."""
     if not runs(x):
         return f"the device is {x.device.type}"
-    if options.quantization is not None:
-        return "quantised arithmetic is eager"
-    if parameters.weight_hr is not None:
-        return "projections are eager"
-    if not options.reset_after:
-        return "reset_after=False is eager"
-    if options.candidate != "tanh":
-        return f"candidate={options.candidate!r} is eager"
     if x.dtype != torch.float32:
         return f"the dtype is {x.dtype}, not torch.float32"
     reason: str | None = cuda_passes.device.unavailable(x.device.index)

@@ -26,18 +26,10 @@ from deltarnn.nn.state import (
 _native: Any = native_core()  # None, with one warning, where it was built without a compiler
 
 
-def unsupported(x: Tensor, parameters: LayerParameters, options: LayerOptions) -> str | None:
+def unsupported(x: Tensor) -> str | None:
     """Why the native kernels cannot compute this call; None if they can."""
     if _native is None:
         return "the native extension is not built"
-    if options.quantization is not None:
-        return "quantised arithmetic is eager"
-    if parameters.weight_hr is not None:
-        return "projections are eager"
-    if not options.reset_after:
-        return "reset_after=False is eager"
-    if options.candidate != "tanh":
-        return f"candidate={options.candidate!r} is eager"
     if x.device.type != "cpu":
         return f"the device is {x.device.type}"
     if x.dtype != torch.float32:

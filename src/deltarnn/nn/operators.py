@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from deltarnn.nn.state import LayerOptions, LayerParameters
+
 LIBRARY: Any = torch.library.Library("deltarnn", "DEF")  # type: ignore[no-untyped-call]
 LIBRARY.define(
     "sequence(bool lstm, Tensor x, Tensor? x_hat, Tensor? h, Tensor? h_hat, Tensor? c, Tensor? m, Tensor weight_ih, "
@@ -29,8 +31,17 @@ LIBRARY.define(
 is_tracing: Callable[[], bool] = torch.jit._trace.is_tracing
 
 
-def unsupported() -> str | None:
-    """Why the operators cannot be part of what torch is doing now, on any device; None if they can."""
+def unsupported(parameters: LayerParameters, options: LayerOptions) -> str | None:
+    """Why the operators cannot compute this layer, or be part of what torch is doing now, on any device; None if they
+    can."""
+    if options.quantization is not None:
+        return "quantised arithmetic is eager"
+    if parameters.weight_hr is not None:
+        return "projections are eager"
+    if not options.reset_after:
+        return "reset_after=False is eager"
+    if options.candidate != "tanh":
+        return f"candidate={options.candidate!r} is eager"
     if torch.compiler.is_compiling() or is_tracing():
         return "ONNX has no such operator" if torch.onnx.is_in_onnx_export() else None
     if torch._C._are_functorch_transforms_active():
