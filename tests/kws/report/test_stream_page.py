@@ -65,6 +65,7 @@ def test_the_page_can_be_looked_along_and_listened_to(result, tmp_path):
     assert data is not None
     assert json.loads(data[1]) == timeline(result)
     assert "<noise>" not in page
+    assert page.count('<div class="narrow">') == page.count('<div class="wide">') == 2
     sounds = [base64.b64decode(s) for s in re.findall(r"data:audio/wav;base64,([^\"]+)", page)]
     ends = [96_000, 64_000, 128_160]  # misses, the worst first; the false alarm
     assert len(sounds) == 3

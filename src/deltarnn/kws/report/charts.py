@@ -63,6 +63,11 @@ class Mark:
     diamond: bool = False
 
 
+def at_both_widths(draw: Callable[[float], str]) -> str:
+    """What `draw(width)` gives for a whole page and for a telephone: the page's style shows the one that fits."""
+    return f'<div class="wide">{draw(WIDE)}</div><div class="narrow">{draw(NARROW)}</div>'
+
+
 def line_chart(
     series: Sequence[Series],
     x_label: str,

@@ -95,12 +95,12 @@ def _example(data: ReportData) -> str:
     label = data.clips.class_names[int(data.clips.labels[clip])]
     posteriors = smoothed_posteriors(scores, data.rule.smoothing_window, data.rule.target)[-1, 0]
     confidence = float(posteriors[int(data.clips.labels[clip])])
-    wide, narrow = (_events(features, fired_x, fired_h, seconds, width) for width in (charts.WIDE, charts.NARROW))
+    drawn = charts.at_both_widths(lambda width: _events(features, fired_x, fired_h, seconds, width))
     return (
         f"<section><h2>“{html.escape(label)}”, frame by frame</h2><p>Above, what the network hears. Below, the only "
         f"moments at which an input ({fired_x.mean():.0%} of all) or a unit of the first layer ({fired_h.mean():.0%}) "
         f"changed enough to be passed on; every blank costs nothing. Decided with {confidence:.0%} confidence.</p>"
-        f'<div class="wide">{wide}</div><div class="narrow">{narrow}</div></section>'
+        f"{drawn}</section>"
     )
 
 

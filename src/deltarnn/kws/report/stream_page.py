@@ -72,7 +72,9 @@ def _curve(result: StreamEvaluation) -> str:
         Series(rates, [by[rate][name] for rate in rates], COLOURS[i % len(COLOURS)], name)
         for i, name in enumerate(conditions)
     ]
-    chart = charts.line_chart(series, "false alarms an hour", "missed", width=1000, height=320)
+    chart = charts.at_both_widths(
+        lambda width: charts.line_chart(series, "false alarms an hour", "missed", width=width, height=320)
+    )
     return f"<section><h2>Misses against false alarms</h2><p>Each point a threshold.</p>{chart}</section>"
 
 
@@ -171,7 +173,7 @@ def _activity(result: StreamEvaluation) -> str:
     """Zero deltas by kind of section, and where the false alarms are."""
     alarms = Counter(result.false_alarms_by_section(result.chosen))
     counted = ", ".join(f"{kind} {count}" for kind, count in alarms.items() if count) or "none"
-    chart = charts.bars(result.sparsity, "var(--green)", width=1000)
+    chart = charts.at_both_widths(lambda width: charts.bars(result.sparsity, "var(--green)", width=width))
     return f"<section><h2>Deltas that are zero</h2><p>False alarms: {html.escape(counted)}.</p>{chart}</section>"
 
 

@@ -3,7 +3,8 @@
 const view = document.getElementById("timeline"), data = JSON.parse(document.getElementById("timeline-data").textContent);
 const context = view.getContext("2d"), note = document.getElementById("timeline-note");
 const scores = Uint8Array.from(atob(data.scores), (c) => c.charCodeAt(0));
-let from = 0, span = Math.min(60, data.seconds);
+// At first 16 pixels a second, and below 10 no words: they would lie over each other.
+let from = 0, span = Math.min(view.clientWidth / 16 || 60, data.seconds);
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
 const level = (byte) => data.low + (byte / 255) * (data.high - data.low);
 
@@ -29,7 +30,7 @@ function draw() {
     context.fillStyle = colour(word.hit ? "--green" : "--red");
     context.fillRect(x(word.start), 16, Math.max(1, x(word.end) - x(word.start)), height - 36);
     context.globalAlpha = 1;
-    if (span < 90) context.fillText(word.word, x(word.start), 12);
+    if (width > 10 * span) context.fillText(word.word, x(word.start), 12);
   }
   context.strokeStyle = colour("--grey");
   context.setLineDash([4, 4]);
@@ -60,7 +61,7 @@ function draw() {
     context.beginPath();
     context.arc(x(event.time), y(event.score), 4, 0, 7);
     context.fill();
-    if (span < 90) context.fillText(event.word, x(event.time) + 6, y(event.score));
+    if (width > 10 * span) context.fillText(event.word, x(event.time) + 6, y(event.score));
   }
   note.textContent = `${from.toFixed(1)} to ${(from + span).toFixed(1)} s of ${data.seconds.toFixed(0)} s`;
 }
