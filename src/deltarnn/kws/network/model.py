@@ -160,6 +160,8 @@ def load_keyword_model(path: str | Path) -> tuple[KeywordModel, dict[str, Any]]:
     a = header["architecture"]
     if not a["head"] or a["bidirectional"] or a["proj_size"] or not a["bias"] or len(a["head"]) > 2:
         raise ModelFileError(f"{path}: not a keyword network (a recurrent layer with biases and a dense head)")
+    if not a.get("reset_after", True) or a.get("candidate", "tanh") != "tanh":
+        raise ModelFileError(f"{path}: its GRU resets before the product, or has another candidate than tanh")
     architecture = Architecture(
         input_size=a["input_size"],
         classes=a["head"][-1]["out"],
