@@ -20,8 +20,8 @@ from deltarnn.kws.network.averaging import AveragedModel
 from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
 from deltarnn.kws.network.model import KeywordModel
+from deltarnn.kws.training.carried import CarriedStates
 from deltarnn.kws.training.finishing import Finisher
-from deltarnn.kws.training.heritage import Heritage
 from deltarnn.kws.training.schedule import LearningRate, warmed_up
 from deltarnn.nn.activity import record_activity
 
@@ -124,7 +124,7 @@ class Trainer:
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
         teacher = None if plan.teacher is None else plan.teacher.to(fabric.device)
-        self.heritage = Heritage(model, teacher, plan.carry_state)
+        self.carried = CarriedStates(model, teacher, plan.carry_state)
 
     def fit(self) -> Progress:
         """Train to the plan's last epoch, from the checkpoint if there is one."""
@@ -168,7 +168,7 @@ class Trainer:
         changes = cpu_generator(plan.seed, epoch, CHANGES, rank)
         torch.manual_seed(cpu_generator(plan.seed, epoch, DROPOUT, rank).initial_seed())
         self.wrapped.train()
-        self.heritage.forget()
+        self.carried.forget()
         losses, activity = 0.0, 0.0
         for index, batch in enumerate(self.material.batches(plan.batch_size, order, changes, rank, world)):
             step = epoch * self.steps_per_epoch + index
@@ -198,8 +198,8 @@ class Trainer:
         features, targets = self.fabric.to_device(batch.features), self.fabric.to_device(batch.targets)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(step)
-        taught = self.heritage.taught(features, batch)
-        carried = self.heritage.states(batch, generator)
+        taught = self.carried.taught(features, batch)
+        carried = self.carried.states(batch, generator)
         if delta is None:
             (scores, left), moved = self.wrapped(features, carried), None
         else:
@@ -218,7 +218,7 @@ class Trainer:
                 self.wrapped, self.optimizer, max_norm=plan.gradient_limit, error_if_nonfinite=False
             )
         self.optimizer.step()
-        self.heritage.left = left
+        self.carried.left = left
         self.averaged.update(self.model, step + 1)
         return float(total.detach()), 0.0 if moved is None else float(moved.detach())
 

@@ -11,7 +11,7 @@ from deltarnn.kws.network.model import KeywordModel
 from deltarnn.nn.refresh import refreshed
 
 
-class Heritage:
+class CarriedStates:
     """The states of `model`, and of its teacher, after the latest step.
 
     share: of the batch's clips, which begin in a state that clips of the step before left behind (`--carry_state`).
