@@ -1,13 +1,15 @@
 """Training on made-up recordings and `deltarnn evaluate --stream` on a tiny corpus, through the command line."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deltarnn.cli import main
-from deltarnn.engine.model_file import load_model
+from deltarnn.engine.model_file import load_model, save_model
 from deltarnn.kws.data.audio import read_audio, write_wav
 from deltarnn.kws.features import recording
 from deltarnn.native import native_core
@@ -92,3 +94,32 @@ def test_recordings_of_ones_own(trained, short, tmp_path, capsys):
 def test_flags_that_do_nothing_are_refused(trained, capsys, flags, message):
     assert main(["evaluate", str(trained), *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_moved_work_folder_and_out_are_followed(trained, short, tmp_path, capsys, monkeypatch):
+    """The stream is made of the data beside the model, wherever both lie now; results go where --out says."""
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(trained.parent / "work", moved)
+    run = moved / "save" / "gscdv2" / "run"
+    run.mkdir()
+    tensors, header = load_model(trained)
+    header["training"]["options"]["work_dir"] = "/nowhere"
+    save_model(run / "model.safetensors", tensors, header)
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "results"
+    assert (
+        main(["evaluate", str(run / "model.safetensors"), "--stream", "--false_alarms", "60", "--out", str(out)]) == 0
+    )
+    assert (out / "stream.json").is_file()
+    assert (out / "stream.html").is_file()
+    assert not (run / "stream.json").exists()
+    told = capsys.readouterr().err
+    micros, factor = re.search(r"([\d.]+) µs of processor time a frame, real-time factor ([\d.e-]+)", told).groups()
+    assert float(factor) == pytest.approx(1e-6 * float(micros) / header["features"]["frame_stride"], rel=0.1)
+
+
+def test_a_model_of_elsewhere_is_named(trained, tmp_path, capsys):
+    tensors, header = load_model(trained)
+    save_model(tmp_path / "model.safetensors", tensors, {k: v for k, v in header.items() if k != "training"})
+    assert main(["evaluate", str(tmp_path / "model.safetensors"), "--stream"]) == 1
+    assert "does not say with which options it was trained" in capsys.readouterr().err

@@ -165,7 +165,7 @@ def test_what_is_wrong_is_named(monkeypatch, model_path, tmp_path, capsys):  # n
     model = str(model_path)
     assert "pip install 'deltarnn[listen]'" in error(model)
     assert "pip install 'deltarnn[listen]'" in error("--list_devices")
-    assert "no model is given, and none is under save/" in error()
+    assert "no finished run under save: train one" in error()
     assert "nowhere.wav: no such audio file" in error(model, "nowhere.wav")
     (tmp_path / "text.wav").write_text("no audio")
     assert "text.wav: cannot be decoded" in error(model, "text.wav")
@@ -181,9 +181,12 @@ def test_the_newest_model_is_taken(monkeypatch, model_path, tmp_path, capsys):  
     target = tmp_path / "save" / "synth" / "retrain-x" / "model.safetensors"
     target.parent.mkdir(parents=True)
     target.write_bytes(model_path.read_bytes())
+    (target.parents[1] / "latest").symlink_to(target.parent.name)
     write_wav(tmp_path / "a.wav", AUDIO)
     assert cli.main(["listen", "a.wav", "--threshold", "0.5"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(detections(model_path, AUDIO))
+    told = capsys.readouterr()
+    assert len(told.out.splitlines()) == len(detections(model_path, AUDIO))
+    assert "model: save/synth/retrain-x/model.safetensors (the newest" in told.err
 
 
 def test_files_are_read_piece_by_piece(tmp_path):

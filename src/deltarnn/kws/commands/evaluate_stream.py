@@ -3,16 +3,17 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from deltarnn.engine.compilation import Precision
 from deltarnn.engine.model_file import load_model
 from deltarnn.files import write_json
+from deltarnn.kws.commands.choice import chosen_folder
 from deltarnn.kws.config.arguments import add_number
-from deltarnn.kws.config.resolve import resolve
 from deltarnn.kws.data.labels import read_recordings
+from deltarnn.kws.data.stream import Recording
 from deltarnn.kws.evaluation.detection import Timing
 from deltarnn.kws.evaluation.streaming import StreamEvaluation
 from deltarnn.kws.features.pipeline import FeaturePipeline
@@ -21,6 +22,7 @@ from deltarnn.kws.report.stream_page import STREAM_REPORT, write_stream_report
 from deltarnn.kws.spotter.calibration import STREAM, Calibration, calibrate, store, stream_rule
 from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.kws.spotter.spotter import Spotter
+from deltarnn.kws.training.runs import recorded_config
 
 STREAM_METRICS = "stream.json"
 RATE = 5.0
@@ -49,8 +51,9 @@ def check(arguments: argparse.Namespace) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Calibrate where that is asked for, evaluate, print the table; write stream.json and stream.html by the model."""
+    """Calibrate where that is asked for, evaluate, print the table; write stream.json and stream.html."""
     _, header = load_model(arguments.model)
+    folder = chosen_folder(arguments, arguments.model)
     if arguments.false_alarms is not None or STREAM not in header:
         rate = RATE if arguments.false_alarms is None else arguments.false_alarms
         calibration = calibrated(arguments.model, header, rate, arguments.precision)
@@ -59,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"threshold {calibration.rule.threshold:.3f} stored: {found} of validation without keywords")
     spotter = Spotter.load(arguments.model, precision=arguments.precision)
     if arguments.recording is None:
-        recording = stream_of(resolve(header["training"]["options"]), "test")
+        recording = _recording(arguments.model, header, "test")
     else:
         recording = read_recordings(arguments.recording, spotter.keywords, spotter.sample_rate)
     framing = FeaturePipeline.from_dict(header["features"]).framing
@@ -69,18 +72,23 @@ def run(arguments: argparse.Namespace) -> int:
     # What differs from run to run is no part of the result.
     cost = f"{1e6 * result.seconds_per_frame:.1f} µs of processor time a frame, real-time factor {share:.1e}"
     print(cost, file=sys.stderr)
-    path = arguments.model.with_name(STREAM_METRICS)
+    path = folder / STREAM_METRICS
     write_json(path, result.fields())
     print(path)
-    print(f"report: {write_stream_report(arguments.model.with_name(STREAM_REPORT), result)}")
+    print(f"report: {write_stream_report(folder / STREAM_REPORT, result)}")
     return 0
 
 
 def calibrated(path: Path, header: dict[str, Any], rate: float, precision: Precision | None) -> Calibration:
     """The decision rule of a model, its threshold chosen for `rate` false alarms an hour on what the validation stream
     holds beside keywords."""
-    recording = stream_of(resolve(header["training"]["options"]), "validation")
+    recording = _recording(path, header, "validation")
     rule = stream_rule(header) or StreamRule()
     spotter = Spotter.load(path, threshold=rule.threshold, precision=precision)
     parts = [recording.audio[s.start : s.end] for s in recording.sections if s.kind != "keywords"]
     return calibrate([spotter.scores(np.concatenate(parts))], rule, spotter.frame_stride, rate)
+
+
+def _recording(model: Path, header: dict[str, Any], group: Literal["validation", "test"]) -> Recording:
+    """The recording made of a part of the data that the model was trained on."""
+    return stream_of(recorded_config(model, header.get("training", {}).get("options")), group)

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from deltarnn.engine.activity import Activity
+from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.data.audio import Audio
 from deltarnn.kws.spotter.recorder import EventRecorder
 from deltarnn.kws.spotter.sources import FileSource, Microphone, RawSource, Source, list_devices, standard_input
 from deltarnn.kws.spotter.spotter import Detection, Spotter
+from deltarnn.kws.training.runs import newest_model
 
 MODEL_SUFFIX = ".safetensors"
 QUIET = -45.0
@@ -39,9 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="model file (default: the newest under save/), then audio files of any length, or - for raw 16-bit "
         "samples on standard input; without files the microphone",
     )  # fmt: skip
-    parser.add_argument("--threshold", type=float, help="score above which a word is heard (default: the model's own)")
+    add_number(parser, "threshold", float, -1024, 1024, "score above which a word is heard (default: the model's own)")
     parser.add_argument("--precision", choices=("float32", "int8"), help="arithmetic (default: the model's own)")
-    parser.add_argument("--device", type=int, help="number of the microphone (default: the system's)")
+    add_number(parser, "device", int, 0, 10000, "number of the microphone (default: the system's)")
     parser.add_argument("--list_devices", action="store_true", help="show the microphones and end")
     parser.add_argument("--json", action="store_true", help="print detections as JSON lines, and no meter")
     parser.add_argument("--record_events", type=Path, metavar="DIR",
@@ -54,7 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(list_devices())
         return 0
     named = list(arguments.sources)
-    model = Path(named.pop(0)) if named and named[0].endswith(MODEL_SUFFIX) else newest_model(Path("save"))
+    if named and named[0].endswith(MODEL_SUFFIX):
+        model = Path(named.pop(0))
+    else:
+        model = newest_model(Path())
+        print(f"model: {model} (the newest; name another as the first argument)", file=sys.stderr)
     if arguments.device is not None and named:
         raise ValueError(f"--device {arguments.device}: listens to a microphone, but {named[0]} is given as well")
     with warnings.catch_warnings(record=True) as caught:
@@ -80,14 +86,6 @@ def run(arguments: argparse.Namespace) -> int:
                 return 0
             listener.finish()
     return 0
-
-
-def newest_model(folder: Path) -> Path:
-    """The model file under save/DATASET/RUN/ that was written last. ValueError where there is none."""
-    found = sorted(folder.glob(f"*/*/model{MODEL_SUFFIX}"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise ValueError(f"no model is given, and none is under {folder}/: deltarnn listen MODEL{MODEL_SUFFIX} …")
-    return found[-1]
 
 
 class Listener:

@@ -22,7 +22,6 @@ from deltarnn.kws.commands.apart import on_cluster, on_this_machine, run_apart
 from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.config.resolve import digest
-from deltarnn.kws.places import work_folder
 
 MAX_THRESHOLD = 1e6
 DEFAULT_WORKERS = 2
@@ -185,25 +184,16 @@ def plot(path: Path, points: list[Point], front: list[Point], best: Point | None
 def _retrained(arguments: argparse.Namespace, thx: float, thh: float) -> Path:
     """The model file of a retrain run from the swept model, by the options that it was trained with."""
     from deltarnn.kws.commands.train import train
-    from deltarnn.kws.config.resolve import resolve
-    from deltarnn.kws.training.runs import CONFIG
+    from deltarnn.kws.training.runs import CONFIG, recorded_config
 
     recorded = read_json(arguments.model.with_name(CONFIG))
     if recorded is None:
         raise ValueError(f"{arguments.model.with_name(CONFIG)} is missing: it holds the options to retrain with")
-    changes = {
-        "step": "retrain",
-        "path_net_pretrain": str(arguments.model),
-        "thx": [thx],
-        "thh": [thh],
-        "epochs_retrain": arguments.epochs_retrain,
-        "model_path": "",
-        "threads": 1 if arguments.point else 0,
-    }
-    root = work_folder(arguments.model, "save")
-    if root is not None:
-        changes["work_dir"] = str(root)
-    return train(resolve({**recorded, **changes}), "retrain", latest=False).model_path
+    config = recorded_config(
+        arguments.model, recorded, step="retrain", path_net_pretrain=str(arguments.model), thx=[thx], thh=[thh],
+        epochs_retrain=arguments.epochs_retrain, model_path="", threads=1 if arguments.point else 0,
+    )  # fmt: skip
+    return train(config, "retrain", latest=False).model_path
 
 
 def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[float, float]]) -> Iterator[Point]:

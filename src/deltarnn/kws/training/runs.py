@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deltarnn.files import read_json, write_text
-from deltarnn.kws.config.resolve import GROUPS, Config, digest
+from deltarnn.kws.config.resolve import GROUPS, Config, digest, resolve
 from deltarnn.kws.places import work_folder
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.json", "config.json"
@@ -103,6 +103,14 @@ def newest_model(work_dir: Path) -> Path:
         )
     path = max(found, key=lambda path: path.stat().st_mtime)
     return work_dir / path.relative_to(work_dir.resolve()) if path.is_relative_to(work_dir.resolve()) else path
+
+
+def recorded_config(model: Path, options: Any, **changes: Any) -> Config:
+    """The configuration that a model was trained with, its work folder where it lies now. ValueError if it is none."""
+    if not isinstance(options, dict):
+        raise ValueError(f"{model}: does not say with which options it was trained: not a model of pretrain or retrain")
+    root = work_folder(model, "save")
+    return resolve({**options, **({} if root is None else {"work_dir": str(root)}), **changes})
 
 
 def log_folder(model: Path, recorded: str) -> Path:
