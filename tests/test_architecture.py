@@ -18,7 +18,7 @@ PACKAGES = {
     "fixed": {"sparsity"},
     "prune": {"fixed"},
     "engine": {"files", "stored", "fixed", "native", "sparsity"},
-    "nn": {"fixed", "native", "sparsity"},
+    "nn": {"files", "fixed", "native", "sparsity"},
     "adapt": {"files", "stored", "fixed", "nn", "sparsity"},
     "onnx": {"engine", "files", "nn", "fixed", "sparsity"},
     "hardware": {"files", "fixed", "prune", "engine", "sparsity"},

@@ -165,6 +165,26 @@ def test_nvrtc_compiles_what_is_no_recurrence():
         assert set(re.findall(r"(\d+) bytes spill stores", log.getvalue())) == {"0"}
 
 
+def test_nvrtc_code_is_kept_on_disk(tmp_path, monkeypatch):
+    nvrtc = pytest.importorskip("cuda.bindings.nvrtc")
+    compiled = []
+    monkeypatch.setattr(nvrtc, "nvrtcVersion", lambda: (0, 13, 0))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(cuda_kernels, "compile_kernel", lambda *what: compiled.append(what) or b"code")
+
+    def of_a_new_process(architecture: str) -> bytes:
+        return cuda_kernels._machine_code.__wrapped__("forward", Variant(), architecture)
+
+    assert of_a_new_process("sm_80") == of_a_new_process("sm_80") == b"code"
+    assert len(compiled) == 1
+    assert [path.suffix for path in (tmp_path / "cache" / "deltarnn").iterdir()] == [".cubin"]
+    of_a_new_process("sm_90")
+    assert len(compiled) == 2
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert of_a_new_process("sm_80") == b"code"  # nowhere to keep it
+
+
 GPU_CASES = [
     Case(cell, 12, batch, inputs, hidden, LayerOptions(thx, thh, hard, None), lengths, 1, 5)
     for cell in CELLS

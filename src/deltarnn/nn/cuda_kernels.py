@@ -5,14 +5,15 @@ Needs `pip install deltarnn[cuda]` and no CUDA toolkit. Compiled code is kept in
 """
 
 import os
+from contextlib import suppress
 from functools import cache, lru_cache
 from hashlib import sha256
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 
 import torch
 
+from deltarnn.files import write_bytes
 from deltarnn.nn.cuda_plan import GPU, SCOPES, Scope
 
 LEAST_CAPABILITY = 75
@@ -181,11 +182,6 @@ def _machine_code(source: str, variant: Variant, architecture: str) -> bytes:
     if path.exists():
         return path.read_bytes()
     code = compile_kernel(source, variant, architecture)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=folder, delete=False) as file:
-            file.write(code)
-        Path(file.name).replace(path)
-    except OSError:
-        pass  # a home that cannot be written to: compiled anew in the next process
+    with suppress(OSError):  # a home that cannot be written to: compiled anew in the next process
+        write_bytes(path, code)
     return code
