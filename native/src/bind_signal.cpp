@@ -52,16 +52,16 @@ void rectified_sums(const Array<const double, 2>& signals, const Array<const dou
 }  // namespace
 
 void bind_signal(nb::module_& module) {
-    nb::class_<deltarnn::BandPlan>(module, "BandPlan", "Levels of bands of the magnitude spectrum of windowed frames.")
+    nb::class_<deltarnn::BandPlan>(module, "BandPlan", "Levels of bands of the magnitude (or power) spectrum of windowed frames.")
         .def(
             "__init__",
             [](deltarnn::BandPlan* self, const Array<const double, 1>& window, std::int64_t points,
-               const Array<const double, 2>& weights) {
+               const Array<const double, 2>& weights, bool power) {
                 require(static_cast<std::int64_t>(weights.shape(0)) == points / 2 + 1, "weights: must be (points / 2 + 1, bands)");
                 new (self) deltarnn::BandPlan(window.data(), static_cast<std::int64_t>(window.shape(0)), points, weights.data(),
-                                              static_cast<std::int64_t>(weights.shape(1)));
+                                              static_cast<std::int64_t>(weights.shape(1)), power);
             },
-            "window"_a, "points"_a, "weights"_a)
+            "window"_a, "points"_a, "weights"_a, "power"_a = false)
         .def("levels", &band_levels<std::int16_t>, "samples"_a, "hop"_a, "levels"_a.noconvert(),
              "samples (B, N) int16 or float64 -> levels (B, T, bands), written in place; frame t begins at t * hop.")
         .def("levels", &band_levels<double>, "samples"_a, "hop"_a, "levels"_a.noconvert());

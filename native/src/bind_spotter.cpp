@@ -3,6 +3,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/shared_ptr.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 
 #include "bind_buffer.hpp"
@@ -86,11 +87,24 @@ class PySpotter {
         if (!from) return std::nullopt;
         return deltarnn::BandFrontEnd{value<std::shared_ptr<deltarnn::BandPlan>>(*from, "plan"),
                                       value<std::int64_t>(*from, "hop"),
-                                      value<bool>(*from, "log"),
+                                      value<std::int64_t>(*from, "pool"),
+                                      value<std::int64_t>(*from, "ahead"),
+                                      level_scale(value<std::string>(*from, "scale")),
+                                      value<double>(*from, "offset"),
+                                      value<double>(*from, "factor"),
+                                      value<double>(*from, "bias"),
+                                      value<double>(*from, "low"),
+                                      value<double>(*from, "high"),
+                                      value<bool>(*from, "pool_scaled"),
                                       value<bool>(*from, "normalise"),
-                                      value<double>(*from, "floor"),
                                       value<float>(*from, "mean"),
                                       value<float>(*from, "deviation")};
+    }
+
+    static deltarnn::LevelScale level_scale(const std::string& name) {
+        return name == "natural"   ? deltarnn::LevelScale::natural
+               : name == "decibel" ? deltarnn::LevelScale::decibel
+                                   : deltarnn::LevelScale::plain;
     }
 
     static std::optional<deltarnn::ScoreGrid> score_grid(const std::optional<nb::dict>& from) {

@@ -145,6 +145,9 @@ void one_frame_levels(const BandView& plan, const std::int16_t* frame, double* l
     const double first = z.re[0] + z.im[0], last = z.re[0] - z.im[0];
     spectrum[0] = first < 0.0 ? -first : first;
     spectrum[half] = last < 0.0 ? -last : last;
+    if (plan.power) {
+        for (std::int64_t k = 0; k <= half; ++k) spectrum[k] *= spectrum[k];
+    }
     for (std::int64_t band = 0; band < plan.bands; ++band) {
         const double* const w = plan.weight + plan.offset[band];
         const double* const bins = spectrum + plan.first[band];

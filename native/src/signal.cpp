@@ -9,8 +9,9 @@ namespace deltarnn {
 
 const SignalKernels& signal_kernels(Isa isa) { DELTARNN_TABLE(signal_kernels, isa) }
 
-BandPlan::BandPlan(const double* window, std::int64_t length, std::int64_t points, const double* weights, std::int64_t bands)
-    : length_(length), points_(points), bands_(bands), offset_{0} {
+BandPlan::BandPlan(const double* window, std::int64_t length, std::int64_t points, const double* weights, std::int64_t bands,
+                   bool power)
+    : length_(length), points_(points), bands_(bands), offset_{0}, power_(power) {
     if (points < 16 || (points & (points - 1)) != 0 || length < 1 || length > points || bands < 1) {
         throw std::invalid_argument("band levels need a power of two of at least 16 points, and a frame that fits in it");
     }
@@ -50,7 +51,7 @@ void BandPlan::levels(const Frames& frames, double* levels) const {
 
 BandView BandPlan::view() const {
     return {length_,      points_,       bands_,         window_.data(), cosine_.data(),
-            sine_.data(), turns_.data(), first_.data(), offset_.data(), weight_.data()};
+            sine_.data(), turns_.data(), first_.data(), offset_.data(), weight_.data(), power_};
 }
 
 }  // namespace deltarnn

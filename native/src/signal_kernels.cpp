@@ -85,6 +85,9 @@ void band_levels(const BandView& plan, const Frames& frames, double* levels, dou
             fill<double>(x, frames, row, rows, plan.window, plan.length, half);
         }
         magnitudes(half, transform(half, x, y, plan.turns), spectrum, plan.cosine, plan.sine);
+        if (plan.power) {
+            for (std::int64_t k = 0; k <= half; ++k) spectrum[k] *= spectrum[k];
+        }
         for (std::int64_t band = 0; band < plan.bands; ++band) {
             const double* w = plan.weight + plan.offset[band];
             const std::int64_t count = plan.offset[band + 1] - plan.offset[band];

@@ -7,6 +7,15 @@
 
 namespace deltarnn {
 
+double BandFrontEnd::scaled(double level) const {
+    switch (scale) {
+        case LevelScale::plain: break;
+        case LevelScale::decibel: level = std::log10(level == 0.0 ? std::numeric_limits<double>::epsilon() : level) * 20.0; break;
+        case LevelScale::natural: level = std::log(level + offset) * factor + bias; break;
+    }
+    return std::clamp(level, low, high);
+}
+
 void PeakPicker::reset() {
     frame_ = next_ = opened_ = 0;
     before_ = -std::numeric_limits<float>::infinity();
@@ -47,11 +56,13 @@ Spotter::Spotter(const std::shared_ptr<const Model>& model, std::optional<BandFr
     }
     if (front_) {
         const BandView view = front_->plan->view();
-        if (view.bands != input_size_ || front_->hop < 1 || view.points < one_frame_points) {
+        if (view.bands != input_size_ || front_->hop < 1 || front_->pool < 1 || front_->ahead < 0 || front_->low > front_->high ||
+            view.points < one_frame_points) {
             throw std::invalid_argument("the front end does not fit the network");
         }
-        samples_.resize(static_cast<std::size_t>(view.length) + 1);
+        samples_.resize(static_cast<std::size_t>((front_->pool - 1) * front_->hop + view.length + front_->ahead));
         levels_.resize(static_cast<std::size_t>(view.bands));
+        sum_.resize(levels_.size());
         scratch_ = AlignedArray<double>(static_cast<std::size_t>(scratch_size(view.points)));
     }
     margins_.resize(static_cast<std::size_t>(rule.smoothing) * keywords_);
@@ -73,11 +84,12 @@ void Spotter::reset() {
 std::int64_t Spotter::frames_after(std::int64_t count) const {
     const auto size = static_cast<std::int64_t>(samples_.size());
     const std::int64_t beyond = filled_ + count - skip_ - size;
-    return beyond < 0 ? 0 : beyond / front_->hop + 1;
+    return beyond < 0 ? 0 : beyond / (front_->pool * front_->hop) + 1;
 }
 
 void Spotter::accept(const std::int16_t* samples, std::int64_t count, float* scores) {
     const auto size = static_cast<std::int64_t>(samples_.size());
+    const std::int64_t step = front_->pool * front_->hop;
     while (count > 0) {
         const std::int64_t skipped = std::min(skip_, count);
         skip_ -= skipped;
@@ -90,10 +102,10 @@ void Spotter::accept(const std::int16_t* samples, std::int64_t count, float* sco
         take_frame();
         decide(frame_.data(), scores);  // levels are finite
         if (scores != nullptr) scores += keywords_;
-        const std::int64_t kept = std::max<std::int64_t>(0, size - front_->hop);
+        const std::int64_t kept = std::max<std::int64_t>(0, size - step);
         std::copy_n(samples_.end() - kept, kept, samples_.begin());
         filled_ = kept;
-        skip_ = std::max<std::int64_t>(0, front_->hop - size);
+        skip_ = std::max<std::int64_t>(0, step - size);
     }
 }
 
@@ -108,14 +120,14 @@ bool Spotter::accept_frames(const float* frames, std::int64_t count, float* scor
 // The front end's features of the samples at hand.
 void Spotter::take_frame() {
     const BandFrontEnd& front = *front_;
-    signal_.one_frame_levels(front.plan->view(), samples_.data(), levels_.data(), scratch_.data());
+    std::fill(sum_.begin(), sum_.end(), 0.0);
+    for (std::int64_t part = 0; part < front.pool; ++part) {
+        signal_.one_frame_levels(front.plan->view(), samples_.data() + part * front.hop, levels_.data(), scratch_.data());
+        for (std::size_t i = 0; i < levels_.size(); ++i) sum_[i] += front.pool_scaled ? front.scaled(levels_[i]) : levels_[i];
+    }
     for (std::size_t i = 0; i < levels_.size(); ++i) {
-        double level = levels_[i];
-        if (front.log) {
-            level = std::log10(level == 0.0 ? std::numeric_limits<double>::epsilon() : level) * 20.0;
-            level = std::max(level, front.floor);
-        }
-        const auto value = static_cast<float>(level);
+        const double mean = sum_[i] / static_cast<double>(front.pool);
+        const auto value = static_cast<float>(front.pool_scaled ? mean : front.scaled(mean));
         frame_[i] = front.normalise ? (value - front.mean) / front.deviation : value;
     }
 }

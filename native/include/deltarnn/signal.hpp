@@ -9,9 +9,10 @@ namespace deltarnn {
 
 class BandPlan {
   public:
-    // window (length,); points: a power of two from 16, at least `length`; weights (points / 2 + 1, bands), row by row.
-    // Throws std::invalid_argument where sizes do not fit.
-    BandPlan(const double* window, std::int64_t length, std::int64_t points, const double* weights, std::int64_t bands);
+    // window (length,); points: a power of two from 16, at least `length`; weights (points / 2 + 1, bands), row by row; power: sum
+    // the squares of magnitudes. Throws std::invalid_argument where sizes do not fit.
+    BandPlan(const double* window, std::int64_t length, std::int64_t points, const double* weights, std::int64_t bands,
+             bool power = false);
 
     // levels: (signals · frames, bands).
     void levels(const Frames& frames, double* levels) const;
@@ -26,6 +27,7 @@ class BandPlan {
     std::int64_t length_, points_, bands_;
     std::vector<double> window_, cosine_, sine_, turns_, weight_;
     std::vector<std::int64_t> first_, offset_;
+    bool power_;
 };
 
 }  // namespace deltarnn

@@ -28,6 +28,7 @@ struct BandView {
     const std::int64_t* first;                // (bands,): first bin with a weight
     const std::int64_t* offset;               // (bands + 1,): where each band's weights begin
     const double* weight;
+    bool power;                               // sum the squares of the magnitudes
 };
 
 // Frames as rows of one or more signals: row r is frame r mod frames of signal r / frames. Strides in samples.
@@ -42,7 +43,7 @@ constexpr std::int64_t scratch_size(std::int64_t points) {
 }
 
 struct SignalKernels {
-    // levels (signals · frames, bands): Σ_k weight[k]·|rfft(window · frame)[k]|.
+    // levels (signals · frames, bands): Σ_k weight[k]·|rfft(window · frame)[k]|, or of the squares.
     // scratch: scratch_size(points) doubles, aligned to 64 bytes, zero before the first call.
     void (*band_levels)(const BandView& plan, const Frames& frames, double* levels, double* scratch);
     // The same levels (bands,), to the last bit, of a single frame of at least one_frame_points: the vectors' lanes are

@@ -8,13 +8,22 @@
 
 namespace deltarnn {
 
-// Log levels of bands: max(20·log10(level), floor) if log, then (· − mean) / deviation in float32 if normalise.
+// How the levels of bands become features: the levels themselves; 20·log10(level), a level of 0 counting as epsilon; or
+// factor·ln(level + offset) + bias.
+enum class LevelScale { plain, decibel, natural };
+
+// Features of frames `hop` samples apart: scaled levels within [low, high], the mean over `pool` frames (of the levels before
+// they are scaled unless pool_scaled), then (· − mean) / deviation in float32 if normalise. ahead: samples after a frame's last
+// that must be there before it counts.
 struct BandFrontEnd {
     std::shared_ptr<const BandPlan> plan;
-    std::int64_t hop;
-    bool log, normalise;
-    double floor;
+    std::int64_t hop, pool, ahead;
+    LevelScale scale;
+    double offset, factor, bias, low, high;
+    bool pool_scaled, normalise;
     float mean, deviation;
+
+    double scaled(double level) const;
 };
 
 // Class scores rounded to the multiples of 1/scale from low/scale to high/scale, to nearest or down.
@@ -68,7 +77,7 @@ class Spotter {
     // The next frames (count, input size), normalised. False, having stopped before it, at a frame with a NaN.
     bool accept_frames(const float* frames, std::int64_t count, float* scores);
 
-    // How many frames `count` more samples complete. A frame is complete one sample after its own last.
+    // How many frames `count` more samples complete.
     std::int64_t frames_after(std::int64_t count) const;
 
     int keywords() const { return keywords_; }
@@ -89,10 +98,10 @@ class Spotter {
     const SignalKernels& signal_;
     const int classes_, keywords_, input_size_;
     PeakPicker picker_;
-    std::vector<std::int16_t> samples_;  // of the frame to come, and one more
+    std::vector<std::int16_t> samples_;  // of the frame to come, and those ahead
     std::int64_t filled_, skip_;
     AlignedArray<double> scratch_;
-    std::vector<double> levels_;
+    std::vector<double> levels_, sum_;
     std::vector<float> frame_, logits_;
     std::vector<std::int32_t> margins_;  // (smoothing, keywords), a ring
     std::vector<std::int64_t> sums_;

@@ -11,9 +11,10 @@ from deltarnn.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deltarnn.kws.features.frontend import IIRFilterBank, LogFilterBank
+    from deltarnn.kws.features.log_mel import LogMelFilterBank
     from deltarnn.kws.network.model import KeywordModel
 
-__all__ = ["IIRFilterBank", "KeywordModel", "LogFilterBank"]
+__all__ = ["IIRFilterBank", "KeywordModel", "LogFilterBank", "LogMelFilterBank"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
@@ -21,5 +22,6 @@ __getattr__, __dir__ = lazy_names(
         "IIRFilterBank": "features.frontend",
         "KeywordModel": "network.model",
         "LogFilterBank": "features.frontend",
+        "LogMelFilterBank": "features.log_mel",
     },
 )

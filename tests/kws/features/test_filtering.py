@@ -32,9 +32,10 @@ def without_core(make):
     batch=st.integers(1, 3),
     count=st.integers(1, 20),
     integer=st.booleans(),
+    power=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_native_band_levels_equal_numpy(isa, points, share, bands, batch, count, integer, seed):
+def test_native_band_levels_equal_numpy(isa, points, share, bands, batch, count, integer, power, seed):
     rng = np.random.default_rng(seed)
     length, hop = max(1, int(share * points)), int(rng.integers(1, points))
     weights = rng.random((points // 2 + 1, bands)) * (rng.random((points // 2 + 1, bands)) < 0.3)
@@ -43,8 +44,8 @@ def test_native_band_levels_equal_numpy(isa, points, share, bands, batch, count,
     window = rng.random(length)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DELTARNN_ISA", isa)
-        native = BandLevels(window, points, weights)(signals, hop, count)
-    expected = without_core(lambda: BandLevels(window, points, weights))(signals, hop, count)
+        native = BandLevels(window, points, weights, power)(signals, hop, count)
+    expected = without_core(lambda: BandLevels(window, points, weights, power))(signals, hop, count)
     np.testing.assert_allclose(native, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
 
 
@@ -55,15 +56,16 @@ def test_native_band_levels_equal_numpy(isa, points, share, bands, batch, count,
     points=st.sampled_from([256, 512, 1024, 2048]),
     share=st.floats(0.01, 1),
     bands=st.integers(1, 20),
+    power=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_one_frame_alone_has_the_bits_of_many_together(isa, points, share, bands, seed):
+def test_one_frame_alone_has_the_bits_of_many_together(isa, points, share, bands, power, seed):
     rng = np.random.default_rng(seed)
     weights = rng.random((points // 2 + 1, bands)) * (rng.random((points // 2 + 1, bands)) < 0.3)
     signals = rng.integers(-32768, 32768, (1, 3 * points)).astype(np.int16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DELTARNN_ISA", isa)
-        levels = BandLevels(rng.random(max(1, int(share * points))), points, weights)
+        levels = BandLevels(rng.random(max(1, int(share * points))), points, weights, power)
         together = levels(signals, points // 2, 4)
         for frame in range(4):
             alone = levels(signals[:, frame * (points // 2) :], points, 1)

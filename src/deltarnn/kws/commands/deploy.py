@@ -158,7 +158,8 @@ def _estimate(arguments: argparse.Namespace, model: NetworkParameters, header: d
     clips = _clips(arguments, header)
     if arguments.design_space:
         return _design_space(arguments, model, header, accelerator, clips)
-    report = accelerator.estimate(model, clips.spread(arguments.clips).frames, header["features"]["frame_stride"])
+    seconds = FeaturePipeline.from_dict(header["features"]).config.frame_seconds
+    report = accelerator.estimate(model, clips.spread(arguments.clips).frames, seconds)
     print(report)
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)

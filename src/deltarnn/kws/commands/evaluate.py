@@ -13,6 +13,7 @@ from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.evaluation.metrics import write_metrics
 from deltarnn.kws.evaluation.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried, fits
+from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import load_features
 from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.header import require
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{arguments.model}: {model.rnn}, {model.parameter_count} parameters")
     print(f"{last}, state reset per clip:\n{stored[last].confusion}")
     print(table(variants))
-    stride = header["features"]["frame_stride"]
+    stride = FeaturePipeline.from_dict(header["features"]).config.frame_seconds
     record = read_json(arguments.model.with_name(METRICS)) or {}
     metrics = {
         **(record if record.get("model") == arguments.model.name else {"model": arguments.model.name}),

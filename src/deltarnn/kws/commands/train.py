@@ -149,7 +149,7 @@ def _finish(
     metrics = {
         "step": step,
         "model": run.model_path.name,
-        **model_metrics(best, results, config.features.frame_stride),
+        **model_metrics(best, results, config.features.frame_seconds),
         "best_epoch": progress.best_epoch + 1,
         "epochs": len(rows),
         "seconds_per_epoch": sum(row["seconds"] for row in rows) / max(1, len(rows)),

@@ -122,8 +122,15 @@ class Config:
         for low, high in (("aug_snr_low", "aug_snr_high"), ("lr_end", "lr"), ("freq_low", "freq_high")):
             if self._get(low) > self._get(high):
                 raise ValueError(f"--{low} {self._get(low)}: must not exceed --{high} {self._get(high)}")
-        if self.features.logf == "lut" and self.features.feat_type == "logfbank" and self.features.log_feat:
-            raise ValueError("--logf lut: logfbank features are logarithmic already; use it with --log_feat 0 or iir")
+        features = self.features
+        if features.logf == "lut" and features.feat_type != "iir" and features.log_feat:
+            raise ValueError(
+                f"--logf lut: {features.feat_type} features are logarithmic already; use it with --log_feat 0 or iir"
+            )
+        if features.feat_type == "logmel" and (features.f_centers or features.f_spacing != "mel"):
+            raise ValueError(
+                "--feat_type logmel: its bands are evenly spaced in mel; leave f_spacing and f_centers out"
+            )
         if self.model.use_hardsigmoid != self.model.use_hardtanh:
             raise ValueError("--use_hardsigmoid and --use_hardtanh act together: give both, or neither")
         if self.run.model_path and Path(self.run.model_path).is_dir():

@@ -18,22 +18,28 @@ Samples = NDArray[Any]  # int16 or float64
 
 _LANES = 8
 _MAX_SECTIONS = 4
+MIN_NATIVE_STREAM = 256
+"""The shortest FFT that the native core computes one frame at a time."""
+
 _CHUNK_ROWS = 64
 """Spectra computed at once by numpy: their buffers (1.3 MB at nfft 1024) stay in the second-level cache."""
 
 
 class BandLevels:
-    """Σ_k weight[k]·|rfft_nfft(window·frame)|[k] of every frame, for each column of weights (nfft/2 + 1, bands).
+    """Σ_k weight[k]·|rfft_nfft(window·frame)|[k] of every frame, for each column of weights (nfft/2 + 1, bands);
+    of |rfft|² with `power`.
 
     Called with signals (B, N), int16 or float64, the hop and the number of frames: levels (B, count, bands). Frame t
-    begins at sample t·hop and must lie within the signal. plan: the native core's, or None.
+    begins at sample t·hop and must lie within the signal. plan: the native core's, or None; frame_plan: the same
+    where the core takes one frame at a time too.
     """
 
-    def __init__(self, window: FloatArray, nfft: int, weights: FloatArray) -> None:
-        self._window, self._nfft, self._weights = window, nfft, weights
+    def __init__(self, window: FloatArray, nfft: int, weights: FloatArray, power: bool = False) -> None:
+        self._window, self._nfft, self._weights, self._power = window, nfft, weights, power
         native = native_core()
         power_of_two = nfft >= 16 and nfft & (nfft - 1) == 0
-        self.plan = native.BandPlan(window, nfft, weights) if native and power_of_two else None
+        self.plan = native.BandPlan(window, nfft, weights, power) if native and power_of_two else None
+        self.frame_plan = self.plan if nfft >= MIN_NATIVE_STREAM else None
         self._blocks = _dense_blocks(weights)
 
     def __call__(self, signals: Samples, hop: int, count: int) -> FloatArray:
@@ -55,6 +61,8 @@ class BandLevels:
                 np.multiply(frames[clip, start : start + n], self._window, out=padded[:n, :length])
                 np.fft.rfft(padded[:n], out=spectrum[:n])
                 np.abs(spectrum[:n], out=magnitude[:n])
+                if self._power:
+                    np.square(magnitude[:n], out=magnitude[:n])
                 for used, bands, weights in self._blocks:
                     np.matmul(magnitude[:n, used], weights, out=levels[clip, start : start + n, bands])
         return levels

@@ -24,6 +24,7 @@ from deltarnn.kws.features.filters import (
     spaced_frequencies,
     triangles,
 )
+from deltarnn.kws.features.framing import Framing, as_batch
 from deltarnn.kws.features.frontend_stream import FrameStream
 
 FloatArray = NDArray[np.float64]
@@ -35,9 +36,6 @@ FULL_SCALE_32BIT = 65536.0
 GAIN_CONTROL_BLOCK = 8
 """Frames that share one gain with `gain_ctrl`."""
 
-MIN_NATIVE_STREAM = 256
-"""The shortest FFT that the native core computes one frame at a time."""
-
 _GRADIENT_CONTEXT = 3
 """Frames on either side that decide a frame's second difference, its edge formulas included."""
 
@@ -46,7 +44,7 @@ class FrontEnd(Protocol):
     """What training and the streaming spotter need of a front end."""
 
     num_features: int
-    framing: "Framing"
+    framing: Framing
 
     def __call__(self, audio: ArrayLike) -> FloatArray: ...
 
@@ -54,50 +52,7 @@ class FrontEnd(Protocol):
 
     def stream(self) -> FrameStream: ...
 
-
-class Framing:
-    """How samples become frames: length and hop in seconds, rounded to samples.
-
-    count = ceil(|samples − length| / hop); a signal too short for its last frame counts as followed by zeros.
-    """
-
-    def __init__(self, frame_size: float, frame_stride: float, sample_rate: int) -> None:
-        if not (sample_rate > 0 and math.isfinite(frame_size) and math.isfinite(frame_stride)):
-            raise ValueError(
-                f"sample_rate={sample_rate}, frame_size={frame_size}, frame_stride={frame_stride}: must be finite and "
-                "above 0"
-            )
-        self.length = round(frame_size * sample_rate)
-        self.hop = round(frame_stride * sample_rate)
-        if min(self.length, self.hop) < 1:
-            raise ValueError(
-                f"frame_size={frame_size}, frame_stride={frame_stride}: seconds; each must be at least one sample, "
-                f"1/{sample_rate} s"
-            )
-
-    def count(self, num_samples: int) -> int:
-        """Frames of a clip of `num_samples` samples."""
-        return -(-abs(num_samples - self.length) // self.hop)
-
-    def whole(self, num_samples: int) -> int:
-        """Frames that lie within `num_samples` samples."""
-        return max(0, (num_samples - self.length) // self.hop + 1)
-
-    def filled(self, signal: Samples) -> Samples:
-        """A signal (B, N), followed by zeros where its last frame needs them."""
-        missing = (self.count(signal.shape[-1]) - 1) * self.hop + self.length - signal.shape[-1]
-        return np.pad(signal, ((0, 0), (0, missing))) if missing > 0 else signal
-
-
-def _as_batch(audio: ArrayLike) -> NDArray[np.int16]:
-    """Audio as (B, N) int16; anything else is refused, as it would be scaled wrongly in silence."""
-    array = np.asarray(audio)
-    if array.dtype != np.int16 or array.ndim not in (1, 2) or array.shape[-1] == 0:
-        raise ValueError(
-            f"audio of type {array.dtype} and shape {array.shape}: needs int16 samples of shape (N,) or (B, N), N > 0; "
-            "for floating-point audio in [-1, 1): (audio * 32768).astype(numpy.int16)"
-        )
-    return array.reshape(-1, array.shape[-1])
+    def native(self) -> dict[str, Any] | None: ...
 
 
 def cepstrum(levels: FloatArray, num_coefficients: int = 39, lifter: int = 22) -> FloatArray:
@@ -179,7 +134,7 @@ class LogFilterBank:
         self._band_levels = BandLevels(window, nfft, self.triangles)
 
     def __call__(self, audio: ArrayLike) -> FloatArray:
-        samples = _as_batch(audio)
+        samples = as_batch(audio)
         features = self.finish(self.levels(samples))
         return features[0] if np.ndim(audio) == 1 else features
 
@@ -190,19 +145,23 @@ class LogFilterBank:
     def stream(self) -> FrameStream:
         """A twin that takes audio piece by piece and gives the same numbers."""
         return FrameStream(
-            self.framing.length,
-            self.framing.hop,
+            self.framing,
             lambda samples: self._levels_of(samples[None], self.framing.whole(len(samples)))[0],
             self.finish,
             block=GAIN_CONTROL_BLOCK if self.gain_ctrl else 1,
             context=None if self.mfcc else _GRADIENT_CONTEXT if self.gradient else 0,
         )
 
-    @property
-    def native_plan(self) -> Any:
-        """The native core's plan of these levels, or None: without the core, or where features are more than levels."""
-        more = self.gain_ctrl or self.gradient or self.mfcc
-        return None if more or self.nfft < MIN_NATIVE_STREAM else self._band_levels.plan
+    def native(self) -> dict[str, Any] | None:
+        """What the native core's spotter needs to compute frames; None where it cannot: they are more than levels."""
+        plan = self._band_levels.frame_plan
+        if plan is None or self.gain_ctrl or self.gradient or self.mfcc:
+            return None
+        return {
+            "plan": plan, "hop": self.framing.hop, "pool": 1, "ahead": 1, "pool_scaled": True,
+            "scale": "decibel" if self.log else "plain", "offset": 0.0, "factor": 1.0, "bias": 0.0,
+            "low": self.floor if self.log else -math.inf, "high": math.inf,
+        }  # fmt: skip
 
     def levels(self, samples: NDArray[np.int16]) -> FloatArray:
         """Log levels (B, T, n_filt) of audio (B, N), before cepstrum and gradient."""
@@ -294,7 +253,7 @@ class IIRFilterBank:
         self._band_passes = BandPasses(self.sections)
 
     def __call__(self, audio: ArrayLike) -> FloatArray:
-        samples = _as_batch(audio)
+        samples = as_batch(audio)
         count = self.num_frames(samples.shape[-1])
         out = self._band_passes(self.microphone(samples), self.framing.length, self.framing.hop, count)
         return out[0] if np.ndim(audio) == 1 else out
@@ -319,7 +278,10 @@ class IIRFilterBank:
             frames = sliding_window_view(rectified, self.framing.length, axis=-1)[:, :: self.framing.hop]
             return cast(FloatArray, frames.mean(axis=-1).T)
 
-        return FrameStream(self.framing.length, self.framing.hop, frame_means, transform=rectify)
+        return FrameStream(self.framing, frame_means, transform=rectify)
+
+    def native(self) -> None:
+        """None: the native core's spotter has no band-passes."""
 
     def microphone(self, samples: Samples) -> FloatArray:
         """The microphone model's output (…, N) in counts of its converter."""

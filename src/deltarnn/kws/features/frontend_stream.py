@@ -1,13 +1,13 @@
 """Streaming twins of the front ends: the same numbers from audio that arrives piece by piece."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deltarnn.kws.features.framing import Framing, Samples
+
 FloatArray = NDArray[np.float64]
-Samples = NDArray[Any]  # int16 or float64, whatever stage the signal is in
 
 
 def checked_samples(samples: ArrayLike) -> NDArray[np.int16]:
@@ -19,7 +19,7 @@ def checked_samples(samples: ArrayLike) -> NDArray[np.int16]:
 
 
 class FrameStream:
-    """Frames from a stream of samples. Made by `LogFilterBank.stream()` and `IIRFilterBank.stream()`.
+    """Frames from a stream of samples. Made by the `stream()` of a front end.
 
     A frame is ready as soon as no later sample can change it, and then equals the row of the whole clip's features.
     With `gain_ctrl` frames come in blocks of 8, with `gradient` three frames late, and with `mfcc`, whose mean runs
@@ -36,8 +36,7 @@ class FrameStream:
 
     def __init__(
         self,
-        length: int,
-        hop: int,
+        framing: Framing,
         levels: Callable[[Samples], FloatArray],
         finish: Callable[[FloatArray], FloatArray] | None = None,
         *,
@@ -45,11 +44,11 @@ class FrameStream:
         block: int = 1,
         context: int | None = 0,
     ) -> None:
-        """length, hop: of a frame, in samples. levels: samples (…, S) that hold whole frames -> levels (T, F).
+        """framing: how samples become frames. levels: samples (…, S) that hold whole frames -> levels (T, F).
         finish: levels (T, F) of a clip -> its features. transform: what happens to samples before they are framed; it
         keeps its own state. block: frames that are computed together. context: how many frames before and after frame t
         decide its features; None: all of them."""
-        self._length, self._hop, self._block, self._context = length, hop, block, context
+        self._framing, self._block, self._context = framing, block, context
         self._compute, self._finish, self._transform = levels, finish, transform
         self._samples: Samples | None = None  # received, but not yet wholly used
         self._received = 0
@@ -67,8 +66,7 @@ class FrameStream:
             return
         self._received += piece.size
         self._append(self._transform(piece) if self._transform else piece)
-        # A clip of N samples has the frames i with N − length > i·hop: frame i is sure one sample after its own last.
-        complete = max(0, -((self._length - self._received) // self._hop))
+        complete = self._framing.sure(self._received)
         self._compute_frames_before(complete - complete % self._block)
 
     def input_finished(self) -> None:
@@ -78,8 +76,8 @@ class FrameStream:
         self._finished = True
         if self._samples is None:
             return
-        count = -(-abs(self._received - self._length) // self._hop)
-        missing = (count - 1) * self._hop + self._length - self._received
+        count = self._framing.count(self._received)
+        missing = self._framing.missing(self._received)
         if missing > 0:
             self._append(np.zeros((*self._samples.shape[:-1], missing), self._samples.dtype))
         self._compute_frames_before(count)
@@ -124,6 +122,7 @@ class FrameStream:
         count = end - self._oldest - len(self._levels)
         if count <= 0 or self._samples is None:
             return
-        taken = self._samples[..., : (count - 1) * self._hop + self._length]
+        hop, length = self._framing.hop, self._framing.length
+        taken = self._samples[..., : (count - 1) * hop + length]
         self._levels.extend(self._compute(taken))
-        self._samples = self._samples[..., count * self._hop :]
+        self._samples = self._samples[..., count * hop :]

@@ -10,11 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from deltarnn.fixed.qformat import QFormat
 from deltarnn.kws.config.option import convert
-from deltarnn.kws.config.options_data import FeatureConfig
+from deltarnn.kws.config.options_data import LATER, FeatureConfig
 from deltarnn.kws.data.audio import Audio, resample
 from deltarnn.kws.features.filters import spaced_frequencies
 from deltarnn.kws.features.frontend import FrontEnd, IIRFilterBank, LogFilterBank
 from deltarnn.kws.features.frontend_stream import FrameStream
+from deltarnn.kws.features.log_mel import LogMelFilterBank, LogScale
 
 Features = NDArray[np.float32]
 
@@ -79,16 +80,11 @@ class FeaturePipeline:
 
     def native(self) -> dict[str, Any] | None:
         """What the native core's spotter needs to compute the frames of `stream()` itself, or None where it cannot."""
-        c, bank = self.config, self._bank
-        plan = bank.native_plan if isinstance(bank, LogFilterBank) else None
-        if plan is None or c.qf or c.logf != "none":
+        c, front = self.config, self._bank.native()
+        if front is None or c.qf or c.logf != "none":
             return None
-        assert isinstance(bank, LogFilterBank)
         return {
-            "plan": plan,
-            "hop": self.framing.hop,
-            "log": bank.log,
-            "floor": bank.floor,
+            **front,
             "normalise": c.norm_feat,
             "mean": self.statistics.mean,
             "deviation": self.statistics.std,
@@ -100,19 +96,20 @@ class FeaturePipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """Configuration and statistics as JSON takes them."""
-        return {**asdict(self.config), "statistics": asdict(self.statistics)}
+        return {**self.config.record(), "statistics": asdict(self.statistics)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "FeaturePipeline":
         """The pipeline that `to_dict` described. ValueError where keys are missing or unknown, or values impossible."""
         try:
-            given = _of_keys(values, {*(f.name for f in fields(FeatureConfig)), "statistics"})
+            given = _of_keys(values, {*(f.name for f in fields(FeatureConfig)), "statistics"}, LATER)
             numbers = _of_keys(given.pop("statistics"), {f.name for f in fields(FeatureStatistics)})
             statistics = {name: _finite(name, value) for name, value in numbers.items()}
             types = get_type_hints(FeatureConfig)
             options = {
                 f.name: convert(f.name, types[f.name], f.metadata["option"], given[f.name])
                 for f in fields(FeatureConfig)
+                if f.name in given
             }
             return cls(FeatureConfig(**options), FeatureStatistics(**statistics))
         except (ValueError, MemoryError) as error:
@@ -131,11 +128,11 @@ class FeaturePipeline:
         return features
 
 
-def _of_keys(values: Any, known: set[str]) -> dict[str, Any]:
-    """A mapping with exactly these keys."""
+def _of_keys(values: Any, known: set[str], optional: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """A mapping with exactly these keys, the optional ones or not."""
     if not isinstance(values, Mapping):
         raise ValueError(f"must be a mapping, not {type(values).__name__}")
-    for name in sorted(set(values) ^ known, key=str):
+    for name in sorted((set(values) ^ known) - (optional - set(values)), key=str):
         raise ValueError(f"{name!r} is {'unknown' if name in values else 'missing'}")
     return dict(values)
 
@@ -175,6 +172,13 @@ def make_front_end(config: FeatureConfig, statistics: FeatureStatistics) -> Fron
             frame_stride=config.frame_stride, nfft=config.nfft, f_spacing=config.f_centers or config.f_spacing,
             gradient=config.gradient, gain_ctrl=config.gain_ctrl, mfcc=config.mfcc, sample_rate=config.sample_rate,
             log=config.log_feat, floor=-math.inf if config.gain_ctrl else config.floor,
+        )  # fmt: skip
+    if config.feat_type == "logmel":
+        scale = LogScale(config.log_offset, config.log_factor, config.log_bias, config.log_low, config.log_high)
+        return LogMelFilterBank(
+            n_filt=config.n_filt, freq_low=config.freq_low, freq_high=config.freq_high, frame_size=config.frame_size,
+            frame_stride=config.frame_stride, nfft=config.nfft, sample_rate=config.sample_rate, log=config.log_feat,
+            scale=scale, pool_bands=config.pool_bands, pool_frames=config.pool_frames, pool_log=config.pool_log,
         )  # fmt: skip
     centres = np.asarray(config.f_centers) if config.f_centers else spaced_frequencies(
         config.n_filt + 2, config.freq_low, config.freq_high, config.f_spacing

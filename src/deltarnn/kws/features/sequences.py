@@ -93,7 +93,7 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
     """The recordings that a configuration asks for; versions that are not there yet are made and kept."""
     augmentation, stream = config.augmentation, config.stream
     pipeline, rows = features.pipeline, config.training.batch_size
-    frames = round(60 * stream.stream_minutes / pipeline.config.frame_stride / rows)
+    frames = round(60 * stream.stream_minutes / pipeline.config.frame_seconds / rows)
     if frames < 2 * stream.stream_chunk:
         raise ValueError(
             f"--stream_minutes {stream.stream_minutes:g}: gives {rows} recordings of {frames} frames, --batch_size of "
@@ -135,7 +135,7 @@ class _Job:
         readings = [read_audio(reading, rate) for reading in _readings(config)]
         audio = load_audio(config, description, "train")
         material = Material(audio, self.labels, load_noise(description), readings)
-        hop, length = (round(seconds * rate) for seconds in (pipeline.config.frame_stride, pipeline.config.frame_size))
+        hop, length = pipeline.framing.hop, pipeline.framing.length
         features = np.empty((self.frames, self.rows, pipeline.num_features), np.float16)
         targets = np.empty((self.frames, self.rows), np.int8)
         for row in range(self.rows):

@@ -8,7 +8,7 @@ Each file records what it was made from; `feature(config)` makes only those that
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ def _fitted(pipeline: FeaturePipeline, clips: Audio, labels: NDArray[np.int64], 
 
 def _source(description: Description, group: str, config: FeatureConfig) -> str:
     """Stands for everything that features depend on: the clips (training's too, for the statistics) and the options."""
-    options = {name: value for name, value in asdict(config).items() if name != "cfg_feat"}
+    options = {name: value for name, value in config.record().items() if name != "cfg_feat"}
     return digest({"description": description.digest, "group": group, "options": options})
 
 

@@ -40,8 +40,9 @@ class Spotter:
     [Detection(word='yes', time=3.21, score=4.6)]
 
     However a stream is cut into pieces, its detections are the same. The whole chain runs in the native core, where the
-    front end is a log filter bank; others (band-passes, gradient, gain control, quantised features) run in Python,
-    and the core goes on from their frames. Torch is not imported. One spotter is for one thread at a time.
+    front end is a log filter bank or log-mel bank; others (band-passes, gradient, gain control, quantised features)
+    run in Python, and the core goes on from their frames. Torch is not imported. One spotter is for one thread at a
+    time.
 
     Attributes
     ----------
