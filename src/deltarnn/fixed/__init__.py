@@ -6,17 +6,23 @@ from deltarnn.lazy import lazy_names
 
 if TYPE_CHECKING:
     from deltarnn.fixed.arithmetic import requantize, saturate, shift_right, wrap
+    from deltarnn.fixed.band_passes import IntegerBandPasses
     from deltarnn.fixed.cells import IntegerLayer, run_layers
     from deltarnn.fixed.choice import choose_formats
     from deltarnn.fixed.edgedrnn import edgedrnn_forward
     from deltarnn.fixed.formats import LayerFormats
+    from deltarnn.fixed.log_bank import IntegerLogFilterBank
     from deltarnn.fixed.network import IntegerNetwork
     from deltarnn.fixed.qformat import QFormat, Quantization
+    from deltarnn.fixed.spotter import IntegerSpotter
     from deltarnn.fixed.tables import LookUpTable, gate_tables
 
 __all__ = [
+    "IntegerBandPasses",
     "IntegerLayer",
+    "IntegerLogFilterBank",
     "IntegerNetwork",
+    "IntegerSpotter",
     "LayerFormats",
     "LookUpTable",
     "QFormat",
@@ -34,8 +40,11 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "IntegerBandPasses": "band_passes",
         "IntegerLayer": "cells",
+        "IntegerLogFilterBank": "log_bank",
         "IntegerNetwork": "network",
+        "IntegerSpotter": "spotter",
         "LayerFormats": "formats",
         "LookUpTable": "tables",
         "QFormat": "qformat",

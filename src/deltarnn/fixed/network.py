@@ -1,5 +1,6 @@
 """A whole quantised model in integers: delta layers and dense head, as the C export and the accelerators run it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltarnn.fixed.arithmetic import IntArray, requantize
-from deltarnn.fixed.cells import IntegerLayer, IntegerRun, entering_biases, round_threshold
+from deltarnn.fixed.cells import IntegerLayer, IntegerRun, IntegerState, entering_biases, round_threshold
 from deltarnn.fixed.parameters import DenseWeights, NetworkParameters, UnsupportedModelError
 from deltarnn.fixed.qformat import QFormat, Quantization
 
@@ -164,13 +165,20 @@ class IntegerNetwork:
         a = self.quantization.activation
         signal = a.to_int(values, self.quantization.rounding)
         saturated = float(np.mean((values > a.max) | (values < a.min))) if values.size else 0.0
-        runs = []
-        for layer in self.layers:
-            runs.append(layer.run(signal))
+        output, runs = self.advance(signal)
+        return NetworkRun(output, runs, saturated)
+
+    def advance(
+        self, signal: IntArray, states: Sequence[IntegerState] | None = None
+    ) -> tuple[IntArray, tuple[IntegerRun, ...]]:
+        """Frames (T, B, I) of stored integers in A, from the layers' `states` (default: reset): output and runs."""
+        runs: list[IntegerRun] = []
+        for index, layer in enumerate(self.layers):
+            runs.append(layer.run(signal, None if states is None else states[index]))
             signal = runs[-1].y
         for dense in self.head:
             signal = dense(signal)
-        return NetworkRun(signal, tuple(runs), saturated)
+        return signal, tuple(runs)
 
     def to_float(self, output: IntArray) -> NDArray[np.float64]:
         """Real values of a run's output."""

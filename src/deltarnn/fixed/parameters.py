@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.fixed.cells import Cell
+from deltarnn.fixed.cells import Cell, entering_biases
 from deltarnn.fixed.module_reader import BIDIRECTIONAL, read_module
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.fixed.verification import UnsupportedModelError as UnsupportedModelError
@@ -58,6 +58,17 @@ class NetworkParameters:
     def hidden_sizes(self) -> tuple[int, ...]:
         """H of each layer."""
         return tuple(int(layer.weight_hh.shape[1]) for layer in self.layers)
+
+    @property
+    def formats(self) -> Quantization:
+        """The model's own formats, or, of a float model, those in which the streaming spotter runs it:
+        Q8.8 activations, 8 bits that hold every weight and entering bias, Q2.6 gates."""
+        if self.quantization is not None:
+            return self.quantization
+        layers = self.layers
+        biases = [entering_biases(self.cell, layer.bias_ih, layer.bias_hh) for layer in layers]
+        values = [*biases, *(w for layer in layers for w in (layer.weight_ih, layer.weight_hh))]
+        return Quantization.holding(max(float(np.abs(v).max()) for v in values))
 
     @property
     def operations(self) -> int:

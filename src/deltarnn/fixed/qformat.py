@@ -159,6 +159,11 @@ class Quantization:
             if not isinstance(getattr(self, name), QFormat):
                 raise TypeError(f"{name}={getattr(self, name)!r}: must be a QFormat, such as QFormat(3, 5)")
 
+    @classmethod
+    def holding(cls, largest: float) -> "Quantization":
+        """The formats of a float model with weights up to ±`largest`: Q8.8, 8 bits that hold them, Q2.6."""
+        return cls(QFormat(8, 8), QFormat.holding(largest), QFormat(2, 6))
+
     def nearest_thresholds(self, threshold: float) -> tuple[float, float]:
         """The activation-grid values just below and above `threshold` (the same value twice on the grid)."""
         return self.activation.neighbours(threshold)

@@ -12,6 +12,9 @@ from deltarnn.cli import main
 from deltarnn.engine.model_file import load_model, save_model
 from deltarnn.kws.data.audio import read_audio, write_wav
 from deltarnn.kws.features import recording
+from deltarnn.kws.spotter import DeviceSpotter
+from deltarnn.kws.spotter.calibration import Calibration, store
+from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.native import native_core
 
 pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
@@ -81,6 +84,32 @@ def test_recordings_of_ones_own(trained, short, tmp_path, capsys):
     assert main(["evaluate", str(trained), "--stream", "--recording", str(tmp_path / "mine.wav")]) == 0
     assert "2 keywords" in capsys.readouterr().out
     assert json.loads(trained.with_name("stream.json").read_text())["sections"] == {"mine": pytest.approx(5.0, abs=0.1)}
+
+
+def test_the_arithmetic_of_a_device(trained, tmp_path, capsys):
+    """Clips beside the other arithmetics; a recording, heard by the twin."""
+    out = ["--out", str(tmp_path)]
+    assert main(["evaluate", str(trained), "--arithmetic", "device", "--groups", "test", *out]) == 0
+    told = capsys.readouterr().out
+    accuracies = [float(a) for a in re.findall(r"(?:float|device) +reset +test +([\d.]+)%", told)]
+    assert abs(accuracies[0] - accuracies[1]) < 10
+    metrics = json.loads((tmp_path / "metrics.json").read_text())["evaluation"]["device"]["reset"]["test"]
+    assert f"{metrics['accuracy']:.2%}" == f"{accuracies[1]:.2f}%"
+    assert 0.2 < metrics["sparsity"] < 1
+    calibrated = tmp_path / "model.safetensors"
+    shutil.copy(trained, calibrated)
+    store(calibrated, Calibration(StreamRule(threshold=0.5), 1.0, 1.0))
+    audio = read_audio(trained.parent / "corpus" / "speech_commands_v0.02" / "yes" / "a0000006_nohash_0.wav")
+    write_wav(tmp_path / "mine.wav", np.tile(audio, 4))
+    (tmp_path / "mine.txt").write_text("0.0 1.0 yes\n")
+    flags = ["--stream", "--arithmetic", "device", "--recording", str(tmp_path / "mine.wav"), *out]
+    assert main(["evaluate", str(calibrated), *flags]) == 0
+    spotter = DeviceSpotter.load(calibrated)
+    spotter.accept_waveform(np.tile(audio, 4))
+    sparsity = json.loads((tmp_path / "stream.json").read_text())["sparsity"]
+    assert sparsity == {"mine": spotter.activity.sparsity}
+    assert main(["evaluate", str(calibrated), *flags, "--precision", "int8"]) == 1
+    assert "--precision does nothing with --arithmetic device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,15 +11,25 @@ from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.commands import evaluate_stream
 from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
 from deltarnn.kws.config.arguments import add_number
+from deltarnn.kws.evaluation.integers import IntegerScoring
 from deltarnn.kws.evaluation.metrics import write_metrics
-from deltarnn.kws.evaluation.scoring import Clips, Evaluation, clips_of, evaluate, evaluate_carried, fits
+from deltarnn.kws.evaluation.scoring import (
+    Clips,
+    Evaluation,
+    clips_of,
+    device_clips,
+    evaluate,
+    evaluate_carried,
+    fits,
+)
 from deltarnn.kws.features.pipeline import FeaturePipeline
-from deltarnn.kws.features.store import load_features
+from deltarnn.kws.features.store import FeatureSet, load_features
 from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.header import require
 from deltarnn.kws.network.losses import LossOptions
 from deltarnn.kws.network.model import KeywordModel, load_keyword_model
 from deltarnn.kws.report.page import ReportData, write_report
+from deltarnn.kws.spotter.device import DeviceSpotter
 from deltarnn.kws.training.outcome import model_metrics
 from deltarnn.kws.training.runs import METRICS
 from deltarnn.nn.conversion import quantize
@@ -33,6 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--activation", help="fixed point: bits of activations (default: 8.8)")
     parser.add_argument("--weight", help="of weights (default: 8 bits, as many before the point as needed)")
     parser.add_argument("--gate", help="of the outputs of σ and tanh (default: 2.6)")
+    parser.add_argument(
+        "--arithmetic", choices=("device",),
+        help="device: front end, network and rule as the exported C library computes them, beside the others",
+    )  # fmt: skip
     add_number(parser, "batch_size_eval", int, 1, 65536, "clips per step", default=256)
     evaluate_stream.add_arguments(parser)
 
@@ -49,18 +63,20 @@ def run(arguments: argparse.Namespace) -> int:
     model, header = load_keyword_model(arguments.model)
     require(arguments.model, header, "decision", "features")
     folder = chosen_folder(arguments, arguments.model)
-    groups = load_groups(header, arguments.features, wanted)
+    stored_features = load_feature_sets(header, arguments.features, wanted)
+    groups = {name: clips_of(features) for name, features in stored_features.items()}
     rule = DecisionRule(**header["decision"])
     loss = LossOptions(target=rule.target)
     variants: dict[str, dict[str, dict[str, Evaluation]]] = {}
     for precision, candidate in precisions(
         model, *(getattr(arguments, n) for n in ("activation", "weight", "gate"))
     ).items():
-        reset = {
-            name: evaluate(candidate, clips, rule, loss, arguments.batch_size_eval) for name, clips in groups.items()
-        }
-        carried = {name: evaluate_carried(candidate, clips, rule, loss) for name, clips in groups.items()}
-        variants[precision] = {"reset": reset, "carried": carried}
+        variants[precision] = _evaluated(candidate, groups, rule, loss, arguments.batch_size_eval)
+    if arguments.arithmetic == "device":
+        spotter = DeviceSpotter.load(arguments.model, threshold=0.0).integers
+        heard = {name: device_clips(features, spotter) for name, features in stored_features.items()}
+        network = IntegerScoring(spotter.network, header["architecture"])
+        variants["device"] = _evaluated(network, heard, rule, loss, arguments.batch_size_eval)
     stored = variants["float" if "float" in variants else "fixed"]["reset"]
     last = list(groups)[-1]
     print(f"{arguments.model}: {model.rnn}, {model.parameter_count} parameters")
@@ -86,6 +102,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def load_groups(header: dict[str, Any], folder: Path | None, groups: list[str]) -> dict[str, Clips]:
     """Clips of the groups from feature files made as the model's were. ValueError names what does not fit."""
+    return {name: clips_of(features) for name, features in load_feature_sets(header, folder, groups).items()}
+
+
+def load_feature_sets(header: dict[str, Any], folder: Path | None, groups: list[str]) -> dict[str, FeatureSet]:
+    """The feature files of the groups. ValueError where they were made otherwise than the model's."""
     recorded = header.get("training", {}).get("feature_folder")
     if folder is None and recorded is None:
         raise ValueError("the model does not say on which features it was trained: name their folder with --features")
@@ -98,8 +119,18 @@ def load_groups(header: dict[str, Any], folder: Path | None, groups: list[str]) 
             raise ValueError(
                 f"{path}: made with other feature options, statistics or classes than the model was trained on"
             )
-        loaded[group] = clips_of(features)
+        loaded[group] = features
     return loaded
+
+
+def _evaluated(
+    model: KeywordModel | IntegerScoring, groups: dict[str, Clips], rule: DecisionRule, loss: LossOptions, batch: int
+) -> dict[str, dict[str, Evaluation]]:
+    """Each group with states reset and carried on."""
+    return {
+        "reset": {name: evaluate(model, clips, rule, loss, batch) for name, clips in groups.items()},
+        "carried": {name: evaluate_carried(model, clips, rule, loss) for name, clips in groups.items()},
+    }
 
 
 def precisions(

@@ -2,12 +2,12 @@
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from deltarnn.engine.compilation import Precision
 from deltarnn.engine.model_file import load_model
 from deltarnn.files import write_json
 from deltarnn.kws.commands.choice import chosen_folder
@@ -20,9 +20,12 @@ from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.recording import stream_of
 from deltarnn.kws.report.stream_page import STREAM_REPORT, write_stream_report
 from deltarnn.kws.spotter.calibration import STREAM, Calibration, calibrate, store, stream_rule
+from deltarnn.kws.spotter.device import DeviceSpotter
 from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.kws.spotter.spotter import Spotter
 from deltarnn.kws.training.runs import recorded_config
+
+Opener = Callable[[float | None], Spotter | DeviceSpotter]
 
 STREAM_METRICS = "stream.json"
 RATE = 5.0
@@ -48,6 +51,8 @@ def check(arguments: argparse.Namespace) -> None:
     for name in others if arguments.stream else own:
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} does nothing with{'' if arguments.stream else 'out'} --stream")
+    if arguments.precision is not None and arguments.arithmetic is not None:
+        raise ValueError(f"--precision does nothing with --arithmetic {arguments.arithmetic}")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,11 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
     folder = chosen_folder(arguments, arguments.model)
     if arguments.false_alarms is not None or STREAM not in header:
         rate = RATE if arguments.false_alarms is None else arguments.false_alarms
-        calibration = calibrated(arguments.model, header, rate, arguments.precision)
+        calibration = calibrated(arguments.model, header, rate, _opened(arguments))
         store(arguments.model, calibration)
         found = f"{calibration.false_alarms_per_hour:.1f} false alarms an hour in {calibration.hours:.1f} hours"
         print(f"threshold {calibration.rule.threshold:.3f} stored: {found} of validation without keywords")
-    spotter = Spotter.load(arguments.model, precision=arguments.precision)
+    spotter = _opened(arguments)(None)
     if arguments.recording is None:
         recording = _recording(arguments.model, header, "test")
     else:
@@ -79,12 +84,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def calibrated(path: Path, header: dict[str, Any], rate: float, precision: Precision | None) -> Calibration:
+def _opened(arguments: argparse.Namespace) -> Opener:
+    """Opens the model, with the threshold given to it or the file's, in the arithmetic that was asked for."""
+    if arguments.arithmetic == "device":
+        return lambda threshold: DeviceSpotter.load(arguments.model, threshold)
+    return lambda threshold: Spotter.load(arguments.model, threshold, arguments.precision)
+
+
+def calibrated(path: Path, header: dict[str, Any], rate: float, opened: Opener) -> Calibration:
     """The decision rule of a model, its threshold chosen for `rate` false alarms an hour on what the validation stream
     holds beside keywords."""
     recording = _recording(path, header, "validation")
     rule = stream_rule(header) or StreamRule()
-    spotter = Spotter.load(path, threshold=rule.threshold, precision=precision)
+    spotter = opened(rule.threshold)
     parts = [recording.audio[s.start : s.end] for s in recording.sections if s.kind != "keywords"]
     return calibrate([spotter.scores(np.concatenate(parts))], rule, spotter.frame_stride, rate)
 

@@ -3,22 +3,32 @@
 import json
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from deltarnn.fixed.front_end import clip_features
+from deltarnn.fixed.spotter import IntegerSpotter
 from deltarnn.kws.config.resolve import Config
+from deltarnn.kws.data.audio import fit, read_audio
+from deltarnn.kws.evaluation.integers import IntegerScoring
 from deltarnn.kws.evaluation.metrics import Confusion
 from deltarnn.kws.features.store import FeatureSet
 from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.losses import LossName, LossOptions, loss_of
 from deltarnn.kws.network.model import KeywordModel
-from deltarnn.nn.activity import Activity, record_activity
+from deltarnn.nn.activity import record_activity
+from deltarnn.sparsity import Sparsity as Fractions
 
 STREAMS = 16
 """Streams into which the clips are dealt when the state is carried from clip to clip."""
+
+
+_CHUNK = 64
+"""Clips whose audio is in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Sparsity:
     effective_sparsity: float
 
     @classmethod
-    def of(cls, activity: Activity) -> "Sparsity":
+    def of(cls, activity: Fractions) -> "Sparsity":
         """As recorded."""
         return cls(activity.sparsity_x, activity.sparsity_h, activity.sparsity, activity.effective_sparsity)
 
@@ -73,11 +83,11 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: KeywordModel, clips: Clips, rule: DecisionRule, loss: LossOptions, batch_size: int = 256
+    model: KeywordModel | IntegerScoring, clips: Clips, rule: DecisionRule, loss: LossOptions, batch_size: int = 256
 ) -> Evaluation:
     """Every clip from a fresh state."""
     loss = _of_clips(loss)
-    device = next(model.parameters()).device
+    device = model.device if isinstance(model, IntegerScoring) else next(model.parameters()).device
     predicted, total = [], 0.0
     with _recording(model) as activity:
         for start in range(0, len(clips), batch_size):
@@ -91,14 +101,14 @@ def evaluate(
 
 @torch.no_grad()
 def evaluate_carried(
-    model: KeywordModel, clips: Clips, rule: DecisionRule, loss: LossOptions, seed: int = 0
+    model: KeywordModel | IntegerScoring, clips: Clips, rule: DecisionRule, loss: LossOptions, seed: int = 0
 ) -> Evaluation:
     """Clips one after another in a few long streams, the state carried from each to the next, in an order from `seed`.
 
     Clips that do not fill the last round of the streams are left out.
     """
     loss = _of_clips(loss)
-    device = next(model.parameters()).device
+    device = model.device if isinstance(model, IntegerScoring) else next(model.parameters()).device
     streams = min(STREAMS, len(clips))
     rounds = len(clips) // streams
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed))[: rounds * streams]
@@ -115,6 +125,20 @@ def evaluate_carried(
 def clips_of(features: FeatureSet) -> Clips:
     """A feature set as the network takes it."""
     frames = np.ascontiguousarray(features.normalised.transpose(1, 0, 2))
+    return Clips(torch.from_numpy(frames), torch.from_numpy(features.labels), features.class_names)
+
+
+def device_clips(features: FeatureSet, spotter: IntegerSpotter) -> Clips:
+    """A feature set's clips, read again and taken by the front end of a device; what the network takes, as numbers."""
+    rate, count = spotter.sample_rate, features.features.shape[1]
+    samples, padding = round(rate * features.clip_seconds), features.pipeline.config.zero_padding
+    frames = np.empty((count, len(features), spotter.front_end.num_features), np.float32)
+    for start in range(0, len(features), _CHUNK):
+        paths = features.paths[start : start + _CHUNK]
+        audio = np.stack([fit(read_audio(Path(path), rate), samples, padding) for path in paths])
+        integers = clip_features(spotter.front_end, audio, count)
+        frames[:, start : start + len(paths)] = np.moveaxis(integers, 0, 1)
+    frames /= spotter.network.quantization.activation.scale
     return Clips(torch.from_numpy(frames), torch.from_numpy(features.labels), features.class_names)
 
 
@@ -157,12 +181,14 @@ def _of_clips(loss: LossOptions) -> LossOptions:
     return replace(loss, target="clip") if loss.target == "word" else loss
 
 
-def _recording(model: KeywordModel) -> Any:
+def _recording(model: KeywordModel | IntegerScoring) -> Any:
+    if isinstance(model, IntegerScoring):
+        return model.recorded()
     return nullcontext(None) if model.delta is None else record_activity(model)
 
 
 def _result(
-    predicted: list[Tensor], clips: Clips, targets: Tensor, loss: float, activity: Activity | None
+    predicted: list[Tensor], clips: Clips, targets: Tensor, loss: float, activity: Fractions | None
 ) -> Evaluation:
     confusion = Confusion.of(torch.cat(predicted), targets, clips.class_names)
     return Evaluation(confusion, loss, None if activity is None else Sparsity.of(activity))

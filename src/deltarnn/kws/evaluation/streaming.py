@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from deltarnn.kws.data.stream import Recording
 from deltarnn.kws.evaluation.detection import Outcome, Timing, at_false_alarms, at_threshold
+from deltarnn.kws.spotter.device import DeviceSpotter
 from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.kws.spotter.spotter import Spotter
 
@@ -37,7 +38,7 @@ class StreamEvaluation:
     seconds_per_frame: float
 
     @classmethod
-    def of(cls, spotter: Spotter, recording: Recording, timing: Timing) -> "StreamEvaluation":
+    def of(cls, spotter: Spotter | DeviceSpotter, recording: Recording, timing: Timing) -> "StreamEvaluation":
         """Run the spotter over a recording from a fresh state, without a break."""
         scores, words, rule = spotter.scores(recording.audio), recording.words, spotter.rule
         curve = {rate: at_false_alarms(scores, words, rule, timing, rate) for rate in RATES}
@@ -120,7 +121,7 @@ class StreamEvaluation:
         return "\n".join(lines)
 
 
-def _activity(spotter: Spotter, recording: Recording) -> tuple[dict[str, float], float]:
+def _activity(spotter: Spotter | DeviceSpotter, recording: Recording) -> tuple[dict[str, float], float]:
     """Fraction of zero deltas by kind of section, the state carried through all, and seconds of processor time."""
     spotter.reset()
     zeros: Counter[str] = Counter()

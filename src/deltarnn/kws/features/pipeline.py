@@ -50,8 +50,8 @@ class FeaturePipeline:
 
     def __init__(self, config: FeatureConfig, statistics: FeatureStatistics | None = None) -> None:
         self.config, self.statistics = config, statistics or FeatureStatistics()
-        self._bank = make_front_end(config, self.statistics)
-        self.num_features, self.framing = self._bank.num_features, self._bank.framing
+        self.front_end = make_front_end(config, self.statistics)
+        self.num_features, self.framing = self.front_end.num_features, self.front_end.framing
 
     def __call__(self, audio: ArrayLike) -> Features:
         return self.shape(self.raw(audio)).astype(np.float32)
@@ -60,7 +60,7 @@ class FeaturePipeline:
         """The front end's own output (B, T, F), before quantisation and --logf."""
         if self.config.oversample_factor > 1:
             audio = _oversample(np.asarray(audio), self.config.oversample_factor)
-        return self._bank(audio)
+        return self.front_end(audio)
 
     def normalise(self, features: Features) -> Features:
         """(features − mean) / deviation of the training set, or the features as they are with norm_feat 0."""
@@ -70,17 +70,17 @@ class FeaturePipeline:
 
     def num_frames(self, num_samples: int) -> int:
         """Frames of a clip of `num_samples` samples at the configured sample rate."""
-        return self._bank.num_frames(num_samples * self.config.oversample_factor)
+        return self.front_end.num_frames(num_samples * self.config.oversample_factor)
 
     def stream(self) -> "PipelineStream":
         """A twin that takes audio piece by piece and gives the same numbers, normalised."""
         if self.config.oversample_factor > 1:
             raise ValueError("oversample_factor above 1 has no streaming twin: its resampler needs the whole clip")
-        return PipelineStream(self, self._bank.stream())
+        return PipelineStream(self, self.front_end.stream())
 
     def native(self) -> dict[str, Any] | None:
         """What the native core's spotter needs to compute the frames of `stream()` itself, or None where it cannot."""
-        c, front = self.config, self._bank.native()
+        c, front = self.config, self.front_end.native()
         if front is None or c.qf or c.logf != "none":
             return None
         return {

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from deltarnn.engine import Activity, Engine, ModelFileError, load_model
 from deltarnn.engine.compilation import Precision
 from deltarnn.engine.description import Description
+from deltarnn.engine.model_file import Header, Tensors
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.features.frontend_stream import checked_samples
 from deltarnn.kws.features.pipeline import FeaturePipeline, PipelineStream
@@ -92,31 +93,12 @@ class Spotter:
         UserWarning
             If the file has no calibrated threshold and none is given: `UNCALIBRATED_THRESHOLD` is taken.
         """
-        tensors, header = load_model(path)
-        if not {"labels", "features"} <= header.keys():
-            raise ModelFileError(
-                f"{path}: names no labels and features: not a model that `pretrain` or `retrain` wrote"
-            )
-        try:
-            rule = stream_rule(header)
-            pipeline = FeaturePipeline.from_dict(header["features"])
-        except (TypeError, ValueError) as error:
-            raise ModelFileError(f"{path}: {error}") from None
-        if rule is None:
-            rule = StreamRule(threshold=UNCALIBRATED_THRESHOLD)
-            if threshold is None:
-                warnings.warn(
-                    f"{path} stores no threshold: it was made before thresholds were calibrated. {rule.threshold:g} is "
-                    "taken; `deltarnn evaluate --stream` chooses one for a rate of false alarms and stores it",
-                    stacklevel=2,
-                )
-        if threshold is not None:
-            rule = replace(rule, threshold=threshold)
+        tensors, header, pipeline, rule = read_spotter(path, threshold)
         formats = None
         precision = precision or ("float32" if header["quantization"] is None else "int8")
         if precision == "int8" and header["quantization"] is None:
             largest = max(float(np.abs(values).max()) for name, values in tensors.items() if name.startswith("rnn."))
-            formats = Quantization(QFormat(8, 8), QFormat.holding(largest), QFormat(2, 6))
+            formats = Quantization.holding(largest)
         return cls(Engine.from_description(Description(tensors, header), precision, formats), pipeline, rule, header)
 
     def accept_waveform(self, samples: ArrayLike) -> list[Detection]:
@@ -165,6 +147,31 @@ class Spotter:
     def _detection(self, frame: int, keyword: int, score: float) -> Detection:
         framing = self._pipeline.framing
         return Detection(self.keywords[keyword], (frame * framing.hop + framing.length) / self.sample_rate, score)
+
+
+def read_spotter(
+    path: str | os.PathLike[str], threshold: float | None
+) -> tuple[Tensors, Header, FeaturePipeline, StreamRule]:
+    """Tensors, header, front end and decision rule of a keyword model's file; errors and warnings of `Spotter.load`."""
+    tensors, header = load_model(path)
+    if not {"labels", "features"} <= header.keys():
+        raise ModelFileError(f"{path}: names no labels and features: not a model that `pretrain` or `retrain` wrote")
+    try:
+        rule = stream_rule(header)
+        pipeline = FeaturePipeline.from_dict(header["features"])
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{path}: {error}") from None
+    if rule is None:
+        rule = StreamRule(threshold=UNCALIBRATED_THRESHOLD)
+        if threshold is None:
+            warnings.warn(
+                f"{path} stores no threshold: it was made before thresholds were calibrated. {rule.threshold:g} is "
+                "taken; `deltarnn evaluate --stream` chooses one for a rate of false alarms and stores it",
+                stacklevel=3,
+            )
+    if threshold is not None:
+        rule = replace(rule, threshold=threshold)
+    return tensors, header, pipeline, rule
 
 
 class _FrameSource:
