@@ -89,19 +89,11 @@ class PyProgram {
 
 class PyProgramState {
   public:
-    PyProgramState(const PyProgram& program, std::vector<PyStream*> streams, nb::list alive)
-        : inputs_(program.inputs()), outputs_(program.outputs()), streams_(std::move(streams)), alive_(std::move(alive)),
-          state_(program.program(), bare(streams_)) {
-        for (const Instruction& i : program.program()->instructions) {
-            if (i.operation != Operation::recurrent) continue;
-            const deltarnn::Model& model = streams_[i.resource]->model();
-            if (model.shapes().size() != 1 || model.input_size() != i.inner || model.output_size() != i.n) {
-                throw nb::value_error("a stream does not fit its instruction");
-            }
-        }
-    }
+    PyProgramState(const PyProgram& program, const std::vector<PyStream*>& streams, nb::list alive)
+        : inputs_(program.inputs()), outputs_(program.outputs()), alive_(std::move(alive)),
+          state_(program.program(), bare(streams), models(streams)) {}
 
-    void run(const nb::list& inputs, const nb::list& outputs) {
+    void call(const nb::list& inputs, const nb::list& outputs) {
         const InUse guard(busy_, "net.stream()");
         transfer(inputs, inputs_, false);
         {
@@ -111,10 +103,29 @@ class PyProgramState {
         transfer(outputs, outputs_, true);
     }
 
+    nb::object step(nb::handle frame, nb::handle out) { return run_frames(frame, out, false); }
+    nb::object run(nb::handle frames, nb::handle out) { return run_frames(frames, out, true); }
+
+    void reset() {
+        const InUse guard(busy_, remedy);
+        state_.reset();
+        steps_ = 0;
+    }
+
+    std::int64_t steps() const { return steps_; }
+
   private:
+    static constexpr const char* remedy = "engine.stream()";
+
     static std::vector<deltarnn::Stream*> bare(const std::vector<PyStream*>& streams) {
         std::vector<deltarnn::Stream*> found;
         for (PyStream* stream : streams) found.push_back(&stream->stream());
+        return found;
+    }
+
+    static std::vector<const deltarnn::Model*> models(const std::vector<PyStream*>& streams) {
+        std::vector<const deltarnn::Model*> found;
+        for (const PyStream* stream : streams) found.push_back(&stream->model());
         return found;
     }
 
@@ -131,10 +142,36 @@ class PyProgramState {
         }
     }
 
+    // Of a program with one input and one output, run once for each frame.
+    nb::object run_frames(nb::handle frames, nb::handle out, bool many) {
+        if (inputs_.size() != 1 || outputs_.size() != 1) throw nb::value_error("a program with one input and one output has frames");
+        const auto [from, width] = inputs_[0];
+        const auto [to, scores] = outputs_[0];
+        const deltarnn::FrameArrays arrays(frames, out, many, width, scores);
+        const InUse guard(busy_, remedy);
+        const float* input = arrays.input();
+        float* output = arrays.output();
+        const auto all = [&, from = from, width = width, to = to, scores = scores] {
+            for (std::int64_t i = 0; i < arrays.count(); ++i, input += width, output += scores) {
+                std::copy_n(input, width, state_.arena() + from);
+                ++steps_;
+                state_.run();
+                std::copy_n(state_.arena() + to, scores, output);
+            }
+        };
+        if (arrays.count() > 1) {
+            const nb::gil_scoped_release release;
+            all();
+        } else {
+            all();
+        }
+        return arrays.result();
+    }
+
     Places inputs_, outputs_;
-    std::vector<PyStream*> streams_;
     nb::list alive_;
     deltarnn::ProgramState state_;
+    std::int64_t steps_ = 0;
     std::atomic_flag busy_;
 };
 
@@ -148,8 +185,14 @@ void bind_program(nb::module_& module) {
         .def("state", [](const PyProgram& program, const nb::list& streams) {
             std::vector<PyStream*> bare;
             for (const nb::handle stream : streams) bare.push_back(nb::cast<PyStream*>(stream));
-            return new PyProgramState(program, std::move(bare), streams);
+            return new PyProgramState(program, bare, streams);
         }, "streams"_a, nb::rv_policy::take_ownership, "An arena in use over these streams, one per recurrent instruction.");
     nb::class_<PyProgramState>(module, "ProgramState", "An arena in use.")
-        .def("run", &PyProgramState::run, "inputs"_a, "outputs"_a, "Reads the inputs, runs all instructions, fills the outputs.");
+        .def("call", &PyProgramState::call, "inputs"_a, "outputs"_a, "Reads the inputs, runs all instructions, fills the outputs.")
+        .def("step", &PyProgramState::step, "frame"_a, "out"_a = nb::none(),
+             "step(frame (I,), out=None) -> (O,) float32: a run of a program with one input and one output.")
+        .def("run", &PyProgramState::run, "frames"_a, "out"_a = nb::none(),
+             "run(frames (T, I), out=None) -> (T, O) float32: what T calls of step give.")
+        .def("reset", &PyProgramState::reset, "As before the first run: values that were kept, and all streams.")
+        .def_prop_ro("steps", &PyProgramState::steps, "Frames since the start or the last reset.");
 }

@@ -34,12 +34,50 @@ inline const Numpy& numpy() {
 // Below this size a step is shorter than handing the GIL over.
 constexpr std::size_t release_gil_above = std::size_t{1} << 18;
 
+// The frames (T, I) of a call, or one frame (I,), and the array for what it gives: `out`, or a new one.
+class FrameArrays {
+  public:
+    FrameArrays(nb::handle frames, nb::handle out, bool many, std::int64_t inputs, std::int64_t outputs) {
+        as_given_ = direct_.open(frames.ptr(), false);
+        if (!as_given_) {
+            converted_ = numpy().ascontiguousarray(frames, "dtype"_a = numpy().float32);
+            copy_.open(converted_.ptr(), false);
+        }
+        const Buffer<float>& input = as_given_ ? direct_ : copy_;
+        if (!input.fits(many, inputs)) {
+            const std::string wanted = many ? "(T, " + std::to_string(inputs) + ")" : "(" + std::to_string(inputs) + ",)";
+            const std::string hint = many ? "; for one frame there is step(frame)" : "; for several frames there is run(frames)";
+            throw nb::value_error(("input has shape " + input.shape() + ": must be " + wanted + hint).c_str());
+        }
+        count_ = many ? input.rows() : 1;
+        if (out.is_none()) {
+            result_ = many ? numpy().empty(nb::make_tuple(count_, outputs), numpy().float32) : numpy().empty(outputs, numpy().float32);
+        } else {
+            result_ = nb::borrow(out);
+        }
+        if (!output_.open(result_.ptr(), true) || !output_.fits(many, outputs) || (many && output_.rows() != count_)) {
+            const std::string wanted = many ? std::to_string(count_) + ", " + std::to_string(outputs) : std::to_string(outputs) + ",";
+            throw nb::value_error(("out must be a writable C-contiguous float32 array of shape (" + wanted + ")").c_str());
+        }
+    }
+
+    std::int64_t count() const { return count_; }
+    const float* input() const { return (as_given_ ? direct_ : copy_).data(); }
+    float* output() const { return output_.data(); }
+    const nb::object& result() const { return result_; }
+
+  private:
+    Buffer<float> direct_, copy_, output_;
+    nb::object converted_, result_;
+    bool as_given_ = false;
+    std::int64_t count_ = 0;
+};
+
 class PyStream {
   public:
     explicit PyStream(std::shared_ptr<const Model> model)
         : model_(std::move(model)),
           stream_(model_->stream()),
-          output_size_(nb::int_(model_->output_size())),
           releases_(model_->weight_bytes() > release_gil_above) {}
 
     nb::object step(nb::handle frame, nb::handle out) { return run_frames(frame, out, false); }
@@ -108,49 +146,25 @@ class PyStream {
     std::size_t c_size() const { return model_->shapes().size() * model_->shapes().front().hidden; }
 
     nb::object run_frames(nb::handle frames, nb::handle out, bool many) {
-        Buffer<float> direct, copy, output;
-        nb::object converted, result;
-        const std::int64_t inputs = model_->input_size(), outputs = model_->output_size();
-        const bool as_given = direct.open(frames.ptr(), false);
-        if (!as_given) {
-            converted = numpy().ascontiguousarray(frames, "dtype"_a = numpy().float32);
-            copy.open(converted.ptr(), false);
-        }
-        const Buffer<float>& input = as_given ? direct : copy;
-        if (!input.fits(many, inputs)) {
-            const std::string wanted = many ? "(T, " + std::to_string(inputs) + ")" : "(" + std::to_string(inputs) + ",)";
-            const std::string hint = many ? "; for one frame there is step(frame)" : "; for several frames there is run(frames)";
-            throw nb::value_error(("input has shape " + input.shape() + ": must be " + wanted + hint).c_str());
-        }
-        const std::int64_t count = many ? input.rows() : 1;
-        if (out.is_none()) {
-            result = many ? numpy().empty(nb::make_tuple(count, outputs), numpy().float32)
-                          : numpy().empty(output_size_, numpy().float32);
-        } else {
-            result = nb::borrow(out);
-        }
-        if (!output.open(result.ptr(), true) || !output.fits(many, outputs) || (many && output.rows() != count)) {
-            const std::string wanted = many ? std::to_string(count) + ", " + std::to_string(outputs) : std::to_string(outputs) + ",";
-            throw nb::value_error(("out must be a writable C-contiguous float32 array of shape (" + wanted + ")").c_str());
-        }
+        const FrameArrays arrays(frames, out, many, model_->input_size(), model_->output_size());
+        const std::int64_t count = arrays.count();
         const InUse guard(busy_, remedy);
         std::int64_t done = 0;
         if (releases_ || count > 1) {
             const nb::gil_scoped_release release;
-            done = stream_->run(input.data(), count, output.data());
+            done = stream_->run(arrays.input(), count, arrays.output());
         } else {
-            done = stream_->run(input.data(), count, output.data());
+            done = stream_->run(arrays.input(), count, arrays.output());
         }
         if (done < count) {
             const std::string where = many ? "frame " + std::to_string(done) : "the frame";
             throw nb::value_error((where + " holds NaN, which has no fixed-point value; the state is as before it").c_str());
         }
-        return result;
+        return arrays.result();
     }
 
     std::shared_ptr<const Model> model_;
     std::unique_ptr<Stream> stream_;
-    nb::int_ output_size_;
     bool releases_;
     std::atomic_flag busy_;
 };

@@ -115,10 +115,29 @@ void Program::check(const Instruction& i) const {
     }
 }
 
-ProgramState::ProgramState(std::shared_ptr<const Program> program, std::vector<Stream*> streams)
+ProgramState::ProgramState(std::shared_ptr<const Program> program, std::vector<Stream*> streams,
+                           const std::vector<const Model*>& models)
     : program_(std::move(program)), streams_(std::move(streams)), arena_(program_->arena.size()) {
-    if (streams_.size() != program_->recurrent.size()) throw std::invalid_argument("one stream for each recurrent instruction");
+    if (streams_.size() != program_->recurrent.size() || models.size() != streams_.size()) {
+        throw std::invalid_argument("one stream for each recurrent instruction");
+    }
+    for (const Instruction& i : program_->instructions) {
+        if (i.operation != Operation::recurrent) continue;
+        const Model& model = *models[i.resource];
+        const RecurrentSpec& spec = program_->recurrent[i.resource];
+        const std::int64_t cells = model.shapes().front().hidden, size = static_cast<std::int64_t>(arena_.size());
+        if (model.shapes().size() != 1 || model.input_size() != i.inner || model.output_size() != i.n ||
+            spec.c + cells > size || spec.next_c + cells > size ||
+            (model.shapes().front().cell == Cell::lstm && spec.next_c < 0)) {
+            throw std::invalid_argument("a stream does not fit its instruction");
+        }
+    }
     std::copy(program_->arena.begin(), program_->arena.end(), arena_.data());
+}
+
+void ProgramState::reset() {
+    std::copy(program_->arena.begin(), program_->arena.end(), arena_.data());
+    for (Stream* stream : streams_) stream->reset();
 }
 
 void ProgramState::run() {

@@ -1,5 +1,6 @@
 // Programs against loops over plain arrays, for every instruction set of this CPU. Built with sanitizers by tests/native, and for
 // AArch64 by check_aarch64.sh. The exit status counts what differs.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <random>
@@ -42,7 +43,7 @@ void check(Isa isa, int rows, int inner, int n) {
                          {Operation::linear, product, reversed, 0, n, rows, inner, 0, 0.0f, 0.0f},
                          {Operation::sigmoid, product, product, 0, rows * n, 0, 0, -1, 0.0f, 0.0f},
                          {Operation::mean, means, product, 0, 0, rows, n, -1, 0.0f, 0.0f}};
-    ProgramState state(std::make_shared<const Program>(spec, isa), {});
+    ProgramState state(std::make_shared<const Program>(spec, isa), {}, {});
     std::copy(x.begin(), x.end(), state.arena());
     state.run();
     bool same = true;
@@ -58,6 +59,8 @@ void check(Isa isa, int rows, int inner, int n) {
         same &= std::fabs(state.arena()[means + r] - mean) < 1e-5;
     }
     expect(same, isa, "σ(x·W + b)", rows, inner, n);
+    state.reset();
+    expect(std::equal(spec.arena.begin(), spec.arena.end(), state.arena()), isa, "the arena after reset", rows, inner, n);
 }
 
 }  // namespace

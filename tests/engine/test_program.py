@@ -27,7 +27,7 @@ def test_products_equal_numpy(name: str, rows: int, inner: int, n: int, seed: in
     with isa(name):
         program = b.build([places], [b.linear(places, weight, bias)])
     y = np.full((rows, n), np.nan, np.float32)
-    program.state([]).run([x], [y])
+    program.state([]).call([x], [y])
     np.testing.assert_allclose(y, x.astype(np.float64) @ weight + bias, rtol=0, atol=2e-6 * inner**0.5 + 1e-6)
 
 
@@ -55,7 +55,7 @@ def test_elementwise_functions_do_not_care_where_their_operands_are(data: st.Dat
         else:
             places, value = b.reduce("mean", places, [1], keep=True), value.mean(axis=1, keepdims=True)
     y = np.empty(value.shape, np.float32)
-    b.build([inputs], [places]).state([]).run([x], [y])
+    b.build([inputs], [places]).state([]).call([x], [y])
     np.testing.assert_allclose(y, value, rtol=1e-5, atol=1e-5)
 
 
@@ -71,7 +71,7 @@ def test_a_recurrent_instruction_goes_on_where_its_state_enters() -> None:
     out, carried = np.empty((4, 5), np.float32), np.zeros(5, np.float32)
     got = []
     for chunk in np.split(frames, 3):
-        state.run([chunk, carried], [out, carried])
+        state.call([chunk, carried], [out, carried])
         got.append(out.copy())
     np.testing.assert_array_equal(np.concatenate(got), engine.run(frames))
     assert stream.activity == engine.activity

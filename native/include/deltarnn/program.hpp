@@ -77,12 +77,15 @@ class Program {
     void check(const Instruction& instruction) const;
 };
 
-// An arena in use, and the streams of one state. Not for two threads at once.
+// An arena in use, and the streams of one state, one for each recurrent instruction's resource (std::invalid_argument if one does
+// not fit). Not for two threads at once.
 class ProgramState {
   public:
-    ProgramState(std::shared_ptr<const Program> program, std::vector<Stream*> streams);
+    ProgramState(std::shared_ptr<const Program> program, std::vector<Stream*> streams, const std::vector<const Model*>& models);
 
     float* arena() { return arena_.data(); }
+    // The arena and all streams as they were before the first run.
+    void reset();
     // Runs all instructions. std::invalid_argument if a frame or state holds NaN where a stream cannot represent it.
     void run();
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from deltarnn.sparsity import DeltaCount, Sparsity
 
+COUNTS = ("steps", "zeros_x", "zeros_h", "numel_x", "numel_h", "zeros_rh", "numel_rh")
+"""Fields of a LayerActivity that grow with a stream."""
+
 
 class Counted(Sparsity):
     """Fractions over the counts of `layers`."""
@@ -47,6 +50,12 @@ class LayerActivity(Counted):
     def layers(self) -> Sequence["LayerActivity"]:
         return (self,)
 
+    @classmethod
+    def total(cls, streams: Sequence["LayerActivity"]) -> "LayerActivity":
+        """Of several streams of one layer."""
+        counts = {name: sum(getattr(stream, name) for stream in streams) for name in COUNTS}
+        return replace(streams[0], **counts)
+
 
 @dataclass(frozen=True)
 class Activity(Counted):
@@ -74,10 +83,9 @@ class Activity(Counted):
 
     def since(self, earlier: "Activity") -> "Activity":
         """What was counted after `earlier`, a snapshot of the same stream."""
-        counted = ("steps", "zeros_x", "zeros_h", "numel_x", "numel_h", "zeros_rh", "numel_rh")
         return Activity(
             tuple(
-                replace(now, **{name: getattr(now, name) - getattr(before, name) for name in counted})
+                replace(now, **{name: getattr(now, name) - getattr(before, name) for name in COUNTS})
                 for now, before in zip(self.per_layer, earlier.per_layer, strict=True)
             )
         )

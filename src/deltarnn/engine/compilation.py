@@ -15,6 +15,7 @@ from deltarnn.engine.lowering import (
     narrower_quantization,
     rounded_thresholds,
 )
+from deltarnn.engine.model_file import write_quantization
 from deltarnn.fixed.formats import LayerFormats
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.native import MISSING, native_core
@@ -35,6 +36,12 @@ class CompiledNetwork:
         self._precision: Precision = precision
         self._quantization = quantization
         self._model = model
+
+    @property
+    def description(self) -> Description:
+        """Parameters as they were given, thresholds and formats as they are used."""
+        header = {**self._description.header, "quantization": write_quantization(self._quantization)}
+        return Description(self._description.tensors, header)
 
     @property
     def precision(self) -> Precision:

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from deltarnn.engine.activity import Activity
 from deltarnn.engine.compilation import CompiledNetwork, Precision, compiled
 from deltarnn.engine.description import Description
-from deltarnn.engine.model_file import load_model, save_model, write_quantization
+from deltarnn.engine.model_file import load_model, save_model
 from deltarnn.fixed.qformat import Quantization
 
 FloatArray = NDArray[np.float32]
@@ -70,8 +70,11 @@ class Engine(CompiledNetwork):
         precision: Precision = "float32",
         quantization: Quantization | None = None,
         calibration: ArrayLike | Sequence[ArrayLike] | None = None,
+        *,
+        example: Any = None,
     ) -> "Engine":
-        """Compile a DeltaGRU or DeltaLSTM, or a model with one as `.rnn` and a dense head as `.head`.
+        """Compile a DeltaGRU or DeltaLSTM, a model with one as `.rnn` and a dense head as `.head`, or any module with
+        delta layers whose every output frame depends on present and past ones (`ModuleEngine`).
 
         What is compiled is run on a random sequence, in float32 with thresholds 0, and must give what the model gives.
 
@@ -82,19 +85,28 @@ class Engine(CompiledNetwork):
             Thresholds are rounded to the activation grid, which a warning reports.
         calibration: frames (T, I) of typical input, or a list of such sequences, from which int8 takes formats tensor
             by tensor (`engine.formats`) in place of `quantization`.
+        example: a tensor that a module takes, of one stream and at least two frames, where its layout is not (T, 1, I),
+            (1, T, I) or (1, I, T). A frame is then all its values at one time, in their order.
 
         Raises
         ------
         ValueError
             If the model is bidirectional, not a delta network, or does not fit the formats; if it computes anything
-            beside `.rnn` and `.head`, which would be lost; if a threshold > 0 would round to 0; if the model has
+            that has no form frame by frame, naming its line; if a threshold > 0 would round to 0; if the model has
             fixed-point formats that precision="float32" would ignore.
         ImportError
             If the native core was not built.
         """
-        description = Description.of(
-            model, lambda read, frames: cls.from_description(read, "float32", None).run(frames)
-        )
+        from deltarnn.engine.module_engine import ModuleEngine, is_tree
+
+        try:
+            description = Description.of(
+                model, lambda read, frames: cls.from_description(read, "float32", None).run(frames)
+            )
+        except ValueError:  # of modules of these names that are no such stack, too
+            if not is_tree(model):
+                raise
+            return ModuleEngine.of_module(model, precision, quantization, calibration, example)
         return cls.from_description(description, precision, quantization, calibration)
 
     @classmethod
@@ -103,6 +115,11 @@ class Engine(CompiledNetwork):
 
         precision: by default that of the saved engine; else "int8" where the file has formats, "float32" where not.
         """
+        from deltarnn.engine.module_engine import ModuleEngine
+        from deltarnn.engine.module_file import is_module_file, load_module
+
+        if is_module_file(path):
+            return ModuleEngine.of(load_module(path), precision)
         description = Description(*load_model(path))
         if precision is None:
             precision = "float32" if description.quantization is None and description.formats is None else "int8"
@@ -110,8 +127,7 @@ class Engine(CompiledNetwork):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a model file: parameters as they were given, thresholds and formats as they are used."""
-        header = {**self._description.header, "quantization": write_quantization(self._quantization)}
-        save_model(path, self._description.tensors, header)
+        save_model(path, self.description.tensors, self.description.header)
 
     def stream(self) -> "Engine":
         """An independent state, from its start, over the same weights."""

@@ -62,7 +62,7 @@ def save_model(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]
         text = json.dumps(header, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{target}: the header is not JSON ({error})") from None
-    _Checker(target).check(arrays, json.loads(text))
+    check_model(target, arrays, json.loads(text))
     data = _in_order(to_bytes(arrays, metadata={KEY: text, CHECKSUM: checksum_of(text, arrays)}))
     write_bytes(target, data)
 
@@ -109,8 +109,13 @@ def load_model(path: str | os.PathLike[str]) -> tuple[Tensors, Header]:
         raise ModelFileError(f"{source}: not a model file, or damaged ({error})") from None
     if metadata.get(CHECKSUM) not in (None, checksum_of(text, tensors)):  # files of other programs may have none
         raise ModelFileError(f"{source}: damaged (its checksum differs)")
-    _Checker(source).check(tensors, header)
+    check_model(source, tensors, header)
     return tensors, header
+
+
+def check_model(path: str | os.PathLike[str], tensors: Tensors, header: Any) -> None:
+    """Raise ModelFileError, naming the file, if header and tensors do not describe a model."""
+    _Checker(Path(path)).check(tensors, header)
 
 
 def read_quantization(header: Mapping[str, Any]) -> Quantization | None:

@@ -29,6 +29,35 @@ class RecurrentCall:
     places: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class ProgramParts:
+    """A finished program: what the native core takes. inputs, outputs: (place, elements), one contiguous array each."""
+
+    arena: FloatArray
+    instructions: list[dict[str, Any]]
+    lists: list[NDArray[np.int32]]
+    weights: list[tuple[FloatArray, FloatArray]]
+    recurrent: list[dict[str, Any]]
+    inputs: list[tuple[int, int]]
+    outputs: list[tuple[int, int]]
+
+    def native(self) -> Any:
+        """The program in the native core.
+
+        Raises
+        ------
+        ImportError
+            If the core was not built.
+        ValueError
+            If an instruction does not fit the arena or its resources.
+        """
+        core = native_core()
+        if core is None:
+            raise ImportError(MISSING)
+        parts = self.arena, self.instructions, self.lists, self.weights, self.recurrent, self.inputs, self.outputs
+        return core.Program(*parts)
+
+
 @dataclass
 class ProgramBuilder:
     """A program in the making. All methods take and return places.
@@ -45,6 +74,7 @@ class ProgramBuilder:
     _constant: list[NDArray[np.bool_]] = field(default_factory=lambda: [np.ones(1, bool)])
     _size: int = 1
     _gathered: dict[bytes, int] = field(default_factory=dict)
+    _kept: list[tuple[Places, Places]] = field(default_factory=list)
 
     def room(self, *shape: int) -> Places:
         """Places for a value that an instruction, or the caller, will write."""
@@ -99,10 +129,20 @@ class ProgramBuilder:
         )
 
     def step(
-        self, key: Any, x: Places, hidden: int, h: Places | None, c: Places | None, held: bool
+        self,
+        key: Any,
+        x: Places,
+        hidden: int,
+        h: Places | None,
+        c: Places | None,
+        held: bool,
+        cells: int | None = None,
     ) -> tuple[Places, Places, Places]:
-        """A stream over x (T, I) from h and c (H,), None for zeros: (y (T, H), the final h (H,), the final c (H,))."""
-        y, next_h, next_c = self.room(len(x), hidden), self.room(hidden), self.room(hidden)
+        """A stream over x (T, I) from h (H,) and c (cells,), None for zeros: (y (T, H), the final h, the final c).
+
+        cells: of an LSTM with a projection, whose c is longer than its h.
+        """
+        y, next_h, next_c = self.room(len(x), hidden), self.room(hidden), self.room(cells or hidden)
         places = {"next_h": int(next_h[0]), "next_c": int(next_c[0]), "held": held}
         for name, state in (("h", h), ("c", c)):
             if state is not None:
@@ -132,21 +172,30 @@ class ProgramBuilder:
         self._emit("gather", to, resource=len(self.lists) - 1)
         return int(to[0])
 
-    def build(self, inputs: Sequence[Places], outputs: Sequence[Places]) -> Any:
-        """The native program; inputs and outputs are filled and read in this order, each as one contiguous array."""
-        core = native_core()
-        if core is None:
-            raise ImportError(MISSING)
+    def keep(self, past: Places, present: Places) -> None:
+        """At the end of each run `past`, a room of the same size, takes the values that `present` has then. Those may
+        be later ones of `past` itself, and no other kept ones."""
+        self._kept.append((past, present))
+
+    def finished(self, inputs: Sequence[Places], outputs: Sequence[Places]) -> ProgramParts:
+        """The program; inputs and outputs are filled and read in this order, each as one contiguous array."""
         results = [(self.together(value), value.size) for value in outputs]
-        return core.Program(
+        kept = []
+        for number, (past, _) in enumerate(self._kept, len(self.lists)):
+            kept.append({"operation": "gather", "to": int(past.reshape(-1)[0]), "resource": number})
+        return ProgramParts(
             np.concatenate(self._arena),
-            self.instructions,
-            self.lists,
+            self.instructions + kept,
+            self.lists + [present.reshape(-1).astype(np.int32) for _, present in self._kept],
             self.weights,
             [call.places for call in self.recurrent],
             [(self.together(value), value.size) for value in inputs],
             results,
         )
+
+    def build(self, inputs: Sequence[Places], outputs: Sequence[Places]) -> Any:
+        """The native program, as `finished` says."""
+        return self.finished(inputs, outputs).native()
 
     def _added(self, values: FloatArray, constant: bool) -> Places:
         places = np.arange(self._size, self._size + values.size).reshape(values.shape)

@@ -56,13 +56,45 @@ def read_module(model: Any) -> ModuleContents:
     if rnn.bidirectional:
         raise UnsupportedModelError(BIDIRECTIONAL)
     head = _head_modules(getattr(model, "head", None))
-    kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if rnn.bias else [])]
-    kinds += ["weight_hr"] if rnn.proj_size else []
-    names = tuple(f"{kind}_{layer}" for layer in rnn.layer_names for kind in kinds)
+    names = tuple(f"{kind}_{layer}" for layer in rnn.layer_names for kind in _kinds(rnn))
     refuse_other_tensors(model, rnn, names, head)
     probe = Probe.of(model, rnn, head)
     tensors = {f"rnn.{name}": _array(getattr(rnn, name)) for name in names}
-    architecture = {
+    architecture = {**_architecture(rnn), "head": _read_head(head, tensors)}
+    return ModuleContents(tensors, architecture, rnn.thx, rnn.thh, rnn.quantization, probe)
+
+
+class LayerContents(NamedTuple):
+    """One layer and direction of a delta layer, apart from torch; fields as of `ModuleContents`."""
+
+    tensors: dict[str, NDArray[Any]]
+    architecture: dict[str, Any]
+    thx: float
+    thh: float
+    quantization: Quantization | None
+
+
+def read_layers(rnn: Any) -> list[LayerContents]:
+    """The layers and directions of a DeltaGRU or DeltaLSTM, each as a model of its own."""
+    found = []
+    for index, name in enumerate(rnn.layer_names):
+        tensors = {f"rnn.{kind}_l0": _array(getattr(rnn, f"{kind}_{name}")) for kind in _kinds(rnn)}
+        architecture = {**_architecture(rnn), "num_layers": 1, "head": []}
+        architecture["input_size"] = tensors["rnn.weight_ih_l0"].shape[1]
+        thx, thh = (given[index * len(given) // len(rnn.layer_names)] for given in (rnn.thx, rnn.thh))
+        found.append(LayerContents(tensors, architecture, thx, thh, rnn.quantization))
+    return found
+
+
+def _kinds(rnn: Any) -> list[str]:
+    """Parameters of each of its layers."""
+    kinds = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if rnn.bias else [])]
+    return kinds + (["weight_hr"] if rnn.proj_size else [])
+
+
+def _architecture(rnn: Any) -> dict[str, Any]:
+    """As in the header of a model file, without the head."""
+    return {
         "cell": rnn.mode,
         "input_size": rnn.input_size,
         "hidden_size": rnn.hidden_size,
@@ -71,11 +103,9 @@ def read_module(model: Any) -> ModuleContents:
         "bidirectional": False,
         "proj_size": rnn.proj_size,
         "hard_activations": bool(rnn.hard_activations),
-        "head": _read_head(head, tensors),
         **({} if rnn.reset_after else {"reset_after": False}),
         **({} if rnn.candidate == "tanh" else {"candidate": rnn.candidate}),
     }
-    return ModuleContents(tensors, architecture, rnn.thx, rnn.thh, rnn.quantization, probe)
 
 
 def _head_modules(head: Any) -> list[Any]:

@@ -49,13 +49,18 @@ class Probe:
     At thresholds 0, since near a threshold two ways of rounding may decide differently.
 
     name: the module's class. frames: (T, I). outputs: (T or 1, O) for either order of time and batch that the module
-    ran with; one row where it returns the last step's scores alone. tolerance: relative to the largest output.
+    ran with; one row where it returns the last step's scores alone. tolerance: relative to the largest output. reason:
+    why what is compiled may differ.
     """
 
     name: str
     frames: NDArray[np.float32]
     outputs: tuple[NDArray[np.float64], ...]
     tolerance: float
+    reason: str = (
+        "its forward, or a hook, computes something beside .rnn and .head, which would be lost; give a module without "
+        "it, and compute it outside"
+    )
 
     @classmethod
     def of(cls, model: Any, rnn: Any, head: Iterable[Any]) -> "Probe":
@@ -68,11 +73,10 @@ class Probe:
         UnsupportedModelError
             If the model does not run on a sequence of frames.
         """
-        scale = np.array(AMPLITUDES)[:, None]
-        frames = (np.random.default_rng(0).normal(size=(len(scale), rnn.input_size)) * scale).astype(np.float32)
+        frames = random_frames(len(AMPLITUDES), rnn.input_size)
         outputs: list[NDArray[np.float64]] = []
         failures: list[tuple[tuple[int, ...], Exception]] = []
-        with _plain(model, rnn):
+        with plain(model, [rnn]):
             for time_first in (not rnn.batch_first, bool(rnn.batch_first)):
                 shaped = frames[:, None] if time_first else frames[None]
                 x = rnn.weight_ih_l0.detach().new_tensor(shaped)
@@ -86,8 +90,7 @@ class Probe:
                 f"{type(model).__name__} was run on a random sequence of shape {shape}, to compare what is compiled "
                 f"with it, and failed: {type(cause).__name__}: {cause}"
             ) from cause
-        epsilon = MACHINE_EPSILON.get(str(rnn.weight_ih_l0.dtype), 2.0**-23)
-        return cls(type(model).__name__, frames, tuple(outputs), epsilon**0.5)
+        return cls(type(model).__name__, frames, tuple(outputs), tolerance_of(rnn.weight_ih_l0))
 
     def check(self, compiled: NDArray[Any]) -> None:
         """Raise UnsupportedModelError unless `compiled` (T, O), of the same frames, is the module's output."""
@@ -95,9 +98,19 @@ class Probe:
         if not difference <= self.tolerance:
             raise UnsupportedModelError(
                 f"what is compiled differs from {self.name} on a random sequence, by {difference:.3g} of its largest "
-                "output: its forward, or a hook, computes something beside .rnn and .head, which would be lost; give a "
-                "module without it, and compute it outside"
+                f"output: {self.reason}"
             )
+
+
+def random_frames(steps: int, features: int) -> NDArray[np.float32]:
+    """(T, I), of changing amplitude."""
+    scale = np.resize(AMPLITUDES, (steps, 1))
+    return np.asarray(np.random.default_rng(0).normal(size=(steps, features)) * scale, np.float32)
+
+
+def tolerance_of(weight: Any) -> float:
+    """How far two ways of computing may be apart, relative to the largest output, over weights of that type."""
+    return float(MACHINE_EPSILON.get(str(weight.dtype), 2.0**-23) ** 0.5)
 
 
 def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
@@ -106,10 +119,10 @@ def _tensors(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 @contextmanager
-def _plain(model: Any, rnn: Any) -> Iterator[None]:
-    """`model` in evaluation mode, its `rnn` without thresholds and formats and unrecorded; as it was afterwards."""
+def plain(model: Any, layers: Iterable[Any]) -> Iterator[None]:
+    """`model` in evaluation mode, its delta `layers` without thresholds, formats and recorders; then as before."""
     modes = [(module, module.training) for module in model.modules()]
-    plain: dict[str, Any] = {
+    values: dict[str, Any] = {
         "quantization": None,
         "thx": 0.0,
         "thh": 0.0,
@@ -117,16 +130,18 @@ def _plain(model: Any, rnn: Any) -> Iterator[None]:
         "recorders": [],
         "backend_used": None,
     }
-    before = {name: getattr(rnn, name) for name in plain}
+    before = [(layer, {name: getattr(layer, name) for name in values}) for layer in layers]
     try:
         for module, _ in modes:
             module.training = False
-        for name, value in plain.items():
-            setattr(rnn, name, value)
+        for layer, _ in before:
+            for name, value in values.items():
+                setattr(layer, name, value)
         yield
     finally:
-        for name, value in reversed(before.items()):  # thresholds before the formats that they are checked against
-            setattr(rnn, name, value)
+        for layer, own in before:
+            for name, value in reversed(own.items()):  # thresholds before the formats that they are checked against
+                setattr(layer, name, value)
         for module, training in modes:
             module.training = training
 

@@ -1,6 +1,6 @@
 """What DeltaGRU and DeltaLSTM share: options of nn.RNNBase, thresholds, delta states, the run over layers."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -27,7 +27,13 @@ DenseState = Tensor | tuple[Tensor, Tensor]
 
 
 class DeltaRNNBase(nn.RNNBase, DeltaModule):
-    """What DeltaGRU and DeltaLSTM share: parameters and options of nn.RNNBase, thresholds, the delta state."""
+    """What DeltaGRU and DeltaLSTM share: parameters and options of nn.RNNBase, thresholds, the delta state.
+
+    stand_in: where given, forward returns what it returns of forward's arguments: for those who trace a network around
+    its delta layers.
+    """
+
+    stand_in: Callable[[Any, Any], Any] | None = None
 
     def __init__(
         self,
@@ -95,6 +101,8 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         TypeError, ValueError
             If a state is of another kind, or under quantisation the input holds NaN.
         """
+        if self.stand_in is not None:
+            return self.stand_in(input, hx)  # type: ignore[no-any-return]
         if isinstance(input, Proxy):
             return self._leaf(input, hx)  # type: ignore[no-any-return]
         if not any(self.thx) and not any(self.thh) and self._is_dense(input, hx):

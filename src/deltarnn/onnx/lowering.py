@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from deltarnn.engine import operators
 from deltarnn.engine.engine import Engine
 from deltarnn.engine.program import Places, ProgramBuilder
 from deltarnn.onnx.folding import computed
-from deltarnn.onnx.graph import Array, Graph, attributes
+from deltarnn.onnx.graph import Graph, attributes
 from deltarnn.onnx.program import in_order, needs
 from deltarnn.onnx.recurrent import Site
 from deltarnn.onnx.states import States, Values
@@ -66,7 +67,7 @@ class NativeProgram:
         """The outputs by name."""
         results = {name: np.empty(shape, np.float32) for name, shape in self.outputs.items()}
         given = [np.ascontiguousarray(feed[name]) for name in self.inputs]
-        states.of(self, self.keys).run(given, list(results.values()))
+        states.of(self, self.keys).call(given, list(results.values()))
         return results
 
 
@@ -216,31 +217,28 @@ class Lowering:
     def softmax(self, node: Any, options: Mapping[str, Any]) -> Places:
         if self.graph.opsets.get("", 0) < 13:
             raise NotNativeError("Softmax of an old operator set")
-        a, axes, b = self.value(node.input[0]), [options.get("axis", -1)], self.builder
-        powers = b.apply("exp", b.combine("subtract", a, b.reduce("highest", a, axes, keep=True)))
-        return b.combine("divide", powers, b.reduce("sum", powers, axes, keep=True))
+        return operators.softmax(self.builder, self.value(node.input[0]), options.get("axis", -1))
 
     def layer_normalization(self, node: Any, options: Mapping[str, Any]) -> Places:
-        a, b = self.value(node.input[0]), self.builder
+        a, scale, *shift = (self.value(name) for name in node.input if name)
         axes = range(options.get("axis", -1) % a.ndim, a.ndim)
-        centred = b.combine("subtract", a, b.reduce("mean", a, axes, keep=True))
-        variance = b.reduce("mean", b.combine("multiply", centred, centred), axes, keep=True)
-        epsilon = b.constant(np.float32(options.get("epsilon", 1e-5)))
-        result = b.combine("divide", centred, b.apply("sqrt", b.combine("add", variance, epsilon)))
-        result = b.combine("multiply", result, self.value(node.input[1]))
-        return b.combine("add", result, self.value(node.input[2])) if len(node.input) > 2 else result
+        epsilon = options.get("epsilon", 1e-5)
+        return operators.normalization(self.builder, a, axes, epsilon, scale, shift[0] if shift else None)
 
     def batch_normalization(self, node: Any, options: Mapping[str, Any]) -> Places:
         scale, shift, mean, variance = (self.parameter(node, position) for position in range(1, 5))
-        a, b = self.value(node.input[0]), self.builder
-        factor = scale / np.sqrt(variance + options.get("epsilon", 1e-5))
-        shape = [-1, *[1] * (a.ndim - 2)]
-        scaled = b.combine("multiply", a, b.constant(factor.reshape(shape)))
-        return b.combine("add", scaled, b.constant((shift - mean * factor).reshape(shape)))
+        a, epsilon = self.value(node.input[0]), options.get("epsilon", 1e-5)
+        return operators.batch_normalization(self.builder, a, scale, shift, mean, variance, epsilon)
 
     def convolution(self, node: Any, options: Mapping[str, Any]) -> Places:
-        weight, bias = self.parameter(node, 1), self.parameter(node, 2)
-        return convolution(self.builder, self.value(node.input[0]), weight, bias, options)
+        a, weight, bias = self.value(node.input[0]), self.parameter(node, 1), self.parameter(node, 2)
+        kernel = weight.shape[2:]
+        ones = [1] * len(kernel)
+        strides, dilations = options.get("strides", ones), options.get("dilations", ones)
+        extents = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+        padding = _padding(a.shape[2:], extents, strides, options)
+        groups = options.get("group", 1)
+        return operators.convolution(self.builder, a, weight, bias, strides, dilations, padding, groups)
 
     def site(self, site: Site) -> None:
         """A stream for each batch row and direction."""
@@ -269,27 +267,6 @@ class Lowering:
         if site.batch_first:
             y, next_h, next_c = y.transpose(2, 0, 1, 3), next_h.swapaxes(0, 1), next_c.swapaxes(0, 1)
         self.places |= {name: p for name, p in ((site.y, y), (site.next_h, next_h), (site.next_c, next_c)) if name}
-
-
-def convolution(b: ProgramBuilder, a: Places, weight: Array, bias: Array | None, options: Mapping[str, Any]) -> Places:
-    """A convolution over any number of axes, as a product of the windows' places with the kernels."""
-    outputs, channels, *kernel = weight.shape
-    axes, groups = len(kernel), options.get("group", 1)
-    strides, dilations = options.get("strides", [1] * axes), options.get("dilations", [1] * axes)
-    extents = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    padded = np.pad(a, [(0, 0), (0, 0), *_padding(a.shape[2:], extents, strides, options)])
-    windows = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=tuple(range(2, 2 + axes)))
-    every: list[Any] = [slice(None, None, step) for step in (1, 1, *strides, *dilations)]
-    windows = windows[tuple(every)]
-    results = []
-    for group in range(groups):
-        # (B, C, out…, kernel…) → (B, out…, kernel…, C): channels next to each other, as the results are stored
-        of_group = np.moveaxis(windows[:, group * channels : (group + 1) * channels], 1, -1)
-        chosen = slice(group * outputs // groups, (group + 1) * outputs // groups)
-        matrix = np.moveaxis(weight[chosen], 1, -1).reshape(outputs // groups, -1).T
-        rows = of_group.reshape(*of_group.shape[: 1 + axes], -1)
-        results.append(b.linear(rows, matrix, None if bias is None else bias[chosen]))
-    return np.moveaxis(np.concatenate(results, axis=-1), -1, 1)
 
 
 def _padding(

@@ -1,7 +1,7 @@
 """States of the recurrent sites of one network: delta states from call to call, one per batch row and direction."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,9 +13,6 @@ from deltarnn.onnx.graph import Array
 from deltarnn.onnx.recurrent import RecurrentPart, Site
 
 Values = dict[str, Array]
-
-SIZES = ("gate_rows", "reset_rows")
-"""Fields of a LayerActivity that are no counts."""
 
 
 @dataclass
@@ -84,7 +81,7 @@ class States:
         for (part, _, _), rows in self.rows.items():
             layers = [engine.activity.per_layer[0] for engine in rows.engines]
             counts.setdefault(part, []).extend(layer for layer in layers if layer.steps)
-        return {name: _total(layers) for name, layers in counts.items() if layers}
+        return {name: LayerActivity.total(layers) for name, layers in counts.items() if layers}
 
     def run(self, site: Site, values: Values) -> None:
         """Compute a site's outputs from `values` and add them."""
@@ -153,8 +150,3 @@ class States:
         for name, value in ((site.y, y), (site.next_h, h), (site.next_c, c)):
             if name:
                 values[name] = value
-
-
-def _total(layers: list[LayerActivity]) -> LayerActivity:
-    names = [field.name for field in fields(LayerActivity) if field.name not in SIZES]
-    return replace(layers[0], **{name: sum(getattr(layer, name) for layer in layers) for name in names})
