@@ -14,7 +14,8 @@ import soundfile
 from deltarnn.cli import main
 from deltarnn.kws.config.resolve import Config, resolve
 from deltarnn.kws.data.audio import AudioError, read_audio, read_recording, write_wav
-from deltarnn.kws.data.prepare import prepare, read_description
+from deltarnn.kws.data.description import read_description
+from deltarnn.kws.data.prepare import prepare
 from deltarnn.kws.features.store import feature, feature_paths, load_audio, load_features
 
 TRAIN, TEST = "speech_commands_v0.02", "speech_commands_test_set_v0.02"

@@ -13,7 +13,8 @@ import soundfile
 from deltarnn.kws.config.resolve import Config, resolve
 from deltarnn.kws.data.audio import AudioError, fit, read_audio, speaker_of, write_wav
 from deltarnn.kws.data.corpus import SourceClip, find_corpus
-from deltarnn.kws.data.prepare import mix, prepare, read_description
+from deltarnn.kws.data.description import read_description
+from deltarnn.kws.data.prepare import mix, prepare
 from deltarnn.kws.data.selection import balanced
 from deltarnn.kws.data.words import FURTHER_WORDS, OTHER_WORDS, further_unknown_words
 

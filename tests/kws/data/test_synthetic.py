@@ -10,7 +10,7 @@ from deltarnn.cli import main
 from deltarnn.kws.config.resolve import resolve
 from deltarnn.kws.data.acoustics import NOISE_KINDS, background, coloured_noise, in_room
 from deltarnn.kws.data.audio import read_audio, speaker_of
-from deltarnn.kws.data.prepare import read_description
+from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.synthetic import VARIANTS, cast_speakers, make_corpus, make_words
 
 WORDS = ("yes", "no")

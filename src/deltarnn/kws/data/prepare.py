@@ -5,22 +5,23 @@ description.json (settings, class names, what was left out and why), and the cli
 from background noise, and noisy copies. Done again with the same options and files, it does nothing.
 """
 
-import csv
 import hashlib
-import io
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from deltarnn.files import read_json, write_json, write_text
-from deltarnn.kws.config.resolve import Config, digest
+from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.audio import Audio, AudioError, fit, read_audio, read_recording, to_int16, write_wav
-from deltarnn.kws.data.corpus import GROUPS, SILENCE, UNKNOWN, Corpus, SourceClip, find_corpus
+from deltarnn.kws.data.corpus import GROUPS, SILENCE, Corpus, SourceClip, find_corpus
+from deltarnn.kws.data.description import (
+    Description,
+    Row,
+    load_description,
+    text_digest,
+    write_description,
+)
 from deltarnn.kws.data.own import find_own_corpus, is_own, own_words
 from deltarnn.kws.data.selection import balanced, class_size, drop_same_samples, label_of, separate_speakers
 from deltarnn.kws.data.words import further_unknown_words
@@ -34,40 +35,6 @@ NOISE_TRAIN_SHARE = 0.8
 the test group has no silence of its own, half of the rest and test the other half."""
 NAMED = 5
 """Clips of one kind of fault that are named on the screen; description.json names all."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the data description; `path` is the whole path, in the file relative to the work folder it is in."""
-
-    group: str
-    keyword: str
-    label: int
-    path: str
-
-
-@dataclass(frozen=True)
-class Description:
-    """The data description: its rows, class names by label, background noises, settings, and a digest of all that."""
-
-    rows: list[Row]
-    class_names: list[str]
-    noises: list[str]
-    settings: dict[str, Any]
-    digest: str
-
-    def group(self, name: str) -> list[Row]:
-        """Rows of "train", "validation" or "test"."""
-        return [row for row in self.rows if row.group == name]
-
-    @property
-    def clip_seconds(self) -> float:
-        """Length of all clips."""
-        return float(self.settings.get("clip_seconds", 1.0))  # version 0.1.0 knew no other
-
-    def __str__(self) -> str:
-        counts = Counter(row.group for row in self.rows)
-        return ", ".join(f"{counts[group]} {group}" for group in GROUPS) + f" clips, {len(self.class_names)} classes"
 
 
 def prepare(config: Config) -> Description:
@@ -93,7 +60,7 @@ def prepare(config: Config) -> Description:
     }
     for note in corpus.notes:
         print(f"note: {note}")
-    done = _load(folder)
+    done = load_description(folder)
     if done and done.settings == settings and all(Path(row.path).is_file() for row in done.rows):
         print(f"{folder / 'description.csv'} is up to date: {done}")
         return done
@@ -103,31 +70,17 @@ def prepare(config: Config) -> Description:
     left_out = apart + doubles
     if corpus.duplicates:
         left_out["also there as another file type"] = len(corpus.duplicates)
-    rows = _spoken_rows(clips, config)
+    rows = spoken_rows(clips, config)
     rows += _silence_rows(corpus, clips, config, folder)
     rows += _synthetic_rows(config, folder)
     if config.data.augment_noise:
         rows += _noisy_rows(rows, corpus, config, folder)
-    description = _write(folder, rows, corpus, settings, {**faults, "left_out": dict(left_out)}, config)
+    description = write_description(
+        folder, rows, config.data.keywords, corpus.noises, settings, {**faults, "left_out": dict(left_out)}
+    )
     for reason, count in sorted(left_out.items()):
         print(f"left out {count} clips: {reason}")
     print(f"wrote {folder / 'description.csv'}: {description}")
-    return description
-
-
-def read_description(config: Config) -> Description:
-    """The data description that `prepare` wrote. ValueError says how to make it."""
-    folder = config.folder("data")
-    description = _load(folder)
-    command = f"python main.py --dataset {config.data.dataset} --step prepare"
-    if description is None:
-        raise ValueError(f"no data description in {folder}: type {command}")
-    if "keywords" in config.given and list(config.data.keywords) != description.class_names[2:]:
-        words = ",".join(config.data.keywords)
-        raise ValueError(
-            f"--keywords {words}: {folder} was prepared for {','.join(description.class_names[2:])}; "
-            f"leave the flag out, or type {command} --keywords {words}"
-        )
     return description
 
 
@@ -193,7 +146,7 @@ def _tell(faults: dict[str, list[str]], every: int, seconds: float) -> None:
             print(f"warning: {len(faults[kind])} of {every} clips {what}: {named}")
 
 
-def _spoken_rows(clips: dict[str, list[SourceClip]], config: Config) -> list[Row]:
+def spoken_rows(clips: dict[str, list[SourceClip]], config: Config) -> list[Row]:
     """Rows of all keywords, and of other words balanced as SEED_CLI says; the whole test-set folder."""
     keywords = config.data.keywords
     rows = []
@@ -284,64 +237,9 @@ def _synthetic_rows(config: Config, folder: Path) -> list[Row]:
     return rows
 
 
-def _write(
-    folder: Path, rows: list[Row], corpus: Corpus, settings: dict[str, Any], report: dict[str, Any], config: Config
-) -> Description:
-    rows = sorted(rows, key=lambda row: (GROUPS.index(row.group), row.label, row.path))
-    root = _root(folder)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["group", "keyword", "label", "path"])
-    writer.writerows((row.group, row.keyword, row.label, portable(row.path, root)) for row in rows)
-    write_text(folder / "description.csv", text.getvalue())
-    class_names = [SILENCE, UNKNOWN, *config.data.keywords]
-    noises = [path.resolve() for path in corpus.noises]
-    facts = {
-        "settings": settings,
-        "class_names": class_names,
-        "noises": [portable(path, root) for path in noises],
-        "rows": _digest(text.getvalue()),
-    }
-    write_json(folder / "description.json", {**facts, "digest": digest(facts), **report})
-    return Description(rows, class_names, [str(path) for path in noises], settings, digest(facts))
-
-
-_UNSIGNED = {"settings", "class_names", "noises", "rows", "skipped", "left_out"}
-"""Fields of a description.json of version 0.1.0, which had no digest of its own."""
-
-
-def _load(folder: Path) -> Description | None:
-    """The description in a folder, or None where there is none, or it is not as it was written."""
-    facts, path, root = read_json(folder / "description.json"), folder / "description.csv", _root(folder)
-    try:
-        text = path.read_text(encoding="utf-8")
-        unsigned, noted = facts.keys() == _UNSIGNED, facts.get("digest")
-        facts = {name: facts[name] for name in ("settings", "class_names", "noises", "rows")}
-    except (OSError, UnicodeDecodeError, TypeError, KeyError, AttributeError):
-        return None
-    noted = digest(facts) if unsigned else noted
-    if noted != digest(facts) or facts["rows"] != _digest(text):
-        return None
-    rows = [
-        Row(row["group"], row["keyword"], int(row["label"]), str(root / row["path"]))
-        for row in csv.DictReader(io.StringIO(text))
-    ]
-    noises = [str(root / name) for name in facts["noises"]]
-    return Description(rows, facts["class_names"], noises, facts["settings"], noted)
-
-
-def _root(folder: Path) -> Path:
-    """The work folder of data/DATASET."""
-    return folder.resolve().parents[1]
-
-
 def _listing_digest(corpus: Corpus, root: Path) -> str:
     """Stands for the names, sizes and times of every source file, the lists' effect on the groups included."""
     paths = [(group, clip.path) for group in GROUPS for clip in corpus.clips[group]]
     paths += [("noise", path) for path in corpus.noises]
     stats = ((group, portable(path, root), path.stat()) for group, path in paths)
-    return _digest("\n".join(f"{group} {path} {stat.st_size} {stat.st_mtime_ns}" for group, path, stat in stats))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text_digest("\n".join(f"{group} {path} {stat.st_size} {stat.st_mtime_ns}" for group, path, stat in stats))

@@ -6,7 +6,8 @@ import numpy as np
 
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.audio import Audio, read_audio
-from deltarnn.kws.data.prepare import NOISE_TRAIN_SHARE, read_description
+from deltarnn.kws.data.description import read_description
+from deltarnn.kws.data.prepare import NOISE_TRAIN_SHARE
 from deltarnn.kws.data.reading import make_readings
 from deltarnn.kws.data.stream import Recording, StreamBuilder, StreamMaterial
 from deltarnn.kws.features.store import load_audio

@@ -24,7 +24,8 @@ from deltarnn.files import replacing
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import read_audio
 from deltarnn.kws.data.compose import Spoken
-from deltarnn.kws.data.prepare import load_noise, read_description
+from deltarnn.kws.data.description import read_description
+from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.reading import make_readings
 from deltarnn.kws.data.scenes import Material, SceneMaker, SceneOptions
 from deltarnn.kws.features.augment import Augmenter

@@ -21,7 +21,7 @@ from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import Audio, fit, read_audio
 from deltarnn.kws.data.corpus import GROUPS
-from deltarnn.kws.data.prepare import Description, read_description
+from deltarnn.kws.data.description import Description, read_description
 from deltarnn.kws.features.pipeline import FeaturePipeline, Features
 from deltarnn.kws.places import portable, work_folder
 from deltarnn.stored import Arrays, DamagedFileError, load_stored, peek_stored, save_stored

@@ -18,7 +18,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deltarnn.kws.config.resolve import Config, digest
-from deltarnn.kws.data.prepare import load_noise, read_description
+from deltarnn.kws.data.description import read_description
+from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.splice import splice
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.pipeline import Features
