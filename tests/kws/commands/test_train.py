@@ -22,7 +22,7 @@ from deltarnn.fixed import QFormat, Quantization
 from deltarnn.kws.commands.evaluate import load_groups, precisions
 from deltarnn.kws.config.resolve import parse_arguments
 from deltarnn.kws.evaluation.scoring import evaluate, evaluate_carried
-from deltarnn.kws.features.versions import VersionedClips
+from deltarnn.kws.features.versions import Batch, VersionedClips
 from deltarnn.kws.network.decision import DecisionRule, clip_scores
 from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
@@ -408,13 +408,13 @@ class FewClips(VersionedClips):
     """Eight fixed clips, which note the order they are asked for."""
 
     def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(1)
-        self.features, self.labels = torch.randn(6, 8, 3, generator=generator), torch.arange(8) % 2
+        self.features = torch.randn(6, 8, 3, generator=torch.Generator().manual_seed(1))
+        super().__init__(self.features.transpose(0, 1)[None], torch.arange(8) % 2)
         self.order: list[int] = []
 
-    def batch(self, clips: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def batch(self, clips: torch.Tensor, generator: torch.Generator) -> Batch:
         self.order += clips.tolist()
-        return self.features[:, clips]
+        return super().batch(clips, generator)
 
 
 class SmallRun:

@@ -203,11 +203,16 @@ def test_scores_are_scaled_into_their_format_and_decisions_stay(model, clips):
 
 
 def test_batches_hold_versions_of_the_right_clips():
-    versions = torch.arange(2 * 3 * 5 * 1, dtype=torch.float32).view(2, 3, 5, 1)
-    clips = VersionedClips(versions, torch.zeros(5))
+    versions = torch.arange(2 * 5 * 3 * 1, dtype=torch.float16).view(2, 5, 3, 1)
+    clips = VersionedClips(
+        versions, torch.arange(5), taught=torch.stack([versions[:, :, 0, 0], -versions[:, :, 1, 0]], 2)
+    )
     batch = clips.batch(torch.tensor([4, 0, 2]), torch.Generator().manual_seed(1))
+    assert batch.targets.tolist() == [4, 0, 2]
+    assert batch.features.dtype == torch.float32
     for column, clip in enumerate((4, 0, 2)):
-        assert any(torch.equal(batch[:, column], versions[v, :, clip]) for v in range(2))
+        taken = [v for v in range(2) if torch.equal(batch.features[:, column], versions[v, clip].float())]
+        assert batch.taught[column].tolist() == clips.taught[taken[0], clip].tolist()
 
 
 def test_spliced_clips_are_made_of_two_words():

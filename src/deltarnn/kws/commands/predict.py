@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deltarnn.kws.commands.choice import add_model, chosen_model
-from deltarnn.kws.data.audio import Audio, fit, read_recording
+from deltarnn.kws.data.audio import Audio, read_recording
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
 from deltarnn.kws.network.header import require
@@ -45,9 +45,8 @@ class Predictor:
         """Of samples (N,) int16 at `sample_rate`."""
         last = max(0, len(audio) - self._samples)
         starts = [*range(0, last, self._samples // 2), last]
-        padding = self._pipeline.config.zero_padding
-        clips = np.stack([fit(audio[start : start + self._samples], self._samples, padding) for start in starts])
-        features = self._pipeline.normalise(self._pipeline(clips)).transpose(1, 0, 2)
+        pieces = [self._pipeline.of_clip(audio[start : start + self._samples], self._samples) for start in starts]
+        features = self._pipeline.normalise(np.stack(pieces)).transpose(1, 0, 2)
         with torch.no_grad():
             scores, _ = self._model(torch.from_numpy(np.ascontiguousarray(features)))
         classes, sure = self._rule(scores), self._confidence(scores)

@@ -39,7 +39,7 @@ from deltarnn.kws.training.journal import Journal
 from deltarnn.kws.training.outcome import model_metrics, summary, write_signals
 from deltarnn.kws.training.runs import CONFIG, Run, mark_latest, pretrained_models
 from deltarnn.kws.training.schedule import LearningRate
-from deltarnn.kws.training.trainer import Plan, Progress, Trainer
+from deltarnn.kws.training.trainer import Plan, Progress, Trainer, TrainingSet
 from deltarnn.native import native_core
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -95,8 +95,8 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     if fabric.is_global_zero:
         config.save(run.log / CONFIG)
         check_writable(run.model_path.parent)
-    material = training_sequences(config, sets["train"]) if streams else training_clips(config, sets["train"])
-    plan = _plan(config, step, epochs, material.labels, sets["train"], teachers)
+    material, teacher = _material(config, sets["train"], teachers)
+    plan = _plan(config, step, epochs, material.labels, len(header["labels"]), teacher)
     finisher = _finisher(config, step, groups["validation"])
     trainer = Trainer(
         fabric, model, material, plan, validate, finisher, run.checkpoint, run.identity, journal.after_epoch
@@ -265,11 +265,18 @@ def _on_grid(flag: str, thresholds: tuple[float, ...], quantization: Quantizatio
     return rounded
 
 
-def _plan(
-    config: Config, step: str, epochs: int, labels: torch.Tensor, features: FeatureSet, teachers: list[Path]
-) -> Plan:
+def _material(config: Config, features: FeatureSet, teachers: list[Path]) -> tuple[TrainingSet, Ensemble | None]:
+    """What is learnt from, and the teacher that listens along: to sequences; clips come with the scores it gave."""
+    teacher = Ensemble([_teacher(path, features) for path in teachers]) if teachers else None
+    if config.stream.stream_minutes > 0:
+        return training_sequences(config, features), teacher
+    name = ",".join(map(_file_digest, teachers))
+    return training_clips(config, features, teacher, name), None
+
+
+def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes: int, teacher: Ensemble | None) -> Plan:
     """The loop's plan."""
-    options, classes = config.training, len(features.class_names)
+    options = config.training
     thx, thh = config.delta.per_layer(config.model.rnn_layers) if step == "retrain" else ((0.0,), (0.0,))
     quantization = config.quantization.layer
     if quantization is not None:
@@ -285,7 +292,7 @@ def _plan(
         loss=loss_options(config),
         seed=options.seed,
         class_weights=balanced_class_weights(labels, classes) if options.class_weights else None,
-        teacher=Ensemble([_teacher(path, features) for path in teachers]) if teachers else None,
+        teacher=teacher,
         beta=options.beta if step == "retrain" else 0.0,
         gradient_limit=options.grad_clip_val,
         average=options.average,

@@ -28,6 +28,8 @@ class Option:
     minimum: float | None = None
     maximum: float | None = None
     steps: tuple[Step, ...] = STEPS
+    flag: str = ""
+    """Another name on the command line, for one that is no name in Python."""
     needs: tuple[str, Callable[[Any], bool]] | None = None
     """("--flag value", test of the whole configuration): without it, giving this flag does nothing."""
 

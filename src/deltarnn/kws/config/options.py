@@ -260,6 +260,13 @@ class AugmentationConfig:
     aug_gain: float = option(0.0, "gain drawn from ± this many dB", minimum=0, maximum=40, steps=TRAIN)
     aug_shift: float = option(0.0, "time shift drawn from ± this many seconds", minimum=0, maximum=0.5, **_clips())
     aug_speed: float = option(0.0, "speed drawn from 1 ± this", minimum=0, maximum=0.5, steps=TRAIN)
+    aug_warp: float = option(
+        0.0,
+        "bands moved by a factor drawn from 1 ± this, as by a longer or shorter vocal tract (features made elsewhere)",
+        minimum=0,
+        maximum=0.5,
+        **_clips(),
+    )
     aug_splice: int = option(
         0,
         "unknown clips made from the training words: halves of two words joined, or one word backwards",
@@ -281,7 +288,7 @@ class AugmentationConfig:
     @property
     def changes_audio(self) -> bool:
         """Whether features must be computed anew from changed audio."""
-        return any((self.aug_noise, self.aug_gain, self.aug_shift, self.aug_speed))
+        return any((self.aug_noise, self.aug_gain, self.aug_shift, self.aug_speed, self.aug_warp))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The options of runs, data and features: one dataclass per concern, one flag per field, named as the field."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +49,12 @@ LATER = frozenset(
 """Options that feature descriptions of version 0.1 do not have: left out of new ones too where they say nothing."""
 
 
+_MAKES_DATA: tuple[str, Callable[[Any], bool]] = (
+    "--step prepare or --from FOLDER",
+    lambda c: "prepare" in c.steps or bool(c.data.from_folder),
+)
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """Which step runs, on which device, and what it leaves behind."""
@@ -92,8 +99,15 @@ class DataConfig:
     data_dir: str = option(
         default_data_dir(),
         "folder with speech_commands_v0.02 and speech_commands_test_set_v0.02; for recordings of your own, with one "
-        "folder per word",
-        steps=("prepare",),
+        "folder per word; for test clips beside --from, with speech_commands_test_set_v0.02",
+        steps=("prepare", "feature"),
+        needs=_MAKES_DATA,
+    )
+    from_folder: str = option(
+        "",
+        "take features that were made elsewhere instead of computing them: folder with train.npz, validation.npz, …",
+        flag="from",
+        steps=("feature",),
     )
     keywords: tuple[str, ...] = option(
         ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes"),
@@ -104,7 +118,8 @@ class DataConfig:
         "length of all clips, seconds: longer ones count by their beginning, shorter ones get zeros",
         minimum=0.1,
         maximum=60,
-        steps=("prepare",),
+        steps=("prepare", "feature"),
+        needs=_MAKES_DATA,
     )
     download: bool = option(
         False,
@@ -119,7 +134,12 @@ class DataConfig:
         needs=("--download 1", lambda c: c.data.download),
     )
     unknown_ratio: float = option(
-        1.0, "unknown training clips, relative to one keyword's", minimum=0, maximum=100, steps=("prepare",)
+        1.0,
+        "unknown training clips, relative to one keyword's",
+        minimum=0,
+        maximum=100,
+        steps=("prepare", "feature"),
+        needs=_MAKES_DATA,
     )
     augment_noise: bool = option(
         False, "add copies of the training clips with background noise at 10 and 5 dB SNR", steps=("prepare",)
@@ -161,8 +181,10 @@ class FeatureConfig:
     """The front end (docs/front_ends.md): the keys of --cfg_feat's JSON file; flags of the same names override them."""
 
     cfg_feat: str = _feature("feat_fft", "feature configuration: NAME of config/DATASET/NAME.json, or a file's path")
-    zero_padding: Literal["head", "tail"] = _feature(
-        "head", "where clips under 1 s get zeros", choices=("head", "tail")
+    zero_padding: Literal["head", "tail", "centre"] = _feature(
+        "head",
+        "where clips under 1 s get zeros; centre: logmel's frames in the middle of empty ones, zeros at the end cut",
+        choices=("head", "tail", "centre"),
     )
     logf: Literal["none", "lut"] = _feature("none", "lut: take log10(1 + feature)", choices=("none", "lut"))
     feat_type: Literal["logfbank", "logmel", "iir"] = _feature(

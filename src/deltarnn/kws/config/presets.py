@@ -61,6 +61,30 @@ STREAM: dict[str, Any] = {
 }
 """For streams without end: docs/streams.md says what each of these is for."""
 
+TWELVE: dict[str, Any] = {
+    **COMMON,
+    "cfg_feat": "feat_logmel",
+    "zero_padding": "centre",
+    "pool_bands": 2,
+    "pool_frames": 2,
+    "unknown_ratio": 4.0,
+    "rnn_layers": 3,
+    "batch_size": 256,
+    "label_smoothing": 0.05,
+    "aug_versions": 4,
+    "aug_noise": 0.4,
+    "aug_snr_low": 8.0,
+    "aug_snr_high": 30.0,
+    "aug_gain": 3.0,
+    "aug_shift": 0.12,
+    "aug_speed": 0.1,
+    "aug_warp": 0.05,
+    "aug_time_mask": 3,
+    "aug_freq_mask": 1,
+    "beta": 0.01,
+}
+"""For the published task of twelve classes, from features made elsewhere: docs/benchmarks.md."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
     "default": CLIPS,
@@ -78,6 +102,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "aug_versions": 4,
         "carry_state": 0.5,
     },
+    "default12": {**TWELVE, "rnn_size": 31, "epochs_pretrain": 30, "epochs_retrain": 24},
+    "large12": {**TWELVE, "rnn_size": 126, "epochs_pretrain": 30, "epochs_retrain": 24, "teacher": "all"},
     "large": {
         **CLIPS,
         "rnn_layers": 2,

@@ -85,8 +85,7 @@ class Config:
     @property
     def feature_name(self) -> str:
         """Name of the folder under feat/DATASET/: --cfg_feat's, and a digest where other options change it."""
-        values, _ = read_feature_file(self.data.dataset, self.features.cfg_feat)
-        named = FeatureConfig(cfg_feat=self.features.cfg_feat, **{k: _convert(k, v) for k, v in values.items()})
+        named = feature_config(self.data.dataset, self.features.cfg_feat)
         changes = {k: v for k, v in vars(self.features).items() if v != getattr(named, k)}
         name = Path(self.features.cfg_feat).stem
         return f"{name}-{digest(changes)}" if changes else name
@@ -130,6 +129,10 @@ class Config:
         if features.feat_type == "logmel" and (features.f_centers or features.f_spacing != "mel"):
             raise ValueError(
                 "--feat_type logmel: its bands are evenly spaced in mel; leave f_spacing and f_centers out"
+            )
+        if features.zero_padding == "centre" and features.feat_type != "logmel":
+            raise ValueError(
+                f"--zero_padding centre is for --feat_type logmel; with {features.feat_type}: head or tail"
             )
         if self.model.use_hardsigmoid != self.model.use_hardtanh:
             raise ValueError("--use_hardsigmoid and --use_hardtanh act together: give both, or neither")
@@ -196,7 +199,8 @@ def add_arguments(
             text = f"{rule.help} (default: {shown}{needs})".replace("%", "%%")
             if name in hide or (steps and not set(steps) & set(rule.steps)):
                 text = argparse.SUPPRESS
-            section.add_argument(f"--{name}", default=argparse.SUPPRESS, metavar=values, help=text, **optional)
+            flags = [f"--{flag}" for flag in (rule.flag, name) if flag]
+            section.add_argument(*flags, dest=name, default=argparse.SUPPRESS, metavar=values, help=text, **optional)
 
 
 def config_from_arguments(namespace: argparse.Namespace) -> Config:
@@ -273,6 +277,12 @@ def read_feature_file(dataset: str, cfg_feat: str) -> tuple[dict[str, Any], list
     if unknown:
         raise ValueError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(sorted(_names(FeatureConfig)))}")
     return values, [f"{path}: {key} does nothing" for key in ignored]
+
+
+def feature_config(dataset: str, cfg_feat: str) -> FeatureConfig:
+    """What a feature configuration says, and the defaults for the rest."""
+    values, _ = read_feature_file(dataset, cfg_feat)
+    return FeatureConfig(cfg_feat=cfg_feat, **{name: _convert(name, value) for name, value in values.items()})
 
 
 def digest(values: Any) -> str:

@@ -44,6 +44,11 @@ class Description:
         """Length of all clips."""
         return float(self.settings.get("clip_seconds", 1.0))  # version 0.1.0 knew no other
 
+    @property
+    def of_levels(self) -> bool:
+        """Whether clips are features that were made elsewhere (deltarnn.kws.features.levels), and not recordings."""
+        return "front_end" in self.settings
+
     def __str__(self) -> str:
         counts = Counter(row.group for row in self.rows)
         return ", ".join(f"{counts[group]} {group}" for group in GROUPS) + f" clips, {len(self.class_names)} classes"

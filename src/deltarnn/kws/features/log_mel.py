@@ -14,6 +14,9 @@ from deltarnn.kws.features.frontend_stream import FrameStream
 
 FloatArray = NDArray[np.float64]
 
+TRAILING = 100
+"""Zeros at a recording's end from which on they are no part of it."""
+
 
 @dataclass(frozen=True)
 class LogScale:
@@ -42,7 +45,12 @@ class LogScale:
         return clipped
 
     def powers(self, levels: NDArray[Any]) -> NDArray[Any]:
-        """The powers whose levels these are, of their floating-point type; 0 where no power has that level."""
+        """The powers, float32 or of the levels' floating-point type, whose levels these are; 0 where none has it."""
+        if levels.dtype == np.uint8:
+            table: NDArray[Any] = self.powers(np.arange(256, dtype=np.float32))[levels]
+            return table
+        if levels.dtype.kind != "f" or levels.dtype.itemsize < 4:
+            levels = levels.astype(np.float32)
         powers = np.exp((levels - self.bias) / self.factor)
         powers -= self.offset
         return np.maximum(powers, 0, out=powers)
@@ -142,21 +150,43 @@ class LogMelFilterBank:
             "bias": scale.bias, "low": scale.low if self.log else 0.0, "high": scale.high if self.log else math.inf,
         }  # fmt: skip
 
+    def centred(self, samples: NDArray[np.int16], num_samples: int) -> FloatArray:
+        """Features (T, F) of one recording (N,), with the frames of a clip of `num_samples` samples.
+
+        More than TRAILING zeros at the recording's end do not count, unless less than a frame would be left. A
+        recording of fewer frames has them in the middle, (count − n)//2 empty ones before them; one of more counts by
+        its first.
+        """
+        spoken = np.flatnonzero(samples)
+        end = int(spoken[-1]) + 1 if len(spoken) else 0
+        if len(samples) - end > TRAILING and end >= self.frames.length:
+            samples = samples[:end]
+        count, there = self.frames.count(num_samples), self.frames.count(len(samples))
+        powers = np.zeros((count, self.num_features))
+        if there:
+            first = max(0, (count - there) // 2)
+            inside = self._band_powers(samples[None], self.frames.hop, min(count, there))[0]
+            powers[first : first + len(inside)] = inside
+        return self.finish(powers)
+
+    def of_levels(self, levels: NDArray[Any]) -> NDArray[Any]:
+        """Features (…, T, F) of the levels (…, frames, n_filt) that this front end gives without pooling."""
+        if levels.shape[-1] != self.n_filt or not self.log:
+            raise ValueError(f"levels of {levels.shape[-1]} bands: needs the logarithmic ones of n_filt={self.n_filt}")
+        return self.finish(self.joined(self.scale.powers(levels)))
+
     def joined(self, powers: NDArray[Any]) -> NDArray[Any]:
         """Powers (…, features) of runs of `pool_bands` bands, from those (…, n_filt) of single ones."""
-        if self.pool_bands == 1:
-            return powers
-        return np.asarray(powers.reshape(*powers.shape[:-1], self.num_features, self.pool_bands).sum(-1))
+        return np.ascontiguousarray(sum(powers[..., band :: self.pool_bands] for band in range(self.pool_bands)))
 
     def finish(self, powers: NDArray[Any]) -> NDArray[Any]:
         """Features (…, T // pool_frames, F) of the powers (…, T, F) of frames, bands pooled: logarithm, frames."""
         if self.pool_log:
             powers = self.scale(powers)
         if self.pool_frames > 1:
-            *batch, frames, bands = powers.shape
-            count = frames // self.pool_frames
-            runs = powers[..., : count * self.pool_frames, :].reshape(*batch, count, self.pool_frames, bands)
-            powers = runs.mean(-2)
+            end = powers.shape[-2] // self.pool_frames * self.pool_frames
+            runs = (powers[..., frame : end : self.pool_frames, :] for frame in range(self.pool_frames))
+            powers = np.asarray(sum(runs) / self.pool_frames)
         return powers if self.pool_log or not self.log else self.scale(powers)
 
     def _features_of(self, signal: Samples, count: int) -> FloatArray:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from deltarnn.fixed.qformat import QFormat
 from deltarnn.kws.config.option import convert
 from deltarnn.kws.config.options_data import LATER, FeatureConfig
-from deltarnn.kws.data.audio import Audio, resample
+from deltarnn.kws.data.audio import Audio, fit, resample
 from deltarnn.kws.features.filters import spaced_frequencies
 from deltarnn.kws.features.frontend import FrontEnd, IIRFilterBank, LogFilterBank
 from deltarnn.kws.features.frontend_stream import FrameStream
@@ -43,7 +43,8 @@ class FeatureStatistics:
 class FeaturePipeline:
     """Features of audio as the network was trained on them.
 
-    pipeline(audio (B, N) int16) -> (B, T, F) float32, before normalisation; pipeline.normalise(features) -> the
+    pipeline(audio (B, N) int16) -> (B, T, F) float32, before normalisation, and of levels (B, frames, bands) that were
+    made elsewhere (deltarnn.kws.features.levels) too; pipeline.normalise(features) -> the
     network's input; pipeline.stream() -> frames of the network's input from audio that arrives piece by piece.
     `to_dict` and `from_dict` carry it in feature files and model files.
     """
@@ -57,7 +58,9 @@ class FeaturePipeline:
         return self.shape(self.raw(audio)).astype(np.float32)
 
     def raw(self, audio: ArrayLike) -> NDArray[np.float64]:
-        """The front end's own output (B, T, F), before quantisation and --logf."""
+        """The front end's own output (B, T, F), before quantisation and --logf, of audio (B, N) or levels."""
+        if np.ndim(audio) == 3:
+            return self.log_mel.of_levels(np.asarray(audio))
         if self.config.oversample_factor > 1:
             audio = _oversample(np.asarray(audio), self.config.oversample_factor)
         return self.front_end(audio)
@@ -71,6 +74,26 @@ class FeaturePipeline:
     def num_frames(self, num_samples: int) -> int:
         """Frames of a clip of `num_samples` samples at the configured sample rate."""
         return self.front_end.num_frames(num_samples * self.config.oversample_factor)
+
+    def clip_shape(self, clips: NDArray[Any]) -> tuple[int, int]:
+        """Frames and features (T, F) of each of many clips: audio (N, samples) or levels (N, frames, bands)."""
+        if clips.ndim == 3:
+            return clips.shape[1] // self.log_mel.pool_frames, self.num_features
+        return self.num_frames(clips.shape[1]), self.num_features
+
+    def of_clip(self, samples: Audio, num_samples: int) -> Features:
+        """Features (T, F), before normalisation, of a recording (N,) brought to a length as --zero_padding says."""
+        padding = self.config.zero_padding
+        if padding == "centre":
+            return self.shape(self.log_mel.centred(samples, num_samples)).astype(np.float32)
+        return self(fit(samples, num_samples, padding))
+
+    @property
+    def log_mel(self) -> LogMelFilterBank:
+        """The front end, where it is a log-mel bank. ValueError where it is another."""
+        if not isinstance(self._bank, LogMelFilterBank):
+            raise ValueError(f"levels and --zero_padding centre need --feat_type logmel, not {self.config.feat_type}")
+        return self._bank
 
     def stream(self) -> "PipelineStream":
         """A twin that takes audio piece by piece and gives the same numbers, normalised."""

@@ -22,6 +22,7 @@ from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import Audio, fit, read_audio
 from deltarnn.kws.data.corpus import GROUPS
 from deltarnn.kws.data.description import Description, read_description
+from deltarnn.kws.features.levels import import_levels, load_levels
 from deltarnn.kws.features.pipeline import FeaturePipeline, Features
 from deltarnn.kws.places import portable, work_folder
 from deltarnn.stored import Arrays, DamagedFileError, load_stored, peek_stored, save_stored
@@ -63,7 +64,7 @@ class FeatureSet:
 
 def feature(config: Config) -> Path:
     """Make the features of all groups; the folder feat/DATASET/NAME that holds them."""
-    description = read_description(config)
+    description = import_levels(config) if config.data.from_folder else read_description(config)
     folder = config.folder("feat") / config.feature_name
     pipeline = None
     for group in GROUPS:
@@ -74,7 +75,7 @@ def feature(config: Config) -> Path:
             pipeline = made.pipeline
             print(f"{path} is up to date: {len(made)} clips")
             continue
-        clips = load_audio(config, description, group)
+        clips = load_clips(config, description, group)
         rows = description.group(group)
         labels = np.array([row.label for row in rows], dtype=np.int64)
         if pipeline is None:  # the training set comes first: its statistics belong to the pipeline
@@ -169,11 +170,23 @@ def _checked(path: Path, arrays: dict[str, NDArray[Any]], record: dict[str, Any]
     return FeatureSet(features, lengths, labels, whole, names, pipeline, record["source"], float(seconds))
 
 
+def load_clips(config: Config, description: Description, group: str) -> NDArray[Any]:
+    """What a group's features are made of, memory-mapped: audio (N, samples), or levels (N, frames, bands)."""
+    return (load_levels if description.of_levels else load_audio)(config, description, group)
+
+
 def load_audio(config: Config, description: Description, group: str) -> Audio:
-    """The clips of a group (N, samples) int16, memory-mapped; read from their files when first asked for."""
+    """The clips of a group (N, samples) int16, memory-mapped; read from their files when first asked for.
+
+    ValueError where a data set has no recordings, but features that were made elsewhere.
+    """
+    if description.of_levels:
+        raise ValueError(f"{config.data.dataset} has features that were made elsewhere: this needs recordings")
     rows = description.group(group)
     rate, padding = config.features.sample_rate, config.features.zero_padding
     samples = round(rate * description.clip_seconds)
+    if padding == "centre":
+        raise ValueError("--zero_padding centre is for features made elsewhere (--from): recordings take head or tail")
     path = config.folder("data") / "audio" / f"{group}-{padding}-{rate}.npy"
     source = digest({"description": description.digest, "rate": rate, "padding": padding, "group": group})
     note = path.with_suffix(".source")
@@ -201,9 +214,9 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _compute(pipeline: FeaturePipeline, clips: Audio, workers: int, what: str) -> Features:
-    """Features (N, T, F) of clips (N, samples), a chunk per thread at a time."""
-    features = np.empty((len(clips), pipeline.num_frames(clips.shape[1]), pipeline.num_features), np.float32)
+def _compute(pipeline: FeaturePipeline, clips: NDArray[Any], workers: int, what: str) -> Features:
+    """Features (N, T, F) of clips, a chunk per thread at a time."""
+    features = np.empty((len(clips), *pipeline.clip_shape(clips)), np.float32)
 
     def compute(start: int) -> int:
         chunk = slice(start, min(start + _CHUNK, len(clips)))
@@ -216,7 +229,7 @@ def _compute(pipeline: FeaturePipeline, clips: Audio, workers: int, what: str) -
     return features
 
 
-def _fitted(pipeline: FeaturePipeline, clips: Audio, labels: NDArray[np.int64], workers: int) -> FeaturePipeline:
+def _fitted(pipeline: FeaturePipeline, clips: NDArray[Any], labels: NDArray[np.int64], workers: int) -> FeaturePipeline:
     """The pipeline with what its front end must know of the training set: microphone's range, features' maximum."""
     if pipeline.config.feat_type == "iir" and pipeline.config.sim_mic:
         count, total, squares = 0, 0.0, 0.0

@@ -1,15 +1,19 @@
-"""Clips for training: versions of every clip, with its audio changed at random, among which each batch draws.
+"""Clips for training: versions of every clip, changed at random, among which each batch draws.
 
-    feat/DATASET/NAME/versions/DIGEST-K.safetensors
+    feat/DATASET/NAME/versions/DIGEST-K.safetensors          version K of the clips: their features
+    feat/DATASET/NAME/versions/DIGEST-K-taught.safetensors   and a teacher's scores of them
 
-A version is made once and kept: runs with the same features, augmentation and seed share it.
+A version is made once and kept: runs with the same features, augmentation and seed share it. Those of features that
+were made elsewhere are shared by all seeds.
 """
 
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +26,11 @@ from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.splice import splice
 from deltarnn.kws.features.augment import Augmenter
+from deltarnn.kws.features.augment_levels import LevelAugmenter
+from deltarnn.kws.features.levels import load_levels
 from deltarnn.kws.features.pipeline import Features
 from deltarnn.kws.features.store import FeatureSet, load_audio
+from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.stored import DamagedFileError, load_stored, save_stored
 
 UNKNOWN = 1
@@ -31,28 +38,34 @@ UNKNOWN = 1
 
 _KEY = "deltarnn.version"
 
+_TAUGHT_AT_ONCE = 256
+"""Clips that a teacher scores together."""
+
 Masking = Callable[[Features, np.random.Generator], Features]
 
 
 @dataclass(frozen=True)
 class Batch:
     """A training step's features (T, B, I) and targets: classes (B,) of clips, or (T, B) of frames. goes_on: its
-    sequences continue those of the step before."""
+    sequences continue those of the step before. taught: a teacher's scores (B, C) of the clips, if they are there."""
 
     features: Tensor
     targets: Tensor
     goes_on: bool = False
+    taught: Tensor | None = None
 
 
 class VersionedClips:
     """Labelled clips of which several versions exist; every clip of every batch takes one of them at random.
 
-    versions: normalised features (V, T, N, I). labels: classes (N,). mask: SpecAugment of features (B, T, I), in place,
-    drawn anew for every batch; or None.
+    versions: normalised features (V, N, T, I) of any floating-point type. labels: classes (N,). mask: SpecAugment of
+    features (B, T, I), in place, drawn anew for every batch; or None. taught: a teacher's scores (V, N, C); or None.
     """
 
-    def __init__(self, versions: Tensor, labels: Tensor, mask: Masking | None = None) -> None:
-        self.versions, self.labels, self.mask = versions, labels, mask
+    def __init__(
+        self, versions: Tensor, labels: Tensor, mask: Masking | None = None, taught: Tensor | None = None
+    ) -> None:
+        self.versions, self.labels, self.mask, self.taught = versions, labels, mask, taught
 
     def steps(self, batch_size: int, processes: int = 1) -> int:
         """Training steps of an epoch, with `batch_size` clips each over all processes."""
@@ -64,70 +77,105 @@ class VersionedClips:
         """All clips once, in an order from one generator and changed by another: the share of process `rank`."""
         shuffled = torch.randperm(len(self.labels), generator=order)[: self._usable(processes)]
         for start in range(0, len(shuffled), batch_size):
-            clips = shuffled[start : start + batch_size][rank::processes]
-            yield Batch(self.batch(clips, changes), self.labels[clips])
+            yield self.batch(shuffled[start : start + batch_size][rank::processes], changes)
 
     def _usable(self, processes: int) -> int:
         """Clips of an epoch: as many as divide evenly among the processes."""
         return len(self.labels) - len(self.labels) % processes
 
-    def batch(self, clips: Tensor, generator: torch.Generator) -> Tensor:
-        """Normalised features (T, B, I) of clips (B,), given by their numbers."""
+    def batch(self, clips: Tensor, generator: torch.Generator) -> Batch:
+        """Clips (B,), given by their numbers, each in a version drawn from the generator."""
         versions = torch.randint(len(self.versions), clips.shape, generator=generator)
-        frames = torch.arange(self.versions.shape[1])[:, None]
-        features = self.versions[versions, frames, clips]
+        features = self.versions[versions, clips].float()
         if self.mask is not None:
             seed = int(torch.randint(2**62, (), generator=generator))
-            self.mask(features.numpy().transpose(1, 0, 2), np.random.default_rng(seed))
-        return features
+            self.mask(features.numpy(), np.random.default_rng(seed))
+        taught = None if self.taught is None else self.taught[versions, clips]
+        return Batch(features.transpose(0, 1).contiguous(), self.labels[clips], taught=taught)
 
 
-def training_clips(config: Config, features: FeatureSet) -> VersionedClips:
-    """The training clips that a configuration asks for; versions that are not there yet are made and kept."""
-    augmentation, seed = config.augmentation, config.training.seed
+def training_clips(
+    config: Config, features: FeatureSet, teacher: Ensemble | None = None, teacher_name: str = ""
+) -> VersionedClips:
+    """The training clips that a configuration asks for, with the scores that a teacher gives them unmasked.
+
+    Versions and scores that are not there yet are made and kept; teacher_name stands for the teacher. ValueError where
+    clips cannot be changed as asked: features made elsewhere are not spliced, the bands of recordings not moved.
+    """
+    augmentation = config.augmentation
+    changed = augmentation.changes_audio or augmentation.aug_splice > 0
+    make, seed = _maker(config, features) if changed else (None, 0)
+    kept = _Kept(config.folder("feat") / config.feature_name / "versions",
+                 {"features": features.source, "seed": seed, **_changes(config)})  # fmt: skip
+    versions, taught = [], []
+    count = range(augmentation.aug_versions if changed else 1)
+    for number in tqdm(count, desc="augmented clips", unit="version", leave=False, disable=None):
+        version = features.normalised if make is None else kept(f"{number}", partial(make, number))
+        versions.append(torch.from_numpy(version))
+        if teacher is not None:
+            scores = kept(f"{number}-taught", partial(_scores, teacher, versions[-1]), teacher=teacher_name)
+            taught.append(torch.from_numpy(scores))
+    labels = np.concatenate([features.labels, np.full(augmentation.aug_splice, UNKNOWN)])
     masks = augmentation.aug_time_mask > 0 or augmentation.aug_freq_mask > 0
     masks_alone = dataclasses.replace(augmentation, aug_noise=0.0)
-    mask = Augmenter(masks_alone, features.pipeline, np.zeros(0, np.int16), seed).mask if masks else None
-    if not (augmentation.changes_audio or augmentation.aug_splice):
-        return VersionedClips(time_major(features.normalised)[None], torch.from_numpy(features.labels), mask)
-    description = read_description(config)
+    mask = Augmenter(masks_alone, features.pipeline, np.zeros(0, np.int16), 0).mask if masks else None
+    scores_of_all = torch.stack(taught) if taught else None
+    return VersionedClips(torch.stack(versions), torch.from_numpy(labels), mask, scores_of_all)
+
+
+def _maker(config: Config, features: FeatureSet) -> tuple[Callable[[int], NDArray[np.float16]], int]:
+    """What makes version K of all clips, and the seed of its choices."""
+    augmentation, description = config.augmentation, read_description(config)
+    unmasked = dataclasses.replace(augmentation, aug_time_mask=0, aug_freq_mask=0)
+    seed, workers = config.training.seed, config.run.workers
+    if description.of_levels:
+        if augmentation.aug_splice:
+            raise ValueError("--aug_splice joins recordings; this data set has features that were made elsewhere")
+        levels, noise = (load_levels(config, description, group) for group in ("train", "noise"))
+        seed = description.settings["seed"]
+        of_levels = LevelAugmenter(unmasked, features.pipeline, noise, seed)
+        return lambda number: of_levels.features(levels, number, workers).astype(np.float16), seed
+    if augmentation.aug_warp:
+        raise ValueError("--aug_warp moves the bands of features that were made elsewhere (--from), not of recordings")
     audio = load_audio(config, description, "train")
-    audio_alone = dataclasses.replace(augmentation, aug_time_mask=0, aug_freq_mask=0)
-    augmenter = Augmenter(audio_alone, features.pipeline, load_noise(description), seed)
-    folder = config.folder("feat") / config.feature_name / "versions"
-    settings = {"features": features.source, "seed": seed, **_audio_changes(config)}
-    versions = []
-    for number in tqdm(
-        range(augmentation.aug_versions), desc="augmented clips", unit="version", leave=False, disable=None
-    ):
-        path = folder / f"{digest(settings)}-{number}.safetensors"
-        version = _stored(path)
-        if version is None:
-            rng = np.random.default_rng([seed, number])
-            spliced = splice(audio, features.labels, augmentation.aug_splice, rng)
-            made = [augmenter.features(clips, number, config.run.workers) for clips in (audio, spliced) if len(clips)]
-            version = np.concatenate(made).astype(np.float16)
-            save_stored(path, _KEY, {"features": version}, settings)
-        versions.append(time_major(version.astype(np.float32)))
-    labels = np.concatenate([features.labels, np.full(augmentation.aug_splice, UNKNOWN)])
-    return VersionedClips(torch.stack(versions), torch.from_numpy(labels), mask)
+    augmenter = Augmenter(unmasked, features.pipeline, load_noise(description), seed)
+
+    def make(number: int) -> NDArray[np.float16]:
+        spliced = splice(audio, features.labels, augmentation.aug_splice, np.random.default_rng([seed, number]))
+        made = [augmenter.features(clips, number, workers) for clips in (audio, spliced) if len(clips)]
+        return np.concatenate(made).astype(np.float16)
+
+    return make, seed
 
 
-def time_major(features: Features) -> Tensor:
-    """(N, T, I) as a contiguous tensor (T, N, I)."""
-    return torch.from_numpy(np.ascontiguousarray(features.transpose(1, 0, 2)))
+def _scores(teacher: Ensemble, version: Tensor) -> NDArray[np.float32]:
+    """A teacher's scores (N, C) of the clips of a version (N, T, I)."""
+    parts = [
+        teacher.clip_scores(part.float().transpose(0, 1).contiguous()) for part in torch.split(version, _TAUGHT_AT_ONCE)
+    ]
+    scores: NDArray[np.float32] = torch.cat(parts).numpy()
+    return scores
 
 
-def _audio_changes(config: Config) -> dict[str, float]:
+class _Kept:
+    """Arrays that are made once, in a folder, named by what they are made of."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self._folder, self._settings = folder, settings
+
+    def __call__(self, name: str, make: Callable[[], NDArray[Any]], **further: Any) -> NDArray[Any]:
+        """The array of that name: read, or, where it is missing or damaged, made and written."""
+        settings = {**self._settings, **further}
+        path = self._folder / f"{digest(settings)}-{name}.safetensors"
+        try:
+            return load_stored(path, _KEY)[0]["features"]
+        except (FileNotFoundError, DamagedFileError, KeyError):
+            made = make()
+            save_stored(path, _KEY, {"features": made}, settings)
+            return made
+
+
+def _changes(config: Config) -> dict[str, float]:
     """The augmentation options on which stored versions depend: all but the masks and how many versions there are."""
     options = dataclasses.asdict(config.augmentation)
     return {name: value for name, value in options.items() if not name.endswith("_mask") and name != "aug_versions"}
-
-
-def _stored(path: Path) -> NDArray[np.float16] | None:
-    """The features of a stored version, or None where it is missing or damaged."""
-    try:
-        features: NDArray[np.float16] = load_stored(path, _KEY)[0]["features"]
-    except (FileNotFoundError, DamagedFileError, KeyError):
-        return None
-    return features

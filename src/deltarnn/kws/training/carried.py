@@ -27,7 +27,10 @@ class CarriedStates:
         self.left = None
 
     def taught(self, features: Tensor, batch: Batch) -> Tensor | None:
-        """The teacher's scores of clips (B, C), or of the frames of sequences (T, B, C); None without one."""
+        """The teacher's scores of clips (B, C), those made in advance if there are any, or of the frames of sequences
+        (T, B, C); None without one."""
+        if batch.taught is not None:
+            return batch.taught.to(features.device)
         if self.teacher is None or batch.targets.dim() == 1:
             return None if self.teacher is None else self.teacher.clip_scores(features)
         left = self._teachers_left if batch.goes_on else None

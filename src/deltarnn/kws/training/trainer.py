@@ -36,6 +36,10 @@ class TrainingError(RuntimeError):
 class TrainingSet(Protocol):
     """What is learnt from, changed at random."""
 
+    @property
+    def labels(self) -> Tensor:
+        """All targets there are."""
+
     def steps(self, batch_size: int, processes: int) -> int:
         """Training steps of an epoch."""
 
