@@ -250,7 +250,7 @@ def test_activity_cost_lowers_activity(prepared, capsys):
 
 
 def test_all_pretrained_networks_teach(prepared, tmp_path, capsys):
-    """The mean of their posteriors: as when each is named; a teacher on other features is refused by its name."""
+    """The mean of their posteriors: as when each is named."""
     work = tmp_path / "work"
     shutil.copytree(prepared, work)
     run(capsys, work, "pretrain", "--epochs_pretrain", "1", "--seed", "1")

@@ -172,7 +172,7 @@ def test_help_shows_the_flags_that_act_in_the_step(command, capsys):
     shown = capsys.readouterr().out
     for name, (_, _, rule, _) in module._options().items():
         acts = command in rule.steps and name != "step"
-        assert bool(re.search(rf"^  --{name}\s", shown, re.MULTILINE)) == acts, name
+        assert bool(re.search(rf"^  --{rule.flag or name}\s", shown, re.MULTILINE)) == acts, name
     assert "--stim_head" not in shown
 
 

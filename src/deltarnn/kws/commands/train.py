@@ -1,7 +1,6 @@
 """The training steps, as the command line calls them: pretrain and retrain."""
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,6 @@ from deltarnn.kws.evaluation.scoring import (
     decision_rule,
     evaluate,
     evaluate_carried,
-    fits,
     loss_options,
 )
 from deltarnn.kws.features.sequences import training_sequences
@@ -39,6 +37,7 @@ from deltarnn.kws.training.journal import Journal
 from deltarnn.kws.training.outcome import model_metrics, summary, write_signals
 from deltarnn.kws.training.runs import CONFIG, Run, mark_latest, pretrained_models
 from deltarnn.kws.training.schedule import LearningRate
+from deltarnn.kws.training.teachers import file_digest, load_teacher, teacher_paths
 from deltarnn.kws.training.trainer import Plan, Progress, Trainer, TrainingSet
 from deltarnn.native import native_core
 
@@ -68,9 +67,9 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     config = config.replace(keywords=sets["train"].class_names[2:], clip_seconds=sets["train"].clip_seconds)
     sources = {group: features.source for group, features in sets.items() if group != "test"}
     start = _start(config) if step == "retrain" else None
-    teachers = _teacher_paths(config, start)
+    teachers = teacher_paths(config, start)
     models = [*teachers] if start is None else [start, *teachers]
-    sources |= {f"model {i}": _file_digest(path) for i, path in enumerate(models)}
+    sources |= {f"model {i}": file_digest(path) for i, path in enumerate(models)}
     run = Run.of(config, step, sources)
     model = _model(config, step, sets["train"], start)
     rank_zero_info(f"{step}: {model.rnn}, {model.parameter_count} parameters" + (f", from {start}" if start else ""))
@@ -267,11 +266,11 @@ def _on_grid(flag: str, thresholds: tuple[float, ...], quantization: Quantizatio
 
 def _material(config: Config, features: FeatureSet, teachers: list[Path]) -> tuple[TrainingSet, Ensemble | None]:
     """What is learnt from, and the teacher that listens along: to sequences; clips come with the scores it gave."""
-    teacher = Ensemble([_teacher(path, features) for path in teachers]) if teachers else None
-    if config.stream.stream_minutes > 0:
-        return training_sequences(config, features), teacher
-    name = ",".join(map(_file_digest, teachers))
-    return training_clips(config, features, teacher, name), None
+    streams = config.stream.stream_minutes > 0
+    loaded = [load_teacher(config, path, features, pooled_otherwise=not streams) for path in teachers]
+    if not streams:
+        return training_clips(config, features, loaded), None
+    return training_sequences(config, features), Ensemble([teacher.model for teacher in loaded]) if loaded else None
 
 
 def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes: int, teacher: Ensemble | None) -> Plan:
@@ -304,28 +303,6 @@ def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes:
     )
 
 
-def _teacher_paths(config: Config, start: Path | None) -> list[Path]:
-    """The model files to learn from. In pretrain "start" and "all" stand for none."""
-    paths: list[Path] = []
-    for name in filter(None, (part.strip() for part in config.training.teacher.split(","))):
-        if name not in ("start", "all"):
-            paths.append(Path(name))
-        elif start is not None:
-            paths += [start] if name == "start" else sorted(pretrained_models(config))
-    for path in paths:
-        if not path.is_file():
-            raise ValueError(f"--teacher {path}: no such file")
-    return list(dict.fromkeys(paths))
-
-
-def _teacher(path: Path, features: FeatureSet) -> KeywordModel:
-    """A network to learn from. ValueError unless it takes the same features and knows the same classes."""
-    model, header = load_keyword_model(path)
-    if not fits(header, features):
-        raise ValueError(f"--teacher {path}: trained on other features or classes than this run's")
-    return model
-
-
 def _finisher(config: Config, step: str, validation: Clips) -> Finisher:
     """Rounding and pruning after each epoch. A network is pruned gradually in pretrain, and kept so in retrain."""
     formats, pruning, array = config.quantization, config.pruning, config.export
@@ -343,7 +320,3 @@ def _finisher(config: Config, step: str, validation: Clips) -> Finisher:
         pruning=plan if pruning.cbtd else None,
         seed=config.training.seed,
     )
-
-
-def _file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]

@@ -57,4 +57,4 @@ def read_arrays(path: Path) -> ArrayClips:
 
 
 def _is_plain(text: str) -> bool:
-    return text.isprintable() and text == text.strip() and Path(text).name == text
+    return text.isprintable() and text.strip() not in ("", "..") and Path(text).name == text == text.strip()

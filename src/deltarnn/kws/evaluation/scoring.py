@@ -132,6 +132,8 @@ def device_clips(features: FeatureSet, spotter: IntegerSpotter) -> Clips:
     """A feature set's clips, read again and taken by the front end of a device; what the network takes, as numbers."""
     rate, count = spotter.sample_rate, features.features.shape[1]
     samples, padding = round(rate * features.clip_seconds), features.pipeline.config.zero_padding
+    if padding == "centre":
+        raise ValueError("a device hears recordings as they come: it cannot put the frames of short ones in the middle")
     frames = np.empty((count, len(features), spotter.front_end.num_features), np.float32)
     for start in range(0, len(features), _CHUNK):
         paths = features.paths[start : start + _CHUNK]

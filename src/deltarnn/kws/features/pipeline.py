@@ -91,9 +91,9 @@ class FeaturePipeline:
     @property
     def log_mel(self) -> LogMelFilterBank:
         """The front end, where it is a log-mel bank. ValueError where it is another."""
-        if not isinstance(self._bank, LogMelFilterBank):
+        if not isinstance(self.front_end, LogMelFilterBank):
             raise ValueError(f"levels and --zero_padding centre need --feat_type logmel, not {self.config.feat_type}")
-        return self._bank
+        return self.front_end
 
     def stream(self) -> "PipelineStream":
         """A twin that takes audio piece by piece and gives the same numbers, normalised."""

@@ -9,7 +9,7 @@ were made elsewhere are shared by all seeds.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,9 +28,10 @@ from deltarnn.kws.data.splice import splice
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.augment_levels import LevelAugmenter
 from deltarnn.kws.features.levels import load_levels
-from deltarnn.kws.features.pipeline import Features
+from deltarnn.kws.features.pipeline import FeaturePipeline, Features
 from deltarnn.kws.features.store import FeatureSet, load_audio
 from deltarnn.kws.network.ensemble import Ensemble
+from deltarnn.kws.network.model import KeywordModel
 from deltarnn.stored import DamagedFileError, load_stored, save_stored
 
 UNKNOWN = 1
@@ -94,27 +95,44 @@ class VersionedClips:
         return Batch(features.transpose(0, 1).contiguous(), self.labels[clips], taught=taught)
 
 
-def training_clips(
-    config: Config, features: FeatureSet, teacher: Ensemble | None = None, teacher_name: str = ""
-) -> VersionedClips:
-    """The training clips that a configuration asks for, with the scores that a teacher gives them unmasked.
+@dataclass(frozen=True)
+class Teacher:
+    """A network that has learnt the same classes; the pipeline that makes its features; a name that stands for it."""
 
-    Versions and scores that are not there yet are made and kept; teacher_name stands for the teacher. ValueError where
-    clips cannot be changed as asked: features made elsewhere are not spliced, the bands of recordings not moved.
+    model: KeywordModel
+    pipeline: FeaturePipeline
+    name: str
+
+
+def training_clips(config: Config, features: FeatureSet, teachers: Sequence[Teacher] = ()) -> VersionedClips:
+    """The training clips that a configuration asks for, with the scores that teachers give them unmasked: the log of
+    their mean posteriors.
+
+    Versions and scores that are not there yet are made and kept. A teacher of features that are pooled otherwise hears
+    the same changes. ValueError where clips cannot be changed as asked: features made elsewhere are not spliced, the
+    bands of recordings not moved.
     """
     augmentation = config.augmentation
     changed = augmentation.changes_audio or augmentation.aug_splice > 0
-    make, seed = _maker(config, features) if changed else (None, 0)
+    make, seed = _maker(config, features, changed)
     kept = _Kept(config.folder("feat") / config.feature_name / "versions",
                  {"features": features.source, "seed": seed, **_changes(config)})  # fmt: skip
+
+    def taught_by(teacher: Teacher, number: int, version: NDArray[np.floating]) -> NDArray[np.float32]:
+        same = teacher.pipeline.to_dict() == features.pipeline.to_dict()
+        return _scores(teacher.model, version if same else make(teacher.pipeline, number))
+
     versions, taught = [], []
     count = range(augmentation.aug_versions if changed else 1)
     for number in tqdm(count, desc="augmented clips", unit="version", leave=False, disable=None):
-        version = features.normalised if make is None else kept(f"{number}", partial(make, number))
+        version = kept(f"{number}", partial(make, features.pipeline, number)) if changed else features.normalised
         versions.append(torch.from_numpy(version))
-        if teacher is not None:
-            scores = kept(f"{number}-taught", partial(_scores, teacher, versions[-1]), teacher=teacher_name)
-            taught.append(torch.from_numpy(scores))
+        scores = [
+            kept(f"{number}-taught", partial(taught_by, teacher, number, version), teacher=teacher.name)
+            for teacher in teachers
+        ]
+        if scores:
+            taught.append(torch.from_numpy(np.stack(scores)).log_softmax(-1).logsumexp(0) - math.log(len(scores)))
     labels = np.concatenate([features.labels, np.full(augmentation.aug_splice, UNKNOWN)])
     masks = augmentation.aug_time_mask > 0 or augmentation.aug_freq_mask > 0
     masks_alone = dataclasses.replace(augmentation, aug_noise=0.0)
@@ -123,8 +141,12 @@ def training_clips(
     return VersionedClips(torch.stack(versions), torch.from_numpy(labels), mask, scores_of_all)
 
 
-def _maker(config: Config, features: FeatureSet) -> tuple[Callable[[int], NDArray[np.float16]], int]:
-    """What makes version K of all clips, and the seed of its choices."""
+Make = Callable[[FeaturePipeline, int], NDArray[np.float16]]
+"""Normalised features (N, T, I), by a pipeline, of all clips as they sound in version K."""
+
+
+def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, int]:
+    """What makes versions, and the seed of their choices."""
     augmentation, description = config.augmentation, read_description(config)
     unmasked = dataclasses.replace(augmentation, aug_time_mask=0, aug_freq_mask=0)
     seed, workers = config.training.seed, config.run.workers
@@ -133,14 +155,20 @@ def _maker(config: Config, features: FeatureSet) -> tuple[Callable[[int], NDArra
             raise ValueError("--aug_splice joins recordings; this data set has features that were made elsewhere")
         levels, noise = (load_levels(config, description, group) for group in ("train", "noise"))
         seed = description.settings["seed"]
-        of_levels = LevelAugmenter(unmasked, features.pipeline, noise, seed)
-        return lambda number: of_levels.features(levels, number, workers).astype(np.float16), seed
+
+        def change(pipeline: FeaturePipeline, number: int) -> NDArray[np.float16]:
+            return LevelAugmenter(unmasked, pipeline, noise, seed).features(levels, number, workers).astype(np.float16)
+
+        return change, seed
+    if not changes:
+        return lambda _, number: features.normalised.astype(np.float16), seed
     if augmentation.aug_warp:
         raise ValueError("--aug_warp moves the bands of features that were made elsewhere (--from), not of recordings")
     audio = load_audio(config, description, "train")
-    augmenter = Augmenter(unmasked, features.pipeline, load_noise(description), seed)
+    noises = load_noise(description)
 
-    def make(number: int) -> NDArray[np.float16]:
+    def make(pipeline: FeaturePipeline, number: int) -> NDArray[np.float16]:
+        augmenter = Augmenter(unmasked, pipeline, noises, seed)
         spliced = splice(audio, features.labels, augmentation.aug_splice, np.random.default_rng([seed, number]))
         made = [augmenter.features(clips, number, workers) for clips in (audio, spliced) if len(clips)]
         return np.concatenate(made).astype(np.float16)
@@ -148,12 +176,11 @@ def _maker(config: Config, features: FeatureSet) -> tuple[Callable[[int], NDArra
     return make, seed
 
 
-def _scores(teacher: Ensemble, version: Tensor) -> NDArray[np.float32]:
-    """A teacher's scores (N, C) of the clips of a version (N, T, I)."""
-    parts = [
-        teacher.clip_scores(part.float().transpose(0, 1).contiguous()) for part in torch.split(version, _TAUGHT_AT_ONCE)
-    ]
-    scores: NDArray[np.float32] = torch.cat(parts).numpy()
+def _scores(model: KeywordModel, heard: NDArray[np.floating]) -> NDArray[np.float32]:
+    """A teacher's scores (N, C) of clips (N, T, I)."""
+    ensemble, parts = Ensemble([model]), torch.split(torch.from_numpy(heard), _TAUGHT_AT_ONCE)
+    each = [ensemble.clip_scores(part.float().transpose(0, 1).contiguous()) for part in parts]
+    scores: NDArray[np.float32] = torch.cat(each).numpy()
     return scores
 
 
