@@ -119,7 +119,7 @@ def test_the_c_test_program_sees_one_wrong_weight(tmp_path):
     export_c(C_CASES[0], stimulus(), tmp_path)
     source = tmp_path / "delta_network.c"
     text = source.read_text()
-    start = text.index("weight_hh_0[768] = {\n") + len("weight_hh_0[768] = {\n")
+    start = text.index("weight_hh_0[768] ALIGNED = {\n") + len("weight_hh_0[768] ALIGNED = {\n")
     value, rest = text[start:].split(",", 1)
     source.write_text(f"{text[:start]}{int(value) ^ 64},{rest}")
     with pytest.raises(ExportError, match=r"differs from the integer cells: frame \d+, output \d"):

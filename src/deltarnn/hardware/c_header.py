@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import deltarnn
+from deltarnn.fixed.cells import IntegerLayer
 from deltarnn.fixed.network import IntegerNetwork
-from deltarnn.hardware.c_source import integer_type
+from deltarnn.hardware.c_source import integer_type, is_dense, memory_size, memory_type, padded
 
 WIDTH = 116
 
@@ -21,11 +22,9 @@ def header_text(
     q, upper, act = network.quantization, name.upper(), integer_type(network.quantization.activation.bits)
     fields = []
     for index, layer in enumerate(network.layers):
-        fields += [f"    int32_t m_{index}[{4 * layer.hidden_size}];"]
+        fields += [f"    {memory_type(network)} m_{index}[{memory_size(layer)}];"]
     for index, layer in enumerate(network.layers):
-        fields += [f"    {act} x_hat_{index}[{layer.input_size}];"]
-        names = ("h", "h_hat") if layer.cell == "GRU" else ("h", "h_hat", "c")
-        fields += [f"    {act} {part}_{index}[{layer.hidden_size}];" for part in names]
+        fields += [f"    {act} {part}_{index}[{padded(size)}];" for part, size in vectors(layer)]
     what = "class scores" if network.head else "hidden states"
     return f"""{_description(network, name, labels, features or {})}
 #ifndef {upper}_H
@@ -58,6 +57,13 @@ void {name}_step({name}_state *state, const {act} input[{upper}_INPUTS], int32_t
 
 #endif
 """
+
+
+def vectors(layer: IntegerLayer) -> list[tuple[str, int]]:
+    """Name and length of a layer's activations in the state; without thresholds nothing is held of h."""
+    sizes = {"x_hat": layer.input_size, "h": layer.hidden_size, "h_hat": layer.hidden_size, "c": layer.hidden_size}
+    unused = {"c" if layer.cell == "GRU" else "", "h_hat" if is_dense(layer) else ""}
+    return [(name, size) for name, size in sizes.items() if name not in unused]
 
 
 def _description(network: IntegerNetwork, name: str, labels: Sequence[str], features: Mapping[str, Any]) -> str:

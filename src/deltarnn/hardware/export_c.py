@@ -15,11 +15,20 @@ from numpy.typing import NDArray
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.qformat import Quantization
-from deltarnn.hardware.c_header import header_text
-from deltarnn.hardware.c_source import check_intermediates, data_arrays, source_text, test_text
+from deltarnn.hardware.c_header import header_text, vectors
+from deltarnn.hardware.c_source import (
+    check_intermediates,
+    data_arrays,
+    integer_type,
+    memory_size,
+    memory_type,
+    padded,
+    source_text,
+    test_text,
+)
 from deltarnn.hardware.files import ExportError, ExportResult, write_text
 
-C_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Os")
+C_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic", "-Os")
 _BYTES = {"int8_t": 1, "int16_t": 2, "int32_t": 4}
 
 
@@ -78,12 +87,12 @@ def export_c(
 
 
 def state_bytes(network: IntegerNetwork) -> int:
-    """sizeof NAME_state: the int32 memories first, then activations, padded to 4 bytes."""
-    a = 1 if network.quantization.activation.bits <= 8 else 2
-    memories = sum(16 * layer.hidden_size for layer in network.layers)
-    vectors = 2 if network.layers[0].cell == "GRU" else 3
-    activations = sum(a * (layer.input_size + vectors * layer.hidden_size) for layer in network.layers)
-    return -(-(memories + activations) // 4) * 4
+    """sizeof NAME_state: the memories first, then activations, padded to the alignment of the widest."""
+    a, m = (_BYTES[kind] for kind in (integer_type(network.quantization.activation.bits), memory_type(network)))
+    total = 0
+    for layer in network.layers:
+        total += m * memory_size(layer) + a * sum(padded(size) for _, size in vectors(layer))
+    return -(-total // max(a, m)) * max(a, m)
 
 
 def find_compiler() -> str | None:
@@ -127,7 +136,7 @@ def compile_and_run(folder: Path, name: str, compiler: str) -> dict[str, int]:
 
 def read_constants(source: str) -> dict[str, NDArray[np.int64]]:
     """The constant arrays of a generated source text, flat, by name."""
-    pattern = re.compile(r"static const \w+ (\w+)\[(\d+)\] = \{([^}]*)\};")
+    pattern = re.compile(r"static const \w+ (\w+)\[(\d+)\](?: ALIGNED)? = \{([^}]*)\};")
     arrays = {}
     for name, count, body in pattern.findall(source):
         values = np.array([int(item) for item in body.replace("\n", "").strip(",").split(",")], dtype=np.int64)
