@@ -20,7 +20,7 @@ PACKAGES = {
     "engine": {"files", "stored", "fixed", "native", "sparsity"},
     "nn": {"files", "fixed", "native", "sparsity"},
     "adapt": {"files", "stored", "fixed", "nn", "sparsity"},
-    "onnx": {"engine", "files", "nn", "fixed", "sparsity"},
+    "onnx": {"engine", "files", "native", "nn", "fixed", "sparsity"},
     "hardware": {"files", "fixed", "prune", "engine", "sparsity"},
     "commands": {"adapt", "files", "onnx"},
     "bench": {"files", "engine", "nn", "fixed", "native", "onnx"},

@@ -36,13 +36,7 @@ T value(const nb::dict& from, const char* name) {
 LayerShape layer_shape(const nb::dict& from) {
     const LayerShape shape = {value<bool>(from, "lstm") ? Cell::lstm : Cell::gru, value<int>(from, "input"),
                               value<int>(from, "hidden"), value<int>(from, "projection"), value<bool>(from, "reset_before")};
-    // A column's offset is computed as index · stride, both well within an int.
-    constexpr int limit = 1 << 20;
-    if (shape.input < 1 || shape.hidden < 1 || shape.projection < 0 || shape.input > limit || shape.hidden > limit ||
-        shape.projection >= shape.hidden || (shape.cell == Cell::gru && shape.projection > 0) ||
-        (shape.cell == Cell::lstm && shape.reset_before)) {
-        throw nb::value_error("layer sizes out of range");
-    }
+    check(shape);
     return shape;
 }
 
@@ -69,22 +63,17 @@ deltarnn::FloatLayerSpec float_layer(const nb::dict& from) {
 
 deltarnn::TableSpec table(const nb::dict& from, const char* name) {
     const auto [first, entries] = nb::cast<std::pair<std::int32_t, std::vector<std::int32_t>>>(from[name]);
-    if (entries.empty()) throw nb::value_error("a table needs at least one entry");
     return {first, entries};
 }
 
 deltarnn::FormatSpec format(const nb::dict& from, const char* name) {
     const auto [bits, fraction] = nb::cast<std::pair<int, int>>(from[name]);
-    if (bits < 1 || bits > 16 || fraction < 0 || fraction > 15) {
-        throw nb::value_error((std::string(name) + ": a format has at most 16 bits, 15 of them after the point").c_str());
-    }
     return {bits, fraction};
 }
 
 deltarnn::Int8LayerSpec int8_layer(const nb::dict& from) {
     deltarnn::Int8LayerSpec spec = {};
     spec.shape = layer_shape(from);
-    if (spec.shape.reset_before) throw nb::value_error("an int8 layer resets after the product");
     spec.input = format(from, "input_format");
     spec.hidden = format(from, "hidden_format");
     spec.cell = format(from, "cell_format");
@@ -92,15 +81,12 @@ deltarnn::Int8LayerSpec int8_layer(const nb::dict& from) {
     spec.memory_fraction = value<int>(from, "memory_fraction");
     spec.gate_fraction = value<int>(from, "gate_fraction");
     spec.projection_fraction = value<int>(from, "projection_fraction");
-    if (spec.memory_fraction < spec.address.fraction || spec.memory_fraction > spec.address.fraction + 30 ||
-        spec.projection_fraction < 0 || spec.projection_fraction > 30 || spec.gate_fraction < 0 || spec.gate_fraction > 15) {
-        throw nb::value_error("formats out of range: at most 16 bits for gates, and no memory coarser than what gates look up");
-    }
     spec.floor = value<bool>(from, "floor");
     spec.thx = value<std::int32_t>(from, "thx");
     spec.thh = value<std::int32_t>(from, "thh");
     spec.sigmoid = table(from, "sigmoid");
     spec.tanh = table(from, "tanh");
+    check(spec);
     set_arrays<deltarnn::Int8LayerSpec, std::int8_t, std::int64_t>(spec, from);
     return spec;
 }

@@ -178,6 +178,9 @@ class PyProgramState {
 }  // namespace
 
 void bind_program(nb::module_& module) {
+    nb::list names;
+    for (const char* name : operation_names) names.append(name);
+    module.attr("operations") = names;  // by their numbers
     nb::class_<PyProgram>(module, "Program", "Instructions over an arena of floats (include/deltarnn/program.hpp).")
         .def(nb::init<const Floats&, const nb::list&, const std::vector<Integers>&, const std::vector<std::pair<Floats, Floats>>&,
                       const nb::list&, Places, Places>(),

@@ -8,6 +8,16 @@
 
 namespace deltarnn {
 
+void check(const LayerShape& shape) {
+    // A column's offset is computed as index · stride, both well within an int.
+    constexpr int limit = 1 << 20;
+    if (shape.input < 1 || shape.hidden < 1 || shape.projection < 0 || shape.input > limit || shape.hidden > limit ||
+        shape.projection >= shape.hidden || (shape.cell == Cell::gru && shape.projection > 0) ||
+        (shape.cell == Cell::lstm && shape.reset_before)) {
+        throw std::invalid_argument("layer sizes out of range");
+    }
+}
+
 DenseLayer::DenseLayer(const DenseSpec& spec, const FloatKernels& kernels)
     : inputs(spec.inputs),
       outputs(spec.outputs),

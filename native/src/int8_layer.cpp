@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <stdexcept>
 
 namespace deltarnn {
 
@@ -43,6 +44,20 @@ void store_columns(const Int8Layer& layer, const std::int8_t* weight, int gates,
 }
 
 }  // namespace
+
+void check(const Int8LayerSpec& spec) {
+    if (spec.shape.reset_before) throw std::invalid_argument("an int8 layer resets after the product");
+    for (const FormatSpec& format : {spec.input, spec.hidden, spec.cell, spec.address}) {
+        if (format.bits < 1 || format.bits > 16 || format.fraction < 0 || format.fraction > 15) {
+            throw std::invalid_argument("a format has at most 16 bits, 15 of them after the point");
+        }
+    }
+    if (spec.memory_fraction < spec.address.fraction || spec.memory_fraction > spec.address.fraction + 30 ||
+        spec.projection_fraction < 0 || spec.projection_fraction > 30 || spec.gate_fraction < 0 || spec.gate_fraction > 15) {
+        throw std::invalid_argument("formats out of range: at most 16 bits for gates, and no memory coarser than what gates look up");
+    }
+    if (spec.sigmoid.entries.empty() || spec.tanh.entries.empty()) throw std::invalid_argument("a table needs at least one entry");
+}
 
 bool needs_wide(const Int8LayerSpec& s) {
     const LayerShape& shape = s.shape;

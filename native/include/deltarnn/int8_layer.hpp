@@ -31,6 +31,9 @@ struct Int8LayerSpec {
     const std::int8_t* weight_hr;
 };
 
+// std::invalid_argument for formats and tables that no layer has.
+void check(const Int8LayerSpec& spec);
+
 // Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), each of its own format, so a row's memory is at
 // most |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are bounded by their formats.
 bool needs_wide(const Int8LayerSpec& spec);

@@ -48,6 +48,9 @@ struct LayerShape {
     int memory_block(int part) const { return cell == Cell::gru && part < 3 ? (part + 1) % 3 : part; }
 };
 
+// std::invalid_argument for sizes that no layer has.
+void check(const LayerShape& shape);
+
 // Deltas that were not 0, counted exactly.
 struct Activity {
     std::uint64_t steps = 0;

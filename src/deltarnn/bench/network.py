@@ -1,7 +1,7 @@
 """An ONNX file in ONNX Runtime against its import, call by call, and where the time goes."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from deltarnn.bench.timing import Times, interleaved
 from deltarnn.onnx import Network, load
+from deltarnn.onnx.command import pairs
 
 Feed = dict[str, NDArray[Any]]
 CALLS = 200
@@ -50,8 +51,8 @@ class Calls:
         inputs = {node.name: node for node in session.get_inputs()}
         self.outputs = [node.name for node in session.get_outputs()]
         given: Mapping[str, Any] = {} if arguments.data is None else np.load(arguments.data)
-        shapes, fixed = _pairs("shape", arguments.shape), _pairs("set", arguments.set)
-        self.states = _pairs("state", arguments.state)
+        shapes, fixed = pairs("shape", arguments.shape), pairs("set", arguments.set)
+        self.states = pairs("state", arguments.state)
         for name in [*shapes, *fixed, *self.states, *given]:
             if name not in inputs:
                 raise ValueError(f"no input is called {name!r}: the network takes {', '.join(inputs)}")
@@ -93,13 +94,6 @@ def _part(net: Network, name: str, sequences: list[Any]) -> Callable[[], None]:
                 engine.run(chunk)
 
     return call
-
-
-def _pairs(flag: str, given: Sequence[str] | None) -> dict[str, str]:
-    for text in given or ():
-        if "=" not in text:
-            raise ValueError(f"--{flag} {text}: must be INPUT=VALUE")
-    return dict(text.split("=", 1) for text in given or ())
 
 
 def _shape(node: Any, given: str | None) -> list[int]:

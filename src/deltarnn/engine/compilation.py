@@ -1,5 +1,6 @@
 """From a description to the native core's model, and what there is to know of it: formats, sizes, precision."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -102,6 +103,15 @@ class CompiledNetwork:
     def header(self) -> dict[str, Any]:
         """The model file's header, with the fields of its application (labels, features, …)."""
         return dict(self._description.header)
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """The recurrent layers as the core takes them."""
+        if self._precision != "int8":
+            return float32_layers(self._description, self._precision == "bfloat16")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of clipped weights, which `compile` gave
+            return int8_layers(self._description, formats_of(self._description, self._quantization))
 
     @property
     def compiled(self) -> Any:

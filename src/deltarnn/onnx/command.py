@@ -1,8 +1,14 @@
 """`deltarnn import`: what the importer finds in an ONNX file, and the file with thresholds."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+
+from deltarnn.onnx.export import operator_library
+from deltarnn.onnx.graph import Array
 from deltarnn.onnx.loading import load
 from deltarnn.onnx.network import Network
 
@@ -13,10 +19,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--thx", type=float, help="θx of all recurrent parts (default: the file's, else 0)")
     parser.add_argument("--thh", type=float, help="θh of all recurrent parts (default: the file's, else 0)")
     parser.add_argument("--output", type=Path, help="write the network with these thresholds, for deltarnn.onnx.load")
+    parser.add_argument(
+        "--operators", type=Path, metavar="FILE", help="write it for ONNX Runtime with DeltaRNN's operator library"
+    )
+    parser.add_argument(
+        "--shape", action="append", metavar="INPUT=SIZES", help="sizes of a call, for --operators: input=1,576"
+    )
+    parser.add_argument(
+        "--set", action="append", metavar="INPUT=VALUE", help="a number among the inputs, for --operators: sr=16000"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Import, print, write."""
+    if arguments.operators is None and (arguments.shape or arguments.set):
+        raise ValueError("--shape and --set are for --operators, which is not given")
     net = load(arguments.model)
     if arguments.thx is not None or arguments.thh is not None:
         net.set_thresholds({name: _changed(pair, arguments) for name, [pair] in net.thresholds.items()})
@@ -24,7 +41,43 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         net.save(arguments.output)
         print(f"written: {arguments.output}")
+    if arguments.operators is not None:
+        found = net.save_onnx(arguments.operators, _example(net, arguments))
+        print(f"written: {arguments.operators}, {found} for ONNX Runtime with {operator_library()}")
     return 0
+
+
+def pairs(flag: str, given: Sequence[str] | None) -> dict[str, str]:
+    """INPUT=VALUE by input.
+
+    Raises
+    ------
+    ValueError
+        Naming the flag, if one is anything else.
+    """
+    for text in given or ():
+        if "=" not in text:
+            raise ValueError(f"--{flag} {text}: must be INPUT=VALUE")
+    return dict(text.split("=", 1) for text in given or ())
+
+
+def _example(net: Network, arguments: argparse.Namespace) -> dict[str, Array] | None:
+    """A call with the sizes and numbers that the flags give."""
+    shapes, numbers = pairs("shape", arguments.shape), pairs("set", arguments.set)
+    if not shapes and not numbers:
+        return None
+    for name in [*shapes, *numbers]:
+        if name not in net.input_names:
+            raise ValueError(f"no input is called {name!r}: the network takes {', '.join(net.input_names)}")
+    example = {}
+    for name in net.input_names:
+        dtype, shape = net.programs.graph.declared(name)
+        if name in shapes:
+            shape = tuple(int(size) for size in shapes[name].split(","))
+        if shape is None or None in shape:
+            raise ValueError(f"the size of {name!r} is not known: give --shape {name}=…")
+        example[name] = np.full(cast(tuple[int, ...], shape), float(numbers.get(name, 0))).astype(dtype)
+    return example
 
 
 def table(net: Network) -> str:

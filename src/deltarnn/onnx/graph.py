@@ -84,6 +84,12 @@ class Graph:
             return tuple(self.constants[name].shape)
         return self.shapes.get(name)
 
+    def declared(self, name: str) -> tuple[Any, Shape | None]:
+        """NumPy's type and the shape of an input."""
+        from onnx import helper
+
+        return helper.tensor_dtype_to_np_dtype(self.types[name]), self.shape(name)
+
     def producers(self) -> dict[str, Any]:
         """Which node makes each value."""
         return {name: node for node in self.nodes for name in node.output if name}

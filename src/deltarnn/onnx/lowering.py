@@ -57,7 +57,8 @@ class NativeProgram:
         self.outputs = {name: lowering.value(name).shape for name in graph.outputs}
         self.keys = [call.key for call in lowering.builder.recurrent]
         places = [[lowering.value(name) for name in names] for names in (self.inputs, self.outputs)]
-        self.native = lowering.builder.build(*places)
+        self.parts = lowering.builder.finished(*places)
+        self.native = self.parts.native()
 
     def bind(self, engines: list[Engine]) -> Any:
         """The program over these streams."""

@@ -161,6 +161,36 @@ class Network:
         """Write the file with thresholds and trained weights beside the graph; ONNX Runtime ignores these."""
         save_network(path, self.model, self.parts)
 
+    def save_onnx(self, path: str | os.PathLike[str], example: Mapping[str, Any] | None = None) -> str:
+        """Write the network, with its thresholds and precision, for ONNX Runtime and the library `operator_library()`.
+
+        A session of ONNX Runtime that has registered the library runs the file in any language, and keeps the delta
+        states of one stream, as `run` does.
+
+        Parameters
+        ----------
+        example: inputs of a call. The file then takes these sizes, and these values of whole numbers with one element,
+            and no others; a small network becomes one operator, as it does without where the graph leaves no size open.
+            In any other case only the recurrent parts become operators, for all sizes that the graph takes.
+
+        Returns
+        -------
+        What became an operator, for people: "the whole network", or how many recurrent ones.
+
+        Raises
+        ------
+        ValueError
+            If the example does not fit the network, or a condition in it needs one.
+        """
+        from deltarnn.onnx.export import export_network
+
+        return export_network(self, path, example)
+
+    @property
+    def states_held(self) -> bool:
+        """Whether recurrent parts go on from call to call whatever the graph gives (states="held")."""
+        return self._mode == "held"
+
     def __repr__(self) -> str:
         sizes = {name: part.weights for name, part in self.parts.items()}
         return f"Network({', '.join(f'{n}: {w.cell} {w.input_size}→{w.hidden_size}' for n, w in sizes.items())})"

@@ -38,7 +38,7 @@ class Programs:
         self.session_options = session_options
         self.kept: OrderedDict[Signature, Runnable] = OrderedDict()
         self.seen: OrderedDict[Signature, None] = OrderedDict()
-        self.general = Program(graph, self._sites(graph), session_options) if open_condition(graph) is None else None
+        self.general = Program(graph, self.sites(graph), session_options) if open_condition(graph) is None else None
 
     def of(self, feed: Mapping[str, Any], native: bool) -> tuple[Runnable, Values]:
         """The program for a call with these inputs, and the inputs as arrays.
@@ -69,6 +69,20 @@ class Programs:
         return program, values
 
     def _special(self, values: Values, native: bool) -> Runnable:
+        graph, _ = self.folded(values)
+        if native:
+            with suppress(NotNativeError):
+                return NativeProgram(graph, self.sites(graph), self.held)
+        return Program(graph, self.sites(graph), self.session_options)
+
+    def folded(self, values: Mapping[str, Array]) -> tuple[Graph, Values]:
+        """The graph for the sizes of these inputs, and those whose values it depends on: whole numbers, one element.
+
+        Raises
+        ------
+        UnsupportedGraphError
+            If a condition with recurrent layers inside depends on anything else.
+        """
         fixed = {name: value for name, value in values.items() if value.size == 1 and value.dtype.kind in "iub"}
         graph = fold(self.graph, {name: value.shape for name, value in values.items()}, fixed)
         condition = open_condition(graph)
@@ -77,12 +91,10 @@ class Programs:
                 f"the If {condition.name or condition.output[0]!r} with recurrent layers inside depends on more than "
                 "sizes and whole numbers among the inputs: the importer cannot tell which branch runs"
             )
-        if native:
-            with suppress(NotNativeError):
-                return NativeProgram(graph, self._sites(graph), self.held)
-        return Program(graph, self._sites(graph), self.session_options)
+        return graph, fixed
 
-    def _sites(self, graph: Graph) -> list[Site]:
+    def sites(self, graph: Graph) -> list[Site]:
+        """The recurrent sites of a graph, with the names of their parts."""
         known = [s for s in sites_of(graph) if all(weights.digest() in self.names for weights in s.weights)]
         return resolved(known, self.names)
 
@@ -102,15 +114,13 @@ def _signature(value: Array) -> tuple[Any, ...]:
 
 def check_feed(graph: Graph, feed: Mapping[str, Any]) -> None:
     """Raise ValueError if an input is missing or unknown, or has another type or shape than the graph says."""
-    from onnx import helper
-
     missing, unknown = set(graph.inputs) - feed.keys(), feed.keys() - set(graph.inputs)
     if missing or unknown:
         what = f"{sorted(missing)[0]!r} is missing" if missing else f"{sorted(unknown)[0]!r} is unknown"
         raise ValueError(f"the input {what}: the network takes {', '.join(graph.inputs)}")
     for name in graph.inputs:
         value = np.asarray(feed[name])
-        dtype, shape = helper.tensor_dtype_to_np_dtype(graph.types[name]), graph.shape(name)
+        dtype, shape = graph.declared(name)
         if value.dtype != dtype:
             raise ValueError(f"the input {name!r} is {value.dtype}: the network takes {dtype}")
         fits = shape is None or (
