@@ -23,7 +23,7 @@ PACKAGES = {
     "onnx": {"engine", "files", "native", "nn", "fixed", "sparsity"},
     "hardware": {"files", "fixed", "prune", "engine", "sparsity"},
     "commands": {"adapt", "files", "onnx"},
-    "bench": {"files", "engine", "nn", "fixed", "native", "onnx"},
+    "bench": {"files", "engine", "nn", "fixed", "native", "onnx", "hardware", "kws"},
     "kws": {"onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity", "files", "stored"},
     "cli": {"files", "kws"},
     "__main__": {"cli"},

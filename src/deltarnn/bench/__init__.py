@@ -1,15 +1,15 @@
-"""`deltarnn bench`: this machine's times, beside those of what a user would take instead.
+"""`deltarnn bench`: times of this machine, counts of a microcontroller, beside those of what a user would take instead.
 
 Peers are measured in one process, their repetitions interleaved (`timing`). Each part offers `run(output, quick)`,
 prints a table and writes it, with a figure and the raw numbers, into the output folder. `--model` measures an ONNX file
-against its import, and prints.
+against its import, and prints; with `--what mcu` a keyword model against itself at thresholds 0.
 """
 
 import argparse
 from importlib import import_module
 from pathlib import Path
 
-PARTS = ("engine", "training", "cuda")
+PARTS = ("engine", "training", "cuda", "mcu")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,11 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of tables, figures and numbers (default: benchmarks/results, or quick with --quick)",
     )
-    parser.add_argument("--model", type=Path, help="measure this ONNX file instead, against its import")
+    parser.add_argument(
+        "--model", type=Path, help="measure this ONNX file instead, against its import; mcu: this keyword model"
+    )
     parser.add_argument(
         "--threshold", type=float, help="of --model: θ of all its recurrent parts (default: the file's)"
     )
-    parser.add_argument("--data", type=Path, help="of --model: an .npz file, an array (calls, …) for each input signal")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        help="of --model: an .npz file, an array (calls, …) for each input signal; mcu: a feature file of the model's",
+    )
     for flag, what in (
         ("shape", "INPUT=1,576: sizes of a signal that is made up"),
         ("set", "INPUT=16000: an input that stays the same"),
@@ -36,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, write."""
-    if arguments.model is not None:
+    if arguments.model is not None and arguments.what != "mcu":
         print(import_module("deltarnn.bench.network").run(arguments))
         return 0
     output = arguments.output or Path("benchmarks/quick" if arguments.quick else "benchmarks/results")
@@ -44,6 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
     for part in PARTS:
         if arguments.what == "all" and part == "cuda" and not import_module("torch").cuda.is_available():
             print("cuda: not measured, torch sees no GPU here")
+        elif arguments.what == "all" and part == "mcu" and not import_module("deltarnn.hardware.cortex_m").available():
+            print(f"mcu: not measured: {import_module('deltarnn.hardware.cortex_m').MISSING}")
+        elif arguments.what == part == "mcu":
+            import_module("deltarnn.bench.mcu").run(output, arguments.quick, arguments.model, arguments.data)
         elif arguments.what in (part, "all"):
             import_module(f"deltarnn.bench.{part}").run(output, arguments.quick)
     return 0

@@ -25,7 +25,7 @@ CPUS = {
 }
 """Cores by name, and Unicorn's model of each (M0+ runs M0's instructions)."""
 
-FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
+FLAGS = ("-std=c99", "-O2", "-fomit-frame-pointer", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
 _LINK = ("-ffunction-sections", "-fdata-sections", "-nostdlib", "-Wl,--gc-sections")
 MISSING = "pip install 'deltarnn[embedded]' (ziglang and unicorn) for measuring on Cortex-M"
 FLASH, RAM, END = 0x0800_0000, 0x2000_0000, 0x0FFF_FFF0

@@ -131,14 +131,11 @@ static void add_four(memory_t *m, int rows, const struct pass *pass)
     for (; a != end; m += 4) {
         uint32_t wa = *a++, wb = *b++, wc = *c++, wd = *d++;
         uint32_t low = (uint32_t)pair(wa, wb), high = (wb & 0xffff0000u) | wa >> 16;
-        int32_t m0 = __smlad(even(low), ab, m[0]), m1 = __smlad(odd(low), ab, m[1]);
-        int32_t m2 = __smlad(even(high), ab, m[2]), m3 = __smlad(odd(high), ab, m[3]);
-        low = (uint32_t)pair(wc, wd);
-        high = (wd & 0xffff0000u) | wc >> 16;
-        m[0] = (memory_t)__smlad(even(low), cd, m0);
-        m[1] = (memory_t)__smlad(odd(low), cd, m1);
-        m[2] = (memory_t)__smlad(even(high), cd, m2);
-        m[3] = (memory_t)__smlad(odd(high), cd, m3);
+        uint32_t low_2 = (uint32_t)pair(wc, wd), high_2 = (wd & 0xffff0000u) | wc >> 16;
+        m[0] = (memory_t)__smlad(even(low_2), cd, __smlad(even(low), ab, m[0]));
+        m[1] = (memory_t)__smlad(odd(low_2), cd, __smlad(odd(low), ab, m[1]));
+        m[2] = (memory_t)__smlad(even(high_2), cd, __smlad(even(high), ab, m[2]));
+        m[3] = (memory_t)__smlad(odd(high_2), cd, __smlad(odd(high), ab, m[3]));
     }
 }
 #else
