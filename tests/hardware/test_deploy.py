@@ -133,6 +133,22 @@ def test_export_writes_what_it_names(folder, tmp_path, capsys, model, form, file
         assert "flash bytes, code and constants" in out
 
 
+def test_export_to_c_takes_samples_or_the_network_alone(folder, tmp_path, capsys):
+    """The whole spotter; what its front end has not is named, and the network can be had without it."""
+    base = ("export", "--format", "c", "--audio", folder / "a.wav", "--stim_head", 0, "--stim_len", 20)
+    out = deltarnn(capsys, *base, "--model", folder / "gru.safetensors", "--out", tmp_path / "whole", "--name", "ear")
+    assert "ear_push_test.c" in out
+    assert "threshold 3: the model stores none" in out
+    assert "ear_push(" in (tmp_path / "whole" / "ear.h").read_text()
+    model = write_model(tmp_path / "m", "GRU")
+    model.save(tmp_path / "m", labels=CLASSES, features={**pipeline().to_dict(), "gain_ctrl": True})
+    told = refused(capsys, *base, "--model", tmp_path / "m", "--out", tmp_path / "none")
+    assert "no --gain_ctrl" in told
+    assert "--network_only" in told
+    out = deltarnn(capsys, *base, "--model", tmp_path / "m", "--out", tmp_path / "alone", "--network_only")
+    assert "push" not in out + (tmp_path / "alone" / "delta_network.h").read_text()
+
+
 def test_export_chooses_formats_on_request(folder, tmp_path, capsys):
     out = deltarnn(
         capsys, "export", "--model", folder / "gru.safetensors", "--format", "hex", "--out", tmp_path, "--features",

@@ -10,9 +10,11 @@ w of 16:
 
 so a spectrum of N points needs memory for N/4 complex ones. The FFT decimates in time, by 4 (once by 2 where N/4 is no
 power of 4); each stage with twiddle factors halves, which keeps 32 bits from overflowing: `shift` is the least s for
-which no sum can. |a + jb| is the larger of two projections, within 1 %: max over i of larger·cos θ_i + smaller·sin θ_i.
+which no sum can. |a + jb| is the larger of two projections, within 1 %: the maximum over i of s·cos ψ_i + d·sin ψ_i,
+with s = |a| + |b|, d = ||a| − |b||, ψ_i = 45° − θ_i.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,6 +70,11 @@ class IntegerSpectrum:
         """Stages of the FFT that halve."""
         return (self.points.bit_length() - 2) // 2
 
+    @property
+    def first_radix(self) -> int:
+        """By how many the first stage combines; the others by 4."""
+        return 2 if self.points.bit_length() % 2 == 0 else 4
+
     @cached_property
     def shift(self) -> int:
         """s, the least for which no sum reaches 2³¹, whatever the samples: Σ|·| followed through the stages."""
@@ -98,9 +105,9 @@ class IntegerSpectrum:
         return _circle(self.nfft, self.points)
 
     def projections(self, fraction_bits: int) -> list[tuple[int, int]]:
-        """(cos θ_i, sin θ_i) as `multiply` takes them, for magnitudes with so many fraction bits."""
-        scale = _RIPPLE * 2.0 ** (16 + fraction_bits - self.fraction_bits)
-        angles = np.radians(_DIRECTIONS)
+        """(cos ψ_i, sin ψ_i)/√2 as `multiply` takes them, for magnitudes with so many fraction bits."""
+        scale = _RIPPLE * 2.0 ** (15.5 + fraction_bits - self.fraction_bits)
+        angles = np.radians(45.0 - np.array(_DIRECTIONS))
         return [(round(float(scale * np.cos(a))), round(float(scale * np.sin(a)))) for a in angles]
 
     def energy_bound(self) -> float:
@@ -146,7 +153,7 @@ class IntegerSpectrum:
         y, half, m = self._windowed(frames, self.shift - 1), self.nfft // 2, self.points
         v = y[:, :half] - y[:, half:]
         p, q, (cos, sin) = v[:, :m], v[:, m:], self.twists
-        return self._transform(multiply(p, cos) - multiply(q, sin), -multiply(p, sin) - multiply(q, cos))
+        return self._transform(multiply(p, cos) - multiply(q, sin), -(multiply(q, cos) + multiply(p, sin)))
 
     def _transform(self, re: IntArray, im: IntArray) -> tuple[IntArray, IntArray]:
         """FFT (R, points) of z (R, points) in natural order, scaled by 2^−halvings."""
@@ -165,7 +172,7 @@ class IntegerSpectrum:
         """(points combined so far, by how many they are combined), from the first stage on."""
         size = 1
         while size < self.points:
-            radix = 2 if size == 1 and self.points.bit_length() % 2 == 0 else 4
+            radix = self.first_radix if size == 1 else 4
             yield size, radix
             size *= radix
 
@@ -201,6 +208,7 @@ class IntegerSpectrum:
                 level = level.reshape(-1, radix, size).sum(axis=1) / (2 if size > 1 and radix == 4 else 1)
                 largest = max(largest, float(level.max()))
                 level = np.repeat(level, radix, axis=0)
+            largest = max(largest, math.sqrt(2) * float(level.max()))  # |re| + |im|
         return largest
 
 
@@ -216,6 +224,5 @@ def _circle(steps: int, count: int) -> tuple[IntArray, IntArray]:
 
 def _magnitude(re: IntArray, im: IntArray, projections: list[tuple[int, int]]) -> IntArray:
     re, im = np.abs(re), np.abs(im)
-    larger, smaller = np.maximum(re, im), np.minimum(re, im)
-    one, other = (multiply(larger, c) + multiply(smaller, s) for c, s in projections)
+    one, other = (multiply(re + im, c) + multiply(np.abs(re - im), s) for c, s in projections)
     return np.asarray(np.maximum(one, other), dtype=np.int64)

@@ -7,26 +7,39 @@ from typing import Any
 import deltarnn
 from deltarnn.fixed.cells import IntegerLayer
 from deltarnn.fixed.network import IntegerNetwork
+from deltarnn.fixed.spotter import IntegerSpotter
+from deltarnn.hardware import c_spotter
 from deltarnn.hardware.c_source import integer_type, is_dense, memory_size, memory_type, padded
 
 WIDTH = 116
 
 
 def header_text(
-    network: IntegerNetwork, name: str, labels: Sequence[str] = (), features: Mapping[str, Any] | None = None
+    network: IntegerNetwork,
+    name: str,
+    labels: Sequence[str] = (),
+    features: Mapping[str, Any] | None = None,
+    spotter: IntegerSpotter | None = None,
 ) -> str:
-    """The public header: a description, sizes, formats, the state, and two functions.
+    """The public header: a description, sizes, formats, the state, and the functions.
 
     labels: the class names, in the order of the scores. features: settings of the front end that made the frames.
-    """
+    spotter: of which the network is a part, if samples are taken too.
+    """  # fmt: skip
     q, upper, act = network.quantization, name.upper(), integer_type(network.quantization.activation.bits)
     fields = []
     for index, layer in enumerate(network.layers):
         fields += [f"    {memory_type(network)} m_{index}[{memory_size(layer)}];"]
     for index, layer in enumerate(network.layers):
         fields += [f"    {act} {part}_{index}[{padded(size)}];" for part, size in vectors(layer)]
+    if spotter is not None:
+        fields += [
+            f"    {kind} {field}{f'[{length}]' if length else ''};"
+            for kind, field, length in c_spotter.state_fields(spotter)
+        ]
+    push = "" if spotter is None else "\n" + c_spotter.header_text(spotter, name)
     what = "class scores" if network.head else "hidden states"
-    return f"""{_description(network, name, labels, features or {})}
+    return f"""{_description(network, name, labels, features or {}, spotter)}
 #ifndef {upper}_H
 #define {upper}_H
 
@@ -50,7 +63,7 @@ void {name}_reset({name}_state *state);
 
 /* One frame in, {what} out. */
 void {name}_step({name}_state *state, const {act} input[{upper}_INPUTS], int32_t output[{upper}_OUTPUTS]);
-
+{push}
 #ifdef __cplusplus
 }}
 #endif
@@ -66,9 +79,15 @@ def vectors(layer: IntegerLayer) -> list[tuple[str, int]]:
     return [(name, size) for name, size in sizes.items() if name not in unused]
 
 
-def _description(network: IntegerNetwork, name: str, labels: Sequence[str], features: Mapping[str, Any]) -> str:
+def _description(
+    network: IntegerNetwork,
+    name: str,
+    labels: Sequence[str],
+    features: Mapping[str, Any],
+    spotter: IntegerSpotter | None,
+) -> str:
     """The comment at the top."""
-    q, first, upper = network.quantization, network.layers[0], name.upper()
+    q, first = network.quantization, network.layers[0]
     units = " and ".join(str(layer.hidden_size) for layer in network.layers)
     head = "".join(f", then {len(dense.bias)} dense" for dense in network.head)
     step = q.activation.step
@@ -90,10 +109,34 @@ def _description(network: IntegerNetwork, name: str, labels: Sequence[str], feat
         lines += textwrap.wrap(
             _harmless(text), WIDTH, initial_indent=f"{title:<12}", subsequent_indent=" " * 12, break_long_words=False
         )
-    act = integer_type(q.activation.bits)
-    result = "the largest score is the answer" if network.head else "the hidden state of the last layer"
-    lines += [
+    lines += ["", *(_usage(network, name) if spotter is None else _push_usage(name))]
+    return "\n".join(["/*", *(f" * {line}".rstrip() for line in lines), " */"])
+
+
+def _push_usage(name: str) -> list[str]:
+    upper = name.upper()
+    return [
+        f"Use: one state for each stream; samples at {upper}_SAMPLE_RATE, any number a call.",
         "",
+        f"    static {name}_state state;",
+        f"    {name}_reset(&state);",
+        "    while (next_samples(&samples, &count)) {",
+        "        while (count > 0) {",
+        f"            {name}_detection found = {name}_push(&state, samples, count);",
+        "            samples += found.taken;",
+        "            count -= found.taken;",
+        "            if (found.word >= 0) {",
+        "                heard(found.word, found.score, found.time);",
+        "            }",
+        "        }",
+        "    }",
+    ]
+
+
+def _usage(network: IntegerNetwork, name: str) -> list[str]:
+    upper, act = name.upper(), integer_type(network.quantization.activation.bits)
+    result = "the largest score is the answer" if network.head else "the hidden state of the last layer"
+    return [
         "Use: one state for each stream; a feature v is stored as round(v * 2^INPUT_FRACTION), clipped to its type.",
         "",
         f"    static {name}_state state;",
@@ -104,7 +147,6 @@ def _description(network: IntegerNetwork, name: str, labels: Sequence[str], feat
         f"        {name}_step(&state, frame, output);   // {result}",
         "    }",
     ]
-    return "\n".join(["/*", *(f" * {line}".rstrip() for line in lines), " */"])
 
 
 def _harmless(text: str) -> str:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.qformat import Quantization
+from deltarnn.fixed.spotter import IntegerSpotter
+from deltarnn.hardware import c_spotter, push_test
 from deltarnn.hardware.c_header import header_text, vectors
 from deltarnn.hardware.c_source import (
     check_intermediates,
@@ -29,7 +31,6 @@ from deltarnn.hardware.c_source import (
 from deltarnn.hardware.files import ExportError, ExportResult, write_text
 
 C_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic", "-Os")
-_BYTES = {"int8_t": 1, "int16_t": 2, "int32_t": 4}
 
 
 def export_c(
@@ -40,6 +41,7 @@ def export_c(
     name: str = "delta_network",
     labels: Sequence[str] = (),
     features: Mapping[str, Any] | None = None,
+    spotter: IntegerSpotter | None = None,
 ) -> ExportResult:
     """Write NAME.h, NAME.c and NAME_test.c, read the constants back, and, where a C compiler is found, run the test.
 
@@ -57,38 +59,58 @@ def export_c(
     folder = Path(folder)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"name={name!r}: must be a C identifier of lower-case letters, digits and underscores")
-    network = IntegerNetwork.convert(model, quantization)
+    network = IntegerNetwork.convert(model, quantization) if spotter is None else spotter.network
     check_intermediates(network)
-    x = network.quantization.activation.to_int(stimulus, network.quantization.rounding)
-    expected = network.run(stimulus).output[:, 0]
-    texts = {
-        f"{name}.h": header_text(network, name, labels, features),
-        f"{name}.c": source_text(network, name),
-        f"{name}_test.c": test_text(network, name, x, expected),
-    }
+    texts, arrays = _texts(network, spotter, stimulus, name, labels, features)
     for file, text in texts.items():
         write_text(folder / file, text)
-    arrays = data_arrays(network)
     _verify_constants(
         (folder / f"{name}.c").read_text(encoding="utf-8"), {array: values for array, (_, values) in arrays.items()}
     )
+    ram = state_bytes(network)
     figures = {
-        "flash bytes, constants": sum(values.size * _BYTES[kind] for kind, values in arrays.values()),
-        "RAM bytes, state": state_bytes(network),
-        "stimulus frames": len(x),
+        "flash bytes, constants": sum(values.size * c_spotter.TYPE_BYTES[kind] for kind, values in arrays.values()),
+        "RAM bytes, state": ram if spotter is None else c_spotter.state_bytes(spotter, ram),
+        "stimulus frames": len(stimulus),
     }
     notes = list(network.notes)
     compiler = find_compiler()
     if compiler is None:
         notes.append("no C compiler found (CC, cc, gcc, clang): constants compared, program not run")
     else:
-        figures |= compile_and_run(folder, name, compiler)
+        figures |= compile_and_run(folder, name, compiler, [file for file in texts if file.endswith("_test.c")])
     return ExportResult(folder, tuple(texts), figures, tuple(notes))
+
+
+def _texts(
+    network: IntegerNetwork,
+    spotter: IntegerSpotter | None,
+    stimulus: NDArray[np.float64],
+    name: str,
+    labels: Sequence[str],
+    features: Mapping[str, Any] | None,
+) -> tuple[dict[str, str], c_spotter.Arrays]:
+    """Library and test programs by file name, and the constant arrays of the library."""
+    x = network.quantization.activation.to_int(stimulus, network.quantization.rounding)
+    texts = {
+        f"{name}.h": header_text(network, name, labels, features, spotter),
+        f"{name}.c": source_text(network, name),
+        f"{name}_test.c": test_text(network, name, x, network.run(stimulus).output[:, 0]),
+    }
+    arrays = data_arrays(network)
+    if spotter is not None:
+        texts[f"{name}.c"] += "\n" + c_spotter.source_text(spotter, name)
+        texts[f"{name}_push_test.c"] = push_test.test_text(spotter, name)
+        arrays |= c_spotter.data_arrays(spotter)
+    return texts, arrays
 
 
 def state_bytes(network: IntegerNetwork) -> int:
     """sizeof NAME_state: the memories first, then activations, padded to the alignment of the widest."""
-    a, m = (_BYTES[kind] for kind in (integer_type(network.quantization.activation.bits), memory_type(network)))
+    a, m = (
+        c_spotter.TYPE_BYTES[kind]
+        for kind in (integer_type(network.quantization.activation.bits), memory_type(network))
+    )
     total = 0
     for layer in network.layers:
         total += m * memory_size(layer) + a * sum(padded(size) for _, size in vectors(layer))
@@ -103,23 +125,20 @@ def find_compiler() -> str | None:
     return None
 
 
-def compile_and_run(folder: Path, name: str, compiler: str) -> dict[str, int]:
-    """Compile library and test program with every warning an error, and run them.
+def compile_and_run(folder: Path, name: str, compiler: str, tests: Sequence[str] = ()) -> dict[str, int]:
+    """Compile library and test programs (default: NAME_test.c) with every warning an error, and run them.
 
     Returns the library's size in bytes of code and of constants as the linker sees them, if `size` is there.
     """
     with tempfile.TemporaryDirectory() as build:
-        library, program = Path(build, f"{name}.o"), Path(build, "test")
-        for arguments in (
-            ["-c", f"{name}.c", "-o", str(library)],
-            [f"{name}_test.c", str(library), "-o", str(program)],
-        ):
-            result = subprocess.run([compiler, *C_FLAGS, *arguments], cwd=folder, capture_output=True, text=True)
+        library = Path(build, f"{name}.o")
+        _compiled(compiler, ["-c", f"{name}.c", "-o", str(library)], folder)
+        for test in tests or [f"{name}_test.c"]:
+            program = Path(build, Path(test).stem)
+            _compiled(compiler, [test, str(library), "-o", str(program)], folder)
+            result = subprocess.run([str(program)], capture_output=True, text=True)
             if result.returncode:
-                raise ExportError(f"{compiler} {' '.join(C_FLAGS)} failed on {folder}:\n{result.stderr}")
-        result = subprocess.run([str(program)], capture_output=True, text=True)
-        if result.returncode:
-            raise ExportError(f"{folder}: the C program differs from the integer cells: {result.stdout}")
+                raise ExportError(f"{folder}: the C program differs from the integer cells: {result.stdout}")
         size = shutil.which("size")
         if size is None:
             return {}
@@ -132,6 +151,12 @@ def compile_and_run(folder: Path, name: str, compiler: str) -> dict[str, int]:
             "flash bytes, code and constants": int(columns[0]),
             "RAM bytes, static": int(columns[1]) + int(columns[2]),
         }
+
+
+def _compiled(compiler: str, arguments: Sequence[str], folder: Path) -> None:
+    result = subprocess.run([compiler, *C_FLAGS, *arguments], cwd=folder, capture_output=True, text=True)
+    if result.returncode:
+        raise ExportError(f"{compiler} {' '.join(C_FLAGS)} failed on {folder}:\n{result.stderr}")
 
 
 def read_constants(source: str) -> dict[str, NDArray[np.int64]]:

@@ -27,11 +27,11 @@ from deltarnn.hardware.design_space import (
     points_table,
     write_points,
 )
-from deltarnn.hardware.export_c import export_c
 from deltarnn.hardware.export_edgedrnn import export_edgedrnn
 from deltarnn.hardware.export_hex import export_hex
 from deltarnn.hardware.export_spartus import export_spartus
 from deltarnn.hardware.stimulus import choose_stimulus
+from deltarnn.kws.commands import library
 from deltarnn.kws.commands.choice import add_model, chosen_model
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.data.audio import read_audio
@@ -91,7 +91,7 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "stim_head", int, 0, 1e9, "first frame of the stimulus", default=1000)
     add_number(parser, "stim_len", int, 1, 1e6, "frames of the stimulus", default=1000)
     add_number(parser, "w_sp_ext", float, 0, 1, "weight sparsity that Spartus's memories are laid out for")
-    parser.add_argument("--name", default="delta_network", help="c: name of the library (default: delta_network)")
+    library.add_arguments(parser)
     add_number(
         parser, "choose_formats", float, 0, 1,
         "hex, c: choose the narrowest formats that lose at most this much accuracy on the clips, such as 0.01",
@@ -125,7 +125,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dict[str, Any]) -> int:
-    _refuse_idle(arguments, arguments.format, {"w_sp_ext": ("spartus",), "choose_formats": ("hex", "c")})
+    _refuse_idle(
+        arguments, arguments.format, {"w_sp_ext": ("spartus",), "choose_formats": ("hex", "c"), "network_only": ("c",)}
+    )
     clips = _clips(arguments, header)
     stimulus = choose_stimulus(np.concatenate(clips.frames), arguments.stim_head, arguments.stim_len)
     quantization = model.quantization
@@ -141,8 +143,7 @@ def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dic
     elif arguments.format == "hex":
         result = export_hex(model, stimulus, arguments.out, quantization)
     else:
-        about = header.get("labels", ()), header.get("features")
-        result = export_c(model, stimulus, arguments.out, quantization, arguments.name, *about)
+        result = library.export_library(arguments, model, stimulus, quantization, header)
     print(result)
     return 0
 

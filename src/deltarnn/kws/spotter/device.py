@@ -58,7 +58,8 @@ class DeviceSpotter:
         """
         tensors, header, pipeline, rule = read_spotter(path, threshold)
         parameters = NetworkParameters.from_model_file(tensors, header, read_quantization(header))
-        return cls(integer_spotter(parameters, header, pipeline, rule), rule, header)
+        network = IntegerNetwork.convert(parameters, parameters.formats)
+        return cls(integer_spotter(network, header, pipeline, rule), rule, header)
 
     def accept_waveform(self, samples: ArrayLike) -> list[Detection]:
         """Take the next samples (N,) int16, any number of them; the detections that they decide, in order."""
@@ -117,9 +118,9 @@ class FiredCounts(Counted):
 
 
 def integer_spotter(
-    parameters: NetworkParameters, header: Mapping[str, Any], pipeline: FeaturePipeline, rule: StreamRule
+    network: IntegerNetwork, header: Mapping[str, Any], pipeline: FeaturePipeline, rule: StreamRule
 ) -> IntegerSpotter:
-    """Front end, network and rule of a keyword model in integers, in the formats of `parameters`.
+    """Front end, network and rule of a keyword model in integers, the features in the network's format.
 
     Raises
     ------
@@ -129,9 +130,7 @@ def integer_spotter(
     scores = (header.get("class_quantization") or {}).get("score")
     if scores and scores["mode"]:
         raise UnsupportedModelError("the device does not round class scores: train without --qc")
-    formats = parameters.formats
-    network = IntegerNetwork.convert(parameters, formats)
-    front_end = device_front_end(pipeline, formats.activation)
+    front_end = device_front_end(pipeline, network.quantization.activation)
     frame_stride = front_end.hop / pipeline.config.sample_rate
     try:
         integers = integer_rule(rule, frame_stride, network.score_fraction_bits)
