@@ -262,7 +262,7 @@ class AugmentationConfig:
     aug_speed: float = option(0.0, "speed drawn from 1 ± this", minimum=0, maximum=0.5, steps=TRAIN)
     aug_warp: float = option(
         0.0,
-        "bands moved by a factor drawn from 1 ± this, as by a longer or shorter vocal tract (features made elsewhere)",
+        "bands moved by a factor drawn from 1 ± this, as by a longer or shorter vocal tract (of levels)",
         minimum=0,
         maximum=0.5,
         **_clips(),

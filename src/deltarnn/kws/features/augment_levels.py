@@ -1,4 +1,4 @@
-"""Random changes of clips that are features made elsewhere: what is done to audio, done to the powers of its bands."""
+"""Random changes of clips that are levels: what is done to audio, done to the powers of its bands."""
 
 from concurrent.futures import ThreadPoolExecutor
 

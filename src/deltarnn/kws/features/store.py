@@ -6,7 +6,6 @@
 Each file records what it was made from; `feature(config)` makes only those that are missing or out of date.
 """
 
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,8 @@ from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import Audio, fit, read_audio
 from deltarnn.kws.data.corpus import GROUPS
 from deltarnn.kws.data.description import Description, read_description
-from deltarnn.kws.features.levels import import_levels, load_levels
+from deltarnn.kws.features.intake import import_levels
+from deltarnn.kws.features.levels import load_levels, sha256_of, takes_levels
 from deltarnn.kws.features.pipeline import FeaturePipeline, Features
 from deltarnn.kws.places import portable, work_folder
 from deltarnn.stored import Arrays, DamagedFileError, load_stored, peek_stored, save_stored
@@ -172,7 +172,7 @@ def _checked(path: Path, arrays: dict[str, NDArray[Any]], record: dict[str, Any]
 
 def load_clips(config: Config, description: Description, group: str) -> NDArray[Any]:
     """What a group's features are made of, memory-mapped: audio (N, samples), or levels (N, frames, bands)."""
-    return (load_levels if description.of_levels else load_audio)(config, description, group)
+    return (load_levels if takes_levels(config, description) else load_audio)(config, description, group)
 
 
 def load_audio(config: Config, description: Description, group: str) -> Audio:
@@ -184,13 +184,13 @@ def load_audio(config: Config, description: Description, group: str) -> Audio:
         raise ValueError(f"{config.data.dataset} has features that were made elsewhere: this needs recordings")
     rows = description.group(group)
     rate, padding = config.features.sample_rate, config.features.zero_padding
+    if padding == "centre":  # of frames; here it is samples that are joined and changed
+        padding = "head"
     samples = round(rate * description.clip_seconds)
-    if padding == "centre":
-        raise ValueError("--zero_padding centre is for features made elsewhere (--from): recordings take head or tail")
     path = config.folder("data") / "audio" / f"{group}-{padding}-{rate}.npy"
     source = digest({"description": description.digest, "rate": rate, "padding": padding, "group": group})
     note = path.with_suffix(".source")
-    if not (path.is_file() and read_json(note) == {"source": source, "sha256": _sha256(path)}):
+    if not (path.is_file() and read_json(note) == {"source": source, "sha256": sha256_of(path)}):
         note.unlink(missing_ok=True)
         with replacing(path, len(rows) * samples * 2) as part:
             clips = np.lib.format.open_memmap(part, "w+", np.int16, (len(rows), samples))
@@ -204,14 +204,9 @@ def load_audio(config: Config, description: Description, group: str) -> Audio:
                 for _ in tqdm(jobs, total=len(rows), desc=f"reading {group}", unit="clip", disable=None):
                     pass
             clips.flush()
-        write_json(note, {"source": source, "sha256": _sha256(path)})
+        write_json(note, {"source": source, "sha256": sha256_of(path)})
     loaded: Audio = np.load(path, mmap_mode="r")
     return loaded
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _compute(pipeline: FeaturePipeline, clips: NDArray[Any], workers: int, what: str) -> Features:

@@ -3,8 +3,8 @@
     feat/DATASET/NAME/versions/DIGEST-K.safetensors          version K of the clips: their features
     feat/DATASET/NAME/versions/DIGEST-K-taught.safetensors   and a teacher's scores of them
 
-A version is made once and kept: runs with the same features, augmentation and seed share it. Those of features that
-were made elsewhere are shared by all seeds.
+A version is made once and kept: runs with the same features, augmentation and seed share it. Those made of levels are
+shared by all seeds.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.splice import splice
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.augment_levels import LevelAugmenter
-from deltarnn.kws.features.levels import load_levels
+from deltarnn.kws.features.levels import load_levels, takes_levels
 from deltarnn.kws.features.pipeline import FeaturePipeline, Features
 from deltarnn.kws.features.store import FeatureSet, load_audio
 from deltarnn.kws.network.ensemble import Ensemble
@@ -109,8 +109,8 @@ def training_clips(config: Config, features: FeatureSet, teachers: Sequence[Teac
     their mean posteriors.
 
     Versions and scores that are not there yet are made and kept. A teacher of features that are pooled otherwise hears
-    the same changes. ValueError where clips cannot be changed as asked: features made elsewhere are not spliced, the
-    bands of recordings not moved.
+    the same changes. ValueError where clips cannot be changed as asked: levels are not spliced, the bands of
+    samples not moved.
     """
     augmentation = config.augmentation
     changed = augmentation.changes_audio or augmentation.aug_splice > 0
@@ -150,9 +150,11 @@ def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, i
     augmentation, description = config.augmentation, read_description(config)
     unmasked = dataclasses.replace(augmentation, aug_time_mask=0, aug_freq_mask=0)
     seed, workers = config.training.seed, config.run.workers
-    if description.of_levels:
+    if takes_levels(config, description):
         if augmentation.aug_splice:
-            raise ValueError("--aug_splice joins recordings; this data set has features that were made elsewhere")
+            raise ValueError(
+                "--aug_splice joins samples: leave it out with --zero_padding centre and with features made elsewhere"
+            )
         levels, noise = (load_levels(config, description, group) for group in ("train", "noise"))
         seed = description.settings["seed"]
 
@@ -163,7 +165,7 @@ def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, i
     if not changes:
         return lambda _, number: features.normalised.astype(np.float16), seed
     if augmentation.aug_warp:
-        raise ValueError("--aug_warp moves the bands of features that were made elsewhere (--from), not of recordings")
+        raise ValueError("--aug_warp moves bands: it needs --zero_padding centre, or features made elsewhere (--from)")
     audio = load_audio(config, description, "train")
     noises = load_noise(description)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.description import read_description
 from deltarnn.kws.evaluation.scoring import fits
-from deltarnn.kws.features.levels import front_end_of
+from deltarnn.kws.features.levels import front_end_of, takes_levels
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet
 from deltarnn.kws.features.versions import Teacher
@@ -31,13 +31,14 @@ def teacher_paths(config: Config, start: Path | None) -> list[Path]:
 def load_teacher(config: Config, path: Path, features: FeatureSet, pooled_otherwise: bool) -> Teacher:
     """A network to learn from.
 
-    ValueError unless it knows the same classes and takes the same features, or, of features that were made elsewhere
-    and if `pooled_otherwise`, features whose bands or frames are pooled otherwise.
+    ValueError unless it knows the same classes and takes the same features, or, where they are made of levels and if
+    `pooled_otherwise`, features whose bands or frames are pooled otherwise.
     """
     model, header = load_keyword_model(path)
     pipeline = FeaturePipeline.from_dict(header["features"]) if "features" in header else features.pipeline
-    pooled = pooled_otherwise and read_description(config).of_levels and header["labels"] == features.class_names
-    if not fits(header, features) and not (pooled and front_end_of(pipeline.config) == front_end_of(config.features)):
+    levels = pooled_otherwise and takes_levels(config, read_description(config))
+    same_levels = levels and front_end_of(pipeline.config) == front_end_of(config.features)
+    if not fits(header, features) and not (same_levels and header["labels"] == features.class_names):
         raise ValueError(f"--teacher {path}: trained on other features or classes than this run's")
     return Teacher(model, pipeline, file_digest(path))
 
