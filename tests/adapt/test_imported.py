@@ -4,13 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("onnxruntime")
 
 from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 
 import deltarnn
-from deltarnn.onnx import load
+from deltarnn.onnx import load, lowering
 
 
 def two_layers(folder: Path) -> Path:
@@ -93,3 +94,50 @@ def test_what_cannot_be_trained_around_the_parts_is_refused(tmp_path):
     net = load(two_layers(tmp_path), thresholds=0.1)
     with pytest.raises(ValueError, match="of an imported network only its parts learn"):
         deltarnn.distill(net, feeds(1), freeze=False)
+
+
+def test_tune_in_int8_reports_its_loss_and_keeps_formats_in_the_file(tmp_path):
+    path = two_layers(tmp_path)
+    net = load(path)
+    tuned = deltarnn.tune(net, feeds(4), budget=0.02, held_out=feeds(2, 5), precision="int8")
+    assert error(net, path, feeds(2, 5)) == pytest.approx(tuned.int8_loss, rel=0.05)
+    assert tuned.int8_loss < tuned.held_out_loss + 0.01
+    assert "in int8" in str(tuned)
+    for name in net.recurrent:
+        engine = net.engine(name)
+        assert (engine.precision, engine.accumulator_bits) == ("int8", (32,))
+    net.save(tmp_path / "tuned.onnx")
+    again = load(tmp_path / "tuned.onnx")
+    (expected,), (actual,) = (n.stream().run(None, feeds(1)[0]) for n in (net, again))
+    np.testing.assert_array_equal(actual, expected)
+    assert load(tmp_path / "tuned.onnx", precision="float32").engine("first").precision == "float32"
+    with pytest.raises(TypeError, match=r"precision='int8' is for networks of deltarnn\.onnx\.load"):
+        deltarnn.tune(torch.nn.GRU(2, 3), [torch.zeros(4, 1, 2)], precision="int8")
+
+
+def test_dense_products_in_int8_where_sessions_run_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(lowering, "LARGEST", -1)
+    path = two_layers(tmp_path)
+    net, item = load(path), feeds(1)[0]
+    (exact,) = net.run(None, item)
+    net.quantize(feeds(3))
+    (recurrent,) = net.stream().run(None, item)
+    net.quantize(feeds(3), dense=True)
+    (whole,) = net.stream().run(None, item)
+    assert not np.array_equal(whole, recurrent)
+    assert np.square(whole - exact).sum() < 1e-3 * np.square(exact - exact.mean()).sum()
+    net.save(tmp_path / "whole.onnx")
+    np.testing.assert_array_equal(load(tmp_path / "whole.onnx").run(None, item)[0], whole)
+    (back,) = load(tmp_path / "whole.onnx", precision="float32").run(None, item)
+    np.testing.assert_array_equal(back, exact)
+
+
+def test_quantize_names_what_it_cannot(tmp_path):
+    net = load(two_layers(tmp_path))
+    with pytest.raises(ValueError, match="'first' did not run over the calibration data"):
+        net.quantize([])
+    b = Builder(4)
+    recurrent_node(b, "GRU", 6, 10, "x", prefix="before", linear_before_reset=0)
+    net = load(b.save(tmp_path / "before.onnx", {"x": ["T", "B", 6]}, ["before_y"]))
+    with pytest.raises(ValueError, match=r"^before: precision='int8' does not combine with reset_after=False"):
+        net.quantize(feeds(1))

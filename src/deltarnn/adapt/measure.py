@@ -69,6 +69,16 @@ class Measurement:
         self._dense = [self._outputs(item) for item in items]
         self._energy = _energies(self._dense)
 
+    @property
+    def is_of_items(self) -> bool:
+        """Whether the loss is one of these items, and not of data of its own."""
+        return self._loss is None or self._with_items
+
+    def forget(self) -> None:
+        """What was measured is no longer so: the network changed. The dense outputs stay those of before."""
+        self._errors.clear()
+        self._losses.clear()
+
     @cached_property
     def dense(self) -> Point:
         """At thresholds 0."""

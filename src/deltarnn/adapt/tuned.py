@@ -34,7 +34,8 @@ class Tuned:
     that the search never saw; NaN where there is none, the loss also where the user's function brings its own data.
     dense_loss, held_out_dense_loss: at thresholds 0. loss_name: "output error", the distance to the dense outputs, or
     the name of the user's function. method: which line of the search won. lines: per line, (effective sparsity, loss)
-    of every point at which the loss was asked. runs, loss_calls: over the calibration data.
+    of every point at which the loss was asked. runs, loss_calls: over the calibration data. int8_loss: in int8, on the
+    held-out data if there is any; NaN where that was not asked for.
     """
 
     model: Any
@@ -55,6 +56,7 @@ class Tuned:
     speed: Speed
     runs: int
     loss_calls: int
+    int8_loss: float = math.nan
 
     @property
     def within_budget(self) -> bool:
@@ -83,6 +85,7 @@ class Tuned:
             _row("weights not fetched", self.effective_sparsity, self.held_out_effective_sparsity, "{:.1%}"),
             _row(f"{self.loss_name}"[:21], self.loss, self.held_out_loss, "{:.5g}"),
             _row("  at thresholds 0", self.dense_loss, self.held_out_dense_loss, "{:.5g}"),
+            *([] if math.isnan(self.int8_loss) else [_row("  in int8", math.nan, self.int8_loss, "{:.5g}")]),
             "",
             f"budget {self.budget:g}; found on the line of {self.method}, {self.runs} runs, {self.loss_calls} losses",
             str(self.speed),

@@ -3,15 +3,16 @@
 import copy
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from deltarnn.adapt.measure import Loss, Measurement, Point, run_item, takes_items
+from deltarnn.adapt.measure import Loss, Measurement, Point, run_item
 from deltarnn.adapt.network import Network, TorchNetwork, call, set_thresholds
 from deltarnn.adapt.search import Candidates, search
 from deltarnn.adapt.speed import Speed, compare
@@ -23,7 +24,13 @@ SLACK = 0.05
 
 
 def tune(
-    model: Any, calibration: Sequence[Any], loss: Loss | None = None, budget: float = 0.01, *, held_out: Any = None
+    model: Any,
+    calibration: Sequence[Any],
+    loss: Loss | None = None,
+    budget: float = 0.01,
+    *,
+    held_out: Any = None,
+    precision: Literal["float32", "int8"] = "float32",
 ) -> Tuned:
     """Find the thresholds that skip the most weights at a loss within `budget`.
 
@@ -42,6 +49,8 @@ def tune(
     budget: how much larger the loss may become than at thresholds 0; absolute, in the loss's own unit.
     held_out: further inputs, for figures that the search could not bend. None: every fourth item of `calibration` is
         set aside (of two or three, the last).
+    precision: "int8": at the thresholds found, an imported network then computes in int8 by formats from the data
+        (`Network.quantize`, dense products too where the loss allows it). Of a torch module `Engine.compile` does that.
 
     The search (`deltarnn.adapt.search`) takes about 15 runs over the calibration data per signal, and asks for the loss
     about 40 times in all.
@@ -54,26 +63,26 @@ def tune(
     Warns
     -----
     UserWarning
-        If on held-out data the loss leaves the budget, or much less is skipped; and if there is no held-out figure.
+        If on held-out data the loss leaves the budget, that of int8 too, or much less is skipped; and if there is no
+        held-out figure.
     """
-    if not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget >= 0):
-        raise ValueError(f"budget={budget!r}: must be a finite number of at least 0, in the unit of the loss")
-    if loss is not None and not callable(loss):
-        raise TypeError(f"loss is a {type(loss).__name__}: must be a function that returns a number, or None")
-    items, others = _split(calibration, held_out)
     network = _network(model)
+    _check_options(network, loss, budget, precision)
+    items, others = _split(calibration, held_out)
     target = network.module if isinstance(network, TorchNetwork) else network
     with tqdm(desc="tune", unit=" runs", disable=None, leave=False) as bar:
         measurement = Measurement(network, target, items, loss, bar.update)
         candidates = search(measurement, measurement.dense.loss + budget)
         best = candidates.best()
-        unseen = _held_out(network, target, others, loss, best, bar.update)
+        check = Measurement(network, target, others, loss, bar.update) if others else None
+        unseen = None if check is None else _held_out(check, best)
     speed = _speed(model, network, measurement, best)
     set_thresholds(network, measurement.signals, best.thresholds)
-    loss_name = "output error" if loss is None else getattr(loss, "__name__", "loss")
-    tuned = _result(target, measurement, candidates, unseen, speed, loss_name)
-    _warn(tuned)
-    return tuned
+    int8_loss = math.nan
+    if precision == "int8":
+        int8_loss, speed = _in_int8(target, check or measurement, items, best, budget, speed)
+    tuned = _result(target, measurement, candidates, unseen, speed, loss)
+    return _warned(replace(tuned, int8_loss=int8_loss))
 
 
 def _network(model: Any) -> Network:
@@ -85,6 +94,20 @@ def _network(model: Any) -> Network:
         )
     network: Network = model
     return network
+
+
+def _check_options(network: Network, loss: Any, budget: Any, precision: str) -> None:
+    if not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget >= 0):
+        raise ValueError(f"budget={budget!r}: must be a finite number of at least 0, in the unit of the loss")
+    if loss is not None and not callable(loss):
+        raise TypeError(f"loss is a {type(loss).__name__}: must be a function that returns a number, or None")
+    if precision not in ("float32", "int8"):
+        raise ValueError(f"precision={precision!r}: must be 'float32' or 'int8'")
+    if precision == "int8" and not hasattr(network, "quantize"):
+        raise TypeError(
+            "precision='int8' is for networks of deltarnn.onnx.load: of a torch module take "
+            "Engine.compile(tuned.model, 'int8', calibration=…)"
+        )
 
 
 def _split(calibration: Any, held_out: Any) -> tuple[list[Any], list[Any]]:
@@ -107,16 +130,29 @@ def _split(calibration: Any, held_out: Any) -> tuple[list[Any], list[Any]]:
     return items, others
 
 
-def _held_out(
-    network: Network, target: Any, items: list[Any], loss: Loss | None, best: Point, on_run: Callable[[], Any]
-) -> tuple[Point, Point] | None:
+def _held_out(measurement: Measurement, best: Point) -> tuple[Point, Point]:
     """(dense, best) on other data; losses NaN where the loss has its own data."""
-    if not items:
-        return None
-    measurement = Measurement(network, target, items, loss, on_run)
-    asked = loss is None or takes_items(loss)
-    dense = measurement.point([0.0] * len(measurement.signals), with_loss=asked)
-    return dense, measurement.point(best.thresholds, with_loss=asked)
+    dense = measurement.point([0.0] * len(measurement.signals), with_loss=measurement.is_of_items)
+    return dense, measurement.point(best.thresholds, with_loss=measurement.is_of_items)
+
+
+def _in_int8(
+    target: Any, measurement: Measurement, items: list[Any], best: Point, budget: float, speed: Speed
+) -> tuple[float, Speed]:
+    """Put the network in int8, its dense products too where the loss stays within the budget; loss and speed."""
+    network, item, limit = measurement.network, measurement.items[0], measurement.dense.loss + budget
+    for dense in (True, False):
+        target.quantize(items, dense)
+        measurement.forget()
+        loss = measurement.point(best.thresholds).loss
+        if loss <= limit:
+            break
+
+    def run() -> Any:
+        return run_item(network, measurement.model, item)
+
+    now = compare(run, run, lambda _: network.reset())
+    return loss, Speed(speed.dense_seconds, now.seconds)
 
 
 def _speed(model: Any, network: Network, measurement: Measurement, best: Point) -> Speed:
@@ -144,7 +180,7 @@ def _result(
     candidates: Candidates,
     held_out: tuple[Point, Point] | None,
     speed: Speed,
-    loss_name: str,
+    loss: Loss | None,
 ) -> Tuned:
     best, dense = candidates.best(), measurement.dense
     weights = sum(count.weights for count in best.counts)
@@ -161,7 +197,7 @@ def _result(
         held_out_effective_sparsity=held_out[1].effective_sparsity if held_out else nan,
         dense_loss=dense.loss,
         held_out_dense_loss=held_out[0].loss if held_out else nan,
-        loss_name=loss_name,
+        loss_name="output error" if loss is None else getattr(loss, "__name__", "loss"),
         method=candidates.origin(best),
         signals=tuple(
             SignalResult(signal.label, theta, count.zeros / max(count.numel, 1), count.weights / weights)
@@ -177,7 +213,7 @@ def _result(
     )
 
 
-def _warn(tuned: Tuned) -> None:
+def _warned(tuned: Tuned) -> Tuned:
     if math.isnan(tuned.held_out_sparsity):
         warnings.warn(
             "there is one item of calibration data: none is left to check the result on; give more, or held_out",
@@ -186,6 +222,12 @@ def _warn(tuned: Tuned) -> None:
     elif math.isnan(tuned.held_out_loss):
         warnings.warn(
             "loss(model) brings its own data, which the search has seen: take loss(model, items) for a held-out loss",
+            stacklevel=3,
+        )
+    elif tuned.int8_loss > tuned.held_out_dense_loss + tuned.budget >= tuned.held_out_loss:
+        warnings.warn(
+            f"the loss leaves the budget in int8: {tuned.int8_loss:.4g}, in float32 {tuned.held_out_loss:.4g}; load it "
+            "with precision='bfloat16', or take a smaller budget",
             stacklevel=3,
         )
     elif not tuned.within_budget:
@@ -200,3 +242,4 @@ def _warn(tuned: Tuned) -> None:
             f"{tuned.effective_sparsity:.1%} of the calibration data's",
             stacklevel=3,
         )
+    return tuned

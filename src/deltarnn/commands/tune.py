@@ -17,6 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--budget", type=float, default=0.01, help="how much the loss may rise (default: %(default)s)")
     parser.add_argument(
+        "--precision",
+        choices=("float32", "int8"),
+        default="float32",
+        help="of the tuned network (default: %(default)s)",
+    )
+    parser.add_argument(
         "--output", type=Path, default=Path("tuned"), help="folder of what is written (default: %(default)s)"
     )
 
@@ -29,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     calibration = load_items("--calibration", arguments.calibration, model)
     held_out = load_items("--held_out", arguments.held_out, model) if arguments.held_out else None
     loss = function_of("--loss", arguments.loss) if arguments.loss else None
-    tuned = tune(model, calibration, loss, arguments.budget, held_out=held_out)
+    tuned = tune(model, calibration, loss, arguments.budget, held_out=held_out, precision=arguments.precision)
     print(tuned)
     arguments.output.mkdir(parents=True, exist_ok=True)
     tuned.save(arguments.output / "tuned.json")

@@ -17,13 +17,13 @@ from deltarnn.onnx.operators import weight_inputs
 from deltarnn.onnx.programs import Programs
 from deltarnn.onnx.reading import read_model
 from deltarnn.onnx.recurrent import RecurrentPart
-from deltarnn.onnx.saving import replaced_weights, saved_thresholds
+from deltarnn.onnx.saving import Saved, replaced_weights
 
 
 def load(
     path: str | os.PathLike[str],
     thresholds: Threshold | Mapping[str, Threshold] | None = None,
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     *,
     quantization: Quantization | None = None,
     states: StateMode = "explicit",
@@ -37,7 +37,8 @@ def load(
     ----------
     thresholds: of all recurrent parts, or of some by name: a number, a pair (θx, θh), or a list with one pair. By
         default those of a file that `Network.save` wrote, else 0.
-    precision, quantization: of the recurrent parts, as of `Engine.compile`.
+    precision, quantization: of the recurrent parts, as of `Engine.compile`. None: "int8" for a file that
+        `Network.save` wrote after `quantize`, with its formats, else "float32".
     states: "explicit": initial states are those of the graph (`Network.run`). "held": recurrent parts go on from
         call to call until `reset`, for streaming through networks without states among their inputs.
     threads: of ONNX Runtime, for what is not recurrent.
@@ -50,6 +51,8 @@ def load(
     if states not in get_args(StateMode):
         raise ValueError(f"states={states!r}: must be one of {', '.join(map(repr, get_args(StateMode)))}")
     model = read_model(path)
+    if precision is None:
+        precision = "int8" if Saved.of(model).formats else "float32"
     settings = Settings(os.fspath(path), thresholds, precision, quantization, states, threads)
     graph = Graph.of(model)
     late = weight_inputs(graph)
@@ -73,7 +76,7 @@ class Settings:
 
     def apply_thresholds(self, net: Network) -> None:
         """Set the thresholds that were asked for, else those of the file."""
-        given = saved_thresholds(net.model) if self.thresholds is None else self.thresholds
+        given = Saved.of(net.model).thresholds if self.thresholds is None else self.thresholds
         if given:
             net.set_thresholds(given)
 
@@ -83,6 +86,12 @@ def imported(model: Any, graph: Graph, settings: Settings) -> tuple[dict[str, Re
     graph = fold(graph)
     parts = parts_of(graph)
     if not parts:
+        plain = next((node for node in graph.nodes if node.op_type == "RNN"), None)
+        if plain is not None:
+            raise UnsupportedGraphError(
+                f"{settings.path}: the node {plain.name or plain.output[0]!r} is an RNN, without gates: "
+                "delta layers are GRUs and LSTMs"
+            )
         raise UnsupportedGraphError(
             f"{settings.path}: no recurrent part that the importer knows: it has no GRU or LSTM operator, and "
             "no cell unrolled into products, σ and tanh"
@@ -93,11 +102,16 @@ def imported(model: Any, graph: Graph, settings: Settings) -> tuple[dict[str, Re
         raise UnsupportedGraphError(
             "states='held' needs a network that runs forwards in time: this one runs backwards too"
         )
+    saved = Saved.of(model)
     for name, part in parts.items():
         part.precision, part.quantization = settings.precision, settings.quantization
         part.weights = replaced_weights(model, name, part.weights)
+        if settings.quantization is None:
+            part.formats = saved.formats.get(name)
         part.compile()
-    return parts, Programs(graph, names, _session_options(settings.threads), held)
+    programs = Programs(graph, names, _session_options(settings.threads), held)
+    programs.set_int8(saved.int8 and settings.precision == "int8" and settings.quantization is None)
+    return parts, programs
 
 
 class LateNetwork(Network):

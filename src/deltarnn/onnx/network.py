@@ -152,6 +152,38 @@ class Network:
         finally:
             self._states.recorded = None
 
+    def quantize(self, calibration: Sequence[Any], dense: bool = False) -> None:
+        """Compute the recurrent parts in int8 from now on, each tensor in a format of its own; states begin anew.
+
+        Parameters
+        ----------
+        calibration: feeds, each of a sequence of its own, or functions of the network that run it over one in many
+            calls; like those that it will meet.
+
+        Raises
+        ------
+        ValueError
+            If there are none, if a recurrent part did not run, or if one has no form in integers; naming it.
+        """
+        for part in self.parts.values():
+            part.precision, part.quantization = "float32", None
+            part.compile()
+        self.programs.set_int8(False)
+        with self.record_inputs() as recorded:
+            for item in calibration:
+                self.reset()
+                if callable(item):
+                    item(self)
+                else:
+                    self.run(None, item)
+        self.reset()
+        idle = [name for name, sequences in recorded.items() if not sequences]
+        if idle:
+            raise ValueError(f"{idle[0]!r} did not run over the calibration data: give feeds of all of the network")
+        for name, part in self.parts.items():
+            part.calibrate([sequence.x[:, 0] for sequence in recorded[name]])
+        self.programs.set_int8(dense)
+
     @property
     def activity(self) -> NetworkActivity:
         """What fired since the start or the last `reset`."""
@@ -159,7 +191,7 @@ class Network:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file with thresholds and trained weights beside the graph; ONNX Runtime ignores these."""
-        save_network(path, self.model, self.parts)
+        save_network(path, self.model, self.parts, self.programs.int8)
 
     def save_onnx(self, path: str | os.PathLike[str], example: Mapping[str, Any] | None = None) -> str:
         """Write the network, with its thresholds and precision, for ONNX Runtime and the library `operator_library()`.

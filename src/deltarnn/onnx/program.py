@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,9 @@ class Program:
     that waits for the sites of the first wave into the second, and so on.
     """
 
-    def __init__(self, graph: Graph, sites: list[Site], session_options: Any) -> None:
+    def __init__(self, graph: Graph, sites: list[Site], session_options: Any, int8: bool = False) -> None:
+        """int8: whether sessions compute products with weights in int8, their inputs scaled call by call."""
+        self.int8 = int8
         self.outputs = graph.outputs
         self.constants = graph.constants
         self.session_options = session_options
@@ -97,7 +101,7 @@ class Program:
                 tensors,
             )
         )
-        return Segment(self._session(proto), inputs, outputs)
+        return Segment(self._session(_with_int8_products(proto) if self.int8 else proto), inputs, outputs)
 
     def _session(self, proto: Any) -> Any:
         import onnxruntime
@@ -109,6 +113,33 @@ class Program:
         except Exception as error:  # ONNX Runtime's errors share no class of their own
             reason = str(error).splitlines()[0]
             raise UnsupportedGraphError(f"ONNX Runtime refuses what is not recurrent: {reason}") from error
+
+
+def _with_int8_products(proto: Any) -> Any:
+    """A model whose products with constant weights are in int8, by ONNX Runtime's own dynamic quantisation."""
+    import logging
+
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    if not any(node.op_type in ("MatMul", "Gemm") for node in proto.graph.node):
+        return proto
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "quantized.onnx"
+        level = logging.root.level
+        logging.root.setLevel(logging.ERROR)  # it advises to preprocess a graph, which is folded already
+        try:
+            quantize_dynamic(
+                proto,
+                path,
+                op_types_to_quantize=["MatMul", "Gemm"],
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                extra_options={"MatMulConstBOnly": True},
+            )
+        finally:
+            logging.root.setLevel(level)
+        return onnx.load(path)
 
 
 def in_order(graph: Graph, sites: list[Site]) -> list[Any]:

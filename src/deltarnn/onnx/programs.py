@@ -38,7 +38,21 @@ class Programs:
         self.session_options = session_options
         self.kept: OrderedDict[Signature, Runnable] = OrderedDict()
         self.seen: OrderedDict[Signature, None] = OrderedDict()
-        self.general = Program(graph, self.sites(graph), session_options) if open_condition(graph) is None else None
+        self.int8 = False
+        self.general = self._general()
+
+    def set_int8(self, int8: bool) -> None:
+        """Whether sessions of ONNX Runtime compute products with weights in int8."""
+        if int8 != self.int8:
+            self.int8 = int8
+            self.kept.clear()
+            self.general = self._general()
+
+    def _general(self) -> Program | None:
+        """The program for all sizes; None if conditions need to be known."""
+        if open_condition(self.graph) is not None:
+            return None
+        return Program(self.graph, self.sites(self.graph), self.session_options, self.int8)
 
     def of(self, feed: Mapping[str, Any], native: bool) -> tuple[Runnable, Values]:
         """The program for a call with these inputs, and the inputs as arrays.
@@ -73,7 +87,7 @@ class Programs:
         if native:
             with suppress(NotNativeError):
                 return NativeProgram(graph, self.sites(graph), self.held)
-        return Program(graph, self.sites(graph), self.session_options)
+        return Program(graph, self.sites(graph), self.session_options, self.int8)
 
     def folded(self, values: Mapping[str, Array]) -> tuple[Graph, Values]:
         """The graph for the sizes of these inputs, and those whose values it depends on: whole numbers, one element.

@@ -1,6 +1,7 @@
 """Recurrent parts: the weights of one layer and direction, and the places of a graph where they are applied."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,9 @@ from deltarnn.engine.compilation import Precision
 from deltarnn.engine.description import Description
 from deltarnn.engine.engine import Engine
 from deltarnn.engine.model_file import FORMAT
+from deltarnn.fixed.formats import LayerFormats
 from deltarnn.fixed.qformat import Quantization
+from deltarnn.fixed.verification import UnsupportedModelError
 from deltarnn.onnx.graph import Array
 
 FloatArray = NDArray[np.float32]
@@ -103,6 +106,7 @@ class RecurrentPart:
     """A recurrent layer of one direction with thresholds, and the engine it is compiled to.
 
     origin: what it was in the graph, for people. trained: whether its weights are no longer those of the graph.
+    formats: of int8, tensor by tensor, from calibration data; in place of `quantization`.
     """
 
     name: str
@@ -113,6 +117,7 @@ class RecurrentPart:
     thh: float = 0.0
     precision: Precision = "float32"
     quantization: Quantization | None = None
+    formats: LayerFormats | None = None
     trained: bool = False
     engine: Engine | None = field(default=None, repr=False)
 
@@ -133,7 +138,26 @@ class RecurrentPart:
         }
         tensors: dict[str, Array] = {f"rnn.{name}_l0": array for name, array in w.arrays.items()}
         header = {"format": FORMAT, "architecture": architecture, "quantization": None}
-        return Description(tensors, {**header, "thx": [self.thx], "thh": [self.thh]})
+        described = Description(tensors, {**header, "thx": [self.thx], "thh": [self.thh]})
+        used = self.precision == "int8" and self.formats is not None
+        return described.with_formats([self.formats]) if used and self.formats else described
+
+    def calibrate(self, sequences: Sequence[FloatArray]) -> None:
+        """Compute in int8 from now on, by formats that suit these sequences (T, I) of its input.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the layer has no such form, naming it.
+        """
+        self.precision, self.quantization, self.formats = "int8", None, None
+        try:
+            engine = Engine.from_description(self.description(), "int8", None, sequences)
+        except UnsupportedModelError as error:
+            raise UnsupportedModelError(f"{self.name}: {error}") from None
+        assert engine.formats is not None
+        (self.formats,) = engine.formats
+        self.compile()
 
     def compile(self) -> None:
         """Make the engine anew, from the present weights and thresholds."""

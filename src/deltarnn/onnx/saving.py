@@ -5,24 +5,26 @@ Any other program still reads the file as the network that it was made from.
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from deltarnn.engine.model_file import read_formats, write_formats
 from deltarnn.files import replacing
+from deltarnn.fixed.formats import LayerFormats
 from deltarnn.onnx.graph import UnsupportedGraphError
 from deltarnn.onnx.recurrent import RecurrentPart, Weights
 
 METADATA = "deltarnn"
-"""The metadata entry: {"thresholds": {part: [θx, θh]}}, as JSON."""
+"""The metadata entry, JSON: {"thresholds": {part: [θx, θh]}}, and of int8 "formats" {part: formats}, "dense"."""
 PREFIX = "deltarnn/"
 """Of tensors that replace weights of the graph: deltarnn/PART/weight_ih, …, as `Weights` shapes them."""
 
 
-def save_network(path: str | os.PathLike[str], model: Any, parts: dict[str, RecurrentPart]) -> None:
-    """Write the model with thresholds and weights of its parts, atomically."""
+def save_network(path: str | os.PathLike[str], model: Any, parts: dict[str, RecurrentPart], int8: bool) -> None:
+    """Write the model with thresholds, formats and weights of its parts, atomically; int8: of `Programs.set_int8`."""
     from onnx import helper, numpy_helper
 
     saved = type(model)()
@@ -35,23 +37,48 @@ def save_network(path: str | os.PathLike[str], model: Any, parts: dict[str, Recu
     saved.graph.initializer.extend(kept)
     settings = {entry.key: entry.value for entry in saved.metadata_props}
     thresholds = {name: [part.thx, part.thh] for name, part in parts.items()}
-    settings[METADATA] = json.dumps({"thresholds": thresholds}, ensure_ascii=False)
+    formats = {name: write_formats(part.formats) for name, part in parts.items() if part.formats is not None}
+    record = {"thresholds": thresholds, **({"formats": formats, "dense": int8} if formats else {})}
+    settings[METADATA] = json.dumps(record, ensure_ascii=False)
     helper.set_model_props(saved, settings)
     with replacing(Path(path)) as part_file:
         part_file.write_bytes(saved.SerializeToString())
 
 
-def saved_thresholds(model: Any) -> dict[str, tuple[float, float]]:
-    """Thresholds that `save_network` wrote; empty for any other file."""
-    for entry in model.metadata_props:
-        if entry.key == METADATA:
-            try:
-                return {name: (float(x), float(h)) for name, (x, h) in json.loads(entry.value)["thresholds"].items()}
-            except (ValueError, TypeError, KeyError, AttributeError):
-                raise UnsupportedGraphError(
-                    f"the file's metadata {METADATA!r} is damaged: import the original anew"
-                ) from None
-    return {}
+@dataclass(frozen=True)
+class Saved:
+    """What `save_network` wrote beside the graph; empty for any other file."""
+
+    thresholds: dict[str, tuple[float, float]]
+    formats: dict[str, LayerFormats]
+    int8: bool = False
+
+    @classmethod
+    def of(cls, model: Any) -> "Saved":
+        """Read it from a model.
+
+        Raises
+        ------
+        UnsupportedGraphError
+            If it is damaged.
+        """
+        for entry in model.metadata_props:
+            if entry.key == METADATA:
+                try:
+                    record = json.loads(entry.value)
+                    thresholds = {name: (float(x), float(h)) for name, (x, h) in record["thresholds"].items()}
+                    formats = record.get("formats", {}).items()
+                    of_parts = {name: one for name, form in formats for one in _formats(form)}
+                    return cls(thresholds, of_parts, bool(record.get("dense")))
+                except (ValueError, TypeError, KeyError, AttributeError):
+                    raise UnsupportedGraphError(
+                        f"the file's metadata {METADATA!r} is damaged: import the original anew"
+                    ) from None
+        return cls({}, {})
+
+
+def _formats(entry: Any) -> tuple[LayerFormats, ...]:
+    return read_formats({"formats": [entry]}) or ()
 
 
 def replaced_weights(model: Any, name: str, weights: Weights) -> Weights:
