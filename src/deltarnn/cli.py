@@ -16,6 +16,7 @@ from deltarnn.files import remove_leftovers
 COMMANDS = {
     "prepare": ("deltarnn.kws.commands.data", "list the clips of a data set: groups, labels, silence, noise"),
     "feature": ("deltarnn.kws.commands.data", "compute the features of every clip"),
+    "resynthesise": ("deltarnn.kws.commands.resynthesise", "recordings made of log-mel levels, to train streams on"),
     "pretrain": ("deltarnn.kws.commands.train", "train the dense GRU or LSTM"),
     "retrain": ("deltarnn.kws.commands.train", "train the delta network, from the pretrained one"),
     "predict": ("deltarnn.kws.commands.predict", "name the word in each recording"),

@@ -141,6 +141,10 @@ class DataConfig:
         steps=("prepare", "feature"),
         needs=_MAKES_DATA,
     )
+    more_train: str = option(
+        "", "folder with further training recordings, one folder per word; no speaker of the other groups is taken",
+        steps=("prepare",),
+    )  # fmt: skip
     augment_noise: bool = option(
         False, "add copies of the training clips with background noise at 10 and 5 dB SNR", steps=("prepare",)
     )

@@ -114,6 +114,18 @@ def find_corpus(data_dir: str | Path, keywords: tuple[str, ...]) -> Corpus:
     return corpus
 
 
+def add_training_words(corpus: Corpus, folder: Path) -> None:
+    """Let training have the recordings of `folder` too, FOLDER/WORD/NAME. ValueError where there are none."""
+    if not folder.is_dir():
+        raise ValueError(f"--more_train {folder}: no such folder")
+    clips = [
+        SourceClip(word, path) for word in corpus.word_folders(folder) for path in corpus.audio_files(folder / word)
+    ]
+    if not clips:
+        raise ValueError(f"--more_train {folder}: holds no recordings; it needs one folder per word")
+    corpus.clips["train"] += clips
+
+
 class ClipList:
     """A list file: one clip "word/name.wav" on each line, UTF-8 with or without a byte order mark, either slash. The
     file type of a clip does not matter."""

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.audio import Audio, AudioError, fit, read_audio, read_recording, to_int16, write_wav
-from deltarnn.kws.data.corpus import GROUPS, SILENCE, Corpus, SourceClip, find_corpus
+from deltarnn.kws.data.corpus import GROUPS, SILENCE, Corpus, SourceClip, add_training_words, find_corpus
 from deltarnn.kws.data.description import (
     Description,
     Row,
@@ -45,6 +45,8 @@ def prepare(config: Config) -> Description:
     if own and "keywords" not in config.given:
         config = config.replace(keywords=own_words(data_dir))
     corpus = find_own_corpus(config) if own else find_corpus(data_dir, config.data.keywords)
+    if config.data.more_train:
+        add_training_words(corpus, Path(config.data.more_train))
     settings = {
         "dataset": config.data.dataset,
         "data_dir": portable(data_dir, root),
