@@ -12,7 +12,9 @@ from deltarnn.engine import load_model
 from deltarnn.engine.model_file import read_quantization
 from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.spotter import IntegerStream
+from deltarnn.hardware import cortex_m
 from deltarnn.hardware.export_c import C_FLAGS, export_c, find_compiler
+from deltarnn.hardware.measured_push import measure_push
 from deltarnn.kws.spotter import DeviceSpotter
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C compiler")
@@ -187,3 +189,15 @@ def test_the_library_calls_nothing(tmp_path):
     subprocess.run([find_compiler(), "-std=c99", "-O2", "-c", "net.c"], cwd=tmp_path, check=True)
     undefined = subprocess.run(["nm", "-u", "net.o"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert not {line.split()[-1] for line in undefined.splitlines()} - {"_GLOBAL_OFFSET_TABLE_", "memcpy", "memset"}
+
+
+@pytest.mark.skipif(not cortex_m.available(), reason=cortex_m.MISSING)
+@pytest.mark.parametrize("cpu", ["cortex-m0plus", "cortex-m4"])
+@pytest.mark.parametrize("case", ["default", "long FFT of a fold", "band-passes"])
+def test_every_score_on_a_cortex_m_is_the_twins(case, cpu, tmp_path):
+    """With the DSP extension and without; what the report says is what was run."""
+    spotter, count = exported(tmp_path, **CASES[case]).integers, 1_500 if "band" in case else 5_000
+    measured = measure_push(tmp_path, "net", cpu, spotter, noise(11, count))  # raises where a score differs
+    assert len(measured.instructions) == (count - spotter.front_end.length - 1) // spotter.front_end.hop + 1
+    assert measured.by_function.total() >= measured.instructions.sum()
+    assert measured.state % 8 == 0

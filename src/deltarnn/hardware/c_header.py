@@ -37,7 +37,7 @@ def header_text(
             f"    {kind} {field}{f'[{length}]' if length else ''};"
             for kind, field, length in c_spotter.state_fields(spotter)
         ]
-    push = "" if spotter is None else "\n" + c_spotter.header_text(spotter, name)
+    push = "" if spotter is None else "\n" + c_spotter.header_text(spotter, name, labels)
     what = "class scores" if network.head else "hidden states"
     return f"""{_description(network, name, labels, features or {}, spotter)}
 #ifndef {upper}_H

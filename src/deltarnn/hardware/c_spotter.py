@@ -1,6 +1,7 @@
 """C99 text of a whole spotter beside its network: front end and decision rule, what they keep, and how to call them."""
 
-from collections.abc import Mapping
+import string
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 import numpy as np
@@ -72,11 +73,12 @@ def header_macros(spotter: IntegerSpotter) -> dict[str, int]:
     }
 
 
-def header_text(spotter: IntegerSpotter, name: str) -> str:
-    """The declarations of a spotter, for the end of the public header."""
+def header_text(spotter: IntegerSpotter, name: str, labels: Sequence[str]) -> str:
+    """The declarations of a spotter, for the end of the public header. labels: names of the classes, or none."""
     upper = name.upper()
     macros = "\n".join(f"#define {upper}_{macro} ({value})" for macro, value in header_macros(spotter).items())
     return f"""{macros}
+{f"#define {upper}_WORDS {{{', '.join(map(quoted, labels))}}} /* names of the classes */" if labels else ""}
 
 typedef struct {{
     int32_t word;  /* index of the class, as in the scores; -1: none */
@@ -92,6 +94,13 @@ typedef struct {{
  * (sums[k] - {upper}_SCORE_OFFSET) / {upper}_SCORE_UNIT. */
 {name}_detection {name}_push({name}_state *state, const int16_t *samples, int32_t count);
 """
+
+
+def quoted(text: str) -> str:
+    """A string literal of C."""
+    kept = set(string.ascii_letters + string.digits + " _-.")
+    plain = "".join(chr(b) if chr(b) in kept else f"\\{b:03o}" for b in text.encode())
+    return f'"{plain}"'
 
 
 def data_arrays(spotter: IntegerSpotter) -> Arrays:

@@ -29,6 +29,7 @@ from deltarnn.hardware.c_source import (
     test_text,
 )
 from deltarnn.hardware.files import ExportError, ExportResult, write_text
+from deltarnn.hardware.layouts import Layout, arranged
 
 C_FLAGS = ("-std=c99", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic", "-Os")
 
@@ -42,11 +43,13 @@ def export_c(
     labels: Sequence[str] = (),
     features: Mapping[str, Any] | None = None,
     spotter: IntegerSpotter | None = None,
+    layout: Layout = "plain",
 ) -> ExportResult:
     """Write NAME.h, NAME.c and NAME_test.c, read the constants back, and, where a C compiler is found, run the test.
 
     The formats are the model's own, or `quantization`. stimulus: (T, I), the frames of the test program. labels and
     features (class names, settings of the front end) go into the header's description. C++ programs link it as it is.
+    spotter: the whole, of which the network is a part; then there is NAME_push_test.c too. layout: how the files lie.
     Figures: bytes of constants (flash), of the state (RAM, once per stream), and, when compiled, of code.
 
     Raises
@@ -62,11 +65,13 @@ def export_c(
     network = IntegerNetwork.convert(model, quantization) if spotter is None else spotter.network
     check_intermediates(network)
     texts, arrays = _texts(network, spotter, stimulus, name, labels, features)
-    for file, text in texts.items():
+    if layout != "plain" and spotter is None:
+        raise ValueError(f"layout={layout!r}: there is one of a whole spotter only; a network alone is laid out plain")
+    written = arranged(texts, name, layout)
+    for file, text in written.items():
         write_text(folder / file, text)
-    _verify_constants(
-        (folder / f"{name}.c").read_text(encoding="utf-8"), {array: values for array, (_, values) in arrays.items()}
-    )
+    source = next(folder / file for file in written if file.endswith(f"{name}.c"))
+    _verify_constants(source.read_text(encoding="utf-8"), {array: values for array, (_, values) in arrays.items()})
     ram = state_bytes(network)
     figures = {
         "flash bytes, constants": sum(values.size * c_spotter.TYPE_BYTES[kind] for kind, values in arrays.values()),
@@ -78,8 +83,8 @@ def export_c(
     if compiler is None:
         notes.append("no C compiler found (CC, cc, gcc, clang): constants compared, program not run")
     else:
-        figures |= compile_and_run(folder, name, compiler, [file for file in texts if file.endswith("_test.c")])
-    return ExportResult(folder, tuple(texts), figures, tuple(notes))
+        figures |= _compiled_texts(texts, name, compiler)
+    return ExportResult(folder, tuple(written), figures, tuple(notes))
 
 
 def _texts(
@@ -123,6 +128,14 @@ def find_compiler() -> str | None:
         if candidate and (path := shutil.which(candidate)):
             return path
     return None
+
+
+def _compiled_texts(texts: dict[str, str], name: str, compiler: str) -> dict[str, int]:
+    """`compile_and_run` of a library's files, whatever their layout."""
+    with tempfile.TemporaryDirectory() as flat:
+        for file, text in texts.items():
+            write_text(Path(flat, file), text)
+        return compile_and_run(Path(flat), name, compiler, [file for file in texts if file.endswith("_test.c")])
 
 
 def compile_and_run(folder: Path, name: str, compiler: str, tests: Sequence[str] = ()) -> dict[str, int]:

@@ -185,14 +185,15 @@ static void fe_odd(const int16_t *x, int32_t *z)
     fe_transform(z);
 }
 
-/* Adds the magnitudes of the bins bin, bin + stride, … to the triangles' levels. The bins lie `step` words apart.
+/* Adds the magnitudes of every 2^log-th bin from `bin` on to the triangles' levels. They lie `step` words apart.
  * |re + j im| is, within 1 %, the larger of two projections. Of n magnitudes m_i, i = 0 …, `sums` becomes the sum of
  * (n - i) m_i, from which their sum with rising weights follows. */
-static void fe_add(const int32_t *z, int32_t bin, int32_t stride, int32_t step, uint32_t *levels)
+static void fe_add(const int32_t *z, int32_t bin, int32_t log, int32_t step, uint32_t *levels)
 {
+    const int32_t stride = 1 << log;
     int32_t corner;
     for (corner = 0; corner <= FE_FILTERS; ++corner) {
-        const int32_t count = (fe_corners[corner + 1] - bin + stride - 1) / stride, first = bin - fe_corners[corner];
+        const int32_t count = (fe_corners[corner + 1] - bin + stride - 1) >> log, first = bin - fe_corners[corner];
         uint32_t sum = 0, rising;
         uint64_t sums = 0;
         int32_t left;
@@ -223,10 +224,10 @@ static void fe_features(STATE *state)
         levels[i] = 0;
     }
     fe_even(state->samples, z);
-    fe_add(z + FE_BIN_0, FE_BIN_0, 2, 2, levels);
+    fe_add(z + FE_BIN_0, FE_BIN_0, 1, 2, levels);
     fe_odd(state->samples, z);
-    fe_add(z + (FE_BIN_1 - 1) / 2, FE_BIN_1, 4, 2, levels);
-    fe_add(z + (4 * FE_POINTS - 1 - FE_BIN_3) / 2, FE_BIN_3, 4, -2, levels);
+    fe_add(z + (FE_BIN_1 - 1) / 2, FE_BIN_1, 2, 2, levels);
+    fe_add(z + (4 * FE_POINTS - 1 - FE_BIN_3) / 2, FE_BIN_3, 2, -2, levels);
     for (i = 0; i < FE_FILTERS; ++i) {
         state->features[i] = fe_feature(levels[i + 1]);
     }

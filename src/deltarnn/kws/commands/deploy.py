@@ -126,7 +126,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dict[str, Any]) -> int:
     _refuse_idle(
-        arguments, arguments.format, {"w_sp_ext": ("spartus",), "choose_formats": ("hex", "c"), "network_only": ("c",)}
+        arguments,
+        arguments.format,
+        {"w_sp_ext": ("spartus",), "choose_formats": ("hex", "c"), "network_only": ("c",), "layout": ("c",)},
     )
     clips = _clips(arguments, header)
     stimulus = choose_stimulus(np.concatenate(clips.frames), arguments.stim_head, arguments.stim_len)

@@ -12,6 +12,7 @@ from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.hardware.export_c import export_c
 from deltarnn.hardware.files import ExportResult
+from deltarnn.hardware.layouts import LAYOUTS, Layout
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.spotter.calibration import stream_rule
 from deltarnn.kws.spotter.device import integer_spotter
@@ -22,6 +23,7 @@ from deltarnn.kws.spotter.spotter import UNCALIBRATED_THRESHOLD
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of --format c."""
     parser.add_argument("--name", default="delta_network", help="c: name of the library (default: delta_network)")
+    parser.add_argument("--layout", choices=LAYOUTS, help="c: how the files lie (default: plain)")
     parser.add_argument(
         "--network_only", action="store_true", default=None,
         help="c: the network alone, for features that something else computes; without front end and rule",
@@ -39,6 +41,8 @@ def export_library(
     formats = quantization or model.formats
     about = header["labels"], header["features"]
     if arguments.network_only:
+        if arguments.layout is not None:
+            raise ValueError("--layout does nothing with --network_only: the network alone is laid out plain")
         return export_c(model, stimulus, arguments.out, formats, arguments.name, *about)
     rule, notes = stream_rule(header), list[str]()
     if rule is None:
@@ -49,5 +53,6 @@ def export_library(
         spotter = integer_spotter(network, header, FeaturePipeline.from_dict(header["features"]), rule)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{error}; or export the network alone with --network_only") from None
-    result = export_c(model, stimulus, arguments.out, formats, arguments.name, *about, spotter)
+    layout: Layout = arguments.layout or "plain"
+    result = export_c(model, stimulus, arguments.out, formats, arguments.name, *about, spotter, layout)
     return replace(result, notes=(*result.notes, *notes))
