@@ -1,6 +1,7 @@
 """What a user does with an imported network: states, thresholds, training, files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,3 +172,31 @@ def test_int8_computes_what_the_quantised_layer_computes(tmp_path: Path) -> None
     from onnx import numpy_helper
 
     np.testing.assert_allclose(y[:, 0, 0], h[:, 0] @ numpy_helper.to_array(weight), rtol=0, atol=1e-6)
+
+
+def test_groups_of_small_grus_over_bands_in_the_batch(tmp_path: Path) -> None:
+    """As in GTCRN: halves of the features have a GRU each, every band is a row of the batch, and a stream."""
+    b, bands = Builder(8), 33
+    halves = b.node("Split", "x", outputs=["low", "high"], axis=2, num_outputs=2)
+    axis = b.constant("axis", np.array([1]))
+    ys = []
+    for name in (halves, "high"):
+        recurrent_node(b, "GRU", 4, 6, name, prefix=f"rnn_{name}", states=[f"h_{name}"])
+        ys.append(b.node("Squeeze", f"rnn_{name}_y", axis))
+    b.node("Add", b.node("Concat", *ys, axis=2), b.parameter("shift", 12), outputs=["y"])
+    sizes = {"x": ["T", bands, 8], "h_low": [1, bands, 6], "h_high": [1, bands, 6]}
+    path = b.save(tmp_path / "groups.onnx", sizes, ["y", "rnn_low_h", "rnn_high_h"])
+    x = slow_signal(5, 40, bands, 8)
+
+    def streamed(runner: Any) -> np.ndarray:
+        h, out = [np.zeros((1, bands, 6), np.float32)] * 2, []
+        for frame in x:
+            y, *h = runner.run(None, {"x": frame[None], "h_low": h[0], "h_high": h[1]})
+            out.append(y[0])
+        return np.stack(out)
+
+    np.testing.assert_allclose(streamed(load(path)), streamed(onnx_runtime(path)), rtol=0, atol=1e-5)
+    net = load(path, thresholds=0.1)
+    assert np.abs(streamed(net) - streamed(onnx_runtime(path))).max() < 0.2
+    assert net.activity.per_part["rnn_low"].steps == 40 * bands
+    assert net.activity.sparsity > 0.2
