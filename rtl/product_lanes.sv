@@ -1,0 +1,103 @@
+// The multiplier lanes. Row r of a layer belongs to lane r mod LANES; the event at the front of the queue has its
+// column multiplied group by group, a row for each lane and clock, and the next event follows without a pause.
+module product_lanes
+  import delta_core_config::*;
+(
+    input logic clock,
+    input logic reset,
+
+    input  logic [EVENT_BITS-1:0] event_data,
+    input  logic                  event_waits,
+    output logic                  event_taken,
+
+    output logic [  WEIGHT_BITS-1:0] weight_address,
+    input  logic [LANES*W_BITS-1:0] weights,
+
+    input logic [      LANES-1:0] preset,
+    input logic [   ACC_ADDRESS_BITS-1:0] preset_address,
+    input logic [   ACC_BITS-1:0] preset_value,
+
+    input  logic [LANES*ACC_ADDRESS_BITS-1:0] read_addresses,
+    output logic [LANES*ACC_BITS-1:0] read_data,
+
+    // The clocks that multiply, for whoever counts them. A layer is done: its last sum is stored at this clock's end.
+    output logic multiplying,
+    output logic layer_done
+);
+  logic is_end;
+  logic [PART_BITS-1:0] part;
+  logic [WEIGHT_BITS-1:0] column;
+  logic [DELTA_BITS-1:0] delta;
+  logic [GROUP_BITS-1:0] group;
+  logic last_group;
+
+  logic valid;
+  logic [DELTA_BITS-1:0] multiplied_delta;
+  logic [ACC_ADDRESS_BITS-1:0] plain;
+  logic [ACC_ADDRESS_BITS-1:0] apart;
+  logic [LANES-1:0] is_apart;
+  logic [LANES-1:0] group_apart;
+
+  assign {is_end, part, column, delta} = event_data;
+
+  assign last_group = group == PART_GROUPS[part*GROUP_BITS+:GROUP_BITS] - 1'b1;
+  assign multiplying = event_waits && !is_end;
+  assign event_taken = event_waits && (is_end || last_group);
+  assign weight_address = column + WEIGHT_BITS'(group);
+
+  always_ff @(posedge clock) begin
+    if (reset) group <= '0;
+    else if (multiplying) group <= last_group ? '0 : group + 1'b1;
+  end
+
+  // What a GRU's hidden state adds to its candidate is kept apart (M_nh): those rows have accumulators of their own.
+  always_comb begin
+    group_apart = '0;
+    if (PART_APART[part] && group > APART_GROUP[part*GROUP_BITS+:GROUP_BITS]) group_apart = '1;
+    if (PART_APART[part] && group == APART_GROUP[part*GROUP_BITS+:GROUP_BITS])
+      group_apart = {LANES{1'b1}} << APART_LANE[part*LANE_BITS+:LANE_BITS];
+  end
+
+  always_ff @(posedge clock) begin
+    if (reset) begin
+      valid <= 1'b0;
+      layer_done <= 1'b0;
+    end else begin
+      valid <= multiplying;
+      layer_done <= event_waits && is_end;
+    end
+  end
+
+  always_ff @(posedge clock) begin
+    multiplied_delta <= delta;
+    plain <= PART_ACC[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS] + ACC_ADDRESS_BITS'(group);
+    apart <= PART_ACC[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS] + APART_OFFSET[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS]
+        + ACC_ADDRESS_BITS'(group);
+    is_apart <= group_apart;
+  end
+
+  generate
+    for (genvar lane = 0; lane < LANES; lane++) begin : gen_lane
+      product_lane #(
+          .DELTA_BITS(DELTA_BITS),
+          .W_BITS(W_BITS),
+          .ACC_BITS(ACC_BITS),
+          .ACC_WORDS(ACC_WORDS),
+          .ADDRESS_BITS(ACC_ADDRESS_BITS),
+          .FORWARD(FORWARD)
+      ) lane_unit (
+          .clock(clock),
+          .reset(reset),
+          .valid(valid),
+          .delta(multiplied_delta),
+          .weight(weights[lane*W_BITS+:W_BITS]),
+          .address(is_apart[lane] ? apart : plain),
+          .preset(preset[lane]),
+          .preset_address(preset_address),
+          .preset_value(preset_value),
+          .read_address(read_addresses[lane*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS]),
+          .read_data(read_data[lane*ACC_BITS+:ACC_BITS])
+      );
+    end
+  endgenerate
+endmodule

@@ -1,0 +1,82 @@
+// The output stream: the scores of a step, one a beat, TLAST on the last. TUSER is the index of the largest so far, the
+// first of equals: on TLAST's beat, the class. The scores of the next step are taken when the last beat has gone.
+module score_output
+  import delta_core_config::*;
+(
+    input logic clock,
+    input logic reset,
+
+    input logic write,
+    input logic [UNIT_BITS-1:0] write_word,
+    input logic [PIPES*ACC_BITS-1:0] write_scores,
+    input logic complete,
+    output logic free,
+
+    output logic [31:0] m_axis_tdata,
+    output logic [AXIS_USER_BITS-1:0] m_axis_tuser,
+    output logic m_axis_tvalid,
+    input logic m_axis_tready,
+    output logic m_axis_tlast
+);
+  logic completed;
+  logic beat;
+  logic is_best;
+  logic [OUTPUT_INDEX_BITS-1:0] index;
+  logic [OUTPUT_INDEX_BITS-1:0] next_index;
+  logic [OUTPUT_INDEX_BITS-1:0] best_index;
+  logic [OUTPUT_INDEX_BITS-1:0] pipe;
+  logic signed [ACC_BITS-1:0] best;
+  logic signed [ACC_BITS-1:0] score;
+  logic [PIPES*ACC_BITS-1:0] word;
+
+  word_memory #(
+      .LANES(1),
+      .BITS(PIPES * ACC_BITS),
+      .WORDS(SCORE_WORDS),
+      .ADDRESS_BITS(SCORE_BITS)
+  ) score_memory (
+      .clock(clock),
+      .read(1'b1),
+      .read_address(SCORE_BITS'(next_index >> PIPE_SHIFT)),
+      .read_data(word),
+      .write(write),
+      .write_address(SCORE_BITS'(write_word)),
+      .write_data(write_scores)
+  );
+
+  assign free = !completed && !m_axis_tvalid;
+  assign beat = m_axis_tvalid && m_axis_tready;
+  assign next_index = beat ? (m_axis_tlast ? '0 : index + 1'b1) : index;
+  assign pipe = index & OUTPUT_INDEX_BITS'(PIPES - 1);
+  assign score = word[pipe*ACC_BITS+:ACC_BITS];
+  assign is_best = index == '0 || score > best;
+
+  assign m_axis_tdata = 32'(score);
+  assign m_axis_tlast = index == OUTPUT_INDEX_BITS'(OUTPUTS - 1);
+  assign m_axis_tuser = AXIS_USER_BITS'(is_best ? index : best_index);
+
+  always_ff @(posedge clock) begin
+    if (reset) begin
+      completed <= 1'b0;
+      m_axis_tvalid <= 1'b0;
+      index <= '0;
+    end else begin
+      // A clock between the last write and the first read.
+      completed <= complete;
+      if (completed) m_axis_tvalid <= 1'b1;
+      else if (beat && m_axis_tlast) m_axis_tvalid <= 1'b0;
+      index <= next_index;
+    end
+  end
+
+  always_ff @(posedge clock) begin
+    if (beat && is_best) begin
+      best <= score;
+      best_index <= index;
+    end
+  end
+
+  // Other layers may have more words.
+  logic unused;
+  assign unused = &{1'b0, write_word};
+endmodule
