@@ -1,9 +1,36 @@
-"""Models of the accelerators that delta networks were built for, and exports to them. Imports without torch."""
+"""Models of the accelerators that delta networks were built for and of our own, and exports to them. Without torch."""
 
-from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
-from deltarnn.hardware.deltarnn_fpga import DeltaRNNFPGA
-from deltarnn.hardware.edgedrnn import EdgeDRNN
-from deltarnn.hardware.report import AcceleratorReport
-from deltarnn.hardware.spartus import Spartus
+from typing import TYPE_CHECKING
 
-__all__ = ["AcceleratorReport", "DeltaRNNFPGA", "EdgeDRNN", "NetworkParameters", "Spartus", "UnsupportedModelError"]
+from deltarnn.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
+    from deltarnn.hardware.delta_core import DeltaCore
+    from deltarnn.hardware.deltarnn_fpga import DeltaRNNFPGA
+    from deltarnn.hardware.edgedrnn import EdgeDRNN
+    from deltarnn.hardware.report import AcceleratorReport
+    from deltarnn.hardware.spartus import Spartus
+
+__all__ = [
+    "AcceleratorReport",
+    "DeltaCore",
+    "DeltaRNNFPGA",
+    "EdgeDRNN",
+    "NetworkParameters",
+    "Spartus",
+    "UnsupportedModelError",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "AcceleratorReport": "report",
+        "DeltaCore": "delta_core",
+        "DeltaRNNFPGA": "deltarnn_fpga",
+        "EdgeDRNN": "edgedrnn",
+        "NetworkParameters": "accelerator",  # which takes it, and the next, from deltarnn.fixed
+        "Spartus": "spartus",
+        "UnsupportedModelError": "accelerator",
+    },
+)

@@ -28,12 +28,14 @@ class Events(NamedTuple):
     """What fired while a model ran: per layer fired_x (S, I) and fired_h (S, H) over all S steps of all sequences.
 
     first: (S,) whether a step is the first of its sequence. notes: what conversion rounded or saturated.
+    fired_dense: of an accelerator with a dense head, likewise, which inputs of each dense layer changed.
     """
 
     fired_x: list[BoolArray]
     fired_h: list[BoolArray]
     first: BoolArray
     notes: tuple[str, ...]
+    fired_dense: tuple[BoolArray, ...] = ()
 
 
 class Work(NamedTuple):
@@ -133,7 +135,9 @@ class Accelerator:
             for fired in (events.fired_x, events.fired_h)
         )
         notes = events.notes
-        if network.head:
+        if events.fired_dense:
+            notes += ("the clocks of the dense head are counted, its operations are not",)
+        elif network.head:
             notes += ("the dense head runs on the host and is not counted",)
         return AcceleratorReport(
             target=self.name,

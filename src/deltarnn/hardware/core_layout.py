@@ -14,6 +14,15 @@ MAX_WIDTH = 32
 
 QUEUE_DEPTH = 8
 
+PIPE_TICKS = {"GRU": 9, "LSTM": 10}
+"""Clocks from the first accumulator of a unit asked for to its hidden state written."""
+
+
+def default_shape(lanes: int, target: str = "generic") -> tuple[int, int]:
+    """Encoder width and activation pipes that suit P lanes; on an iCE40, which has few multipliers, a single pipe."""
+    wide = min(16, max(1, lanes))
+    return max(4, wide), 1 if target == "ice40" else wide
+
 
 @dataclass(frozen=True)
 class CoreLayer:

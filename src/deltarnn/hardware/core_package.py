@@ -6,10 +6,7 @@ from collections.abc import Iterable
 from deltarnn.fixed.arithmetic import IntArray
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.tables import LookUpTable
-from deltarnn.hardware.core_layout import QUEUE_DEPTH, CoreLayout
-
-PIPE_TICKS = {"GRU": 9, "LSTM": 10}
-"""Clocks from the first accumulator of a unit asked for to its hidden state written."""
+from deltarnn.hardware.core_layout import PIPE_TICKS, QUEUE_DEPTH, CoreLayout
 
 WHOLE_TABLE_BITS = 9
 

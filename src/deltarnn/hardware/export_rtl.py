@@ -14,7 +14,7 @@ from deltarnn.fixed.arithmetic import IntArray
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.fixed.qformat import QFormat
-from deltarnn.hardware.core_layout import CoreLayout
+from deltarnn.hardware.core_layout import CoreLayout, default_shape
 from deltarnn.hardware.core_package import accumulator_bits, core_layout, package_text, stored_table
 from deltarnn.hardware.files import ExportError, from_hex, to_hex, write_text
 
@@ -208,12 +208,6 @@ def export_rtl(
     write_text(folder / DESIGN_FILE, json.dumps(record, indent=2) + "\n")
     _verify(design, images, x, expected)
     return design
-
-
-def default_shape(lanes: int, target: str) -> tuple[int, int]:
-    """Encoder width and activation pipes that suit P lanes; on an iCE40, which has few multipliers, a single pipe."""
-    wide = min(16, max(1, lanes))
-    return max(4, wide), 1 if target == "ice40" else wide
 
 
 def memory_images(network: IntegerNetwork, layout: CoreLayout) -> dict[str, tuple[IntArray, int]]:

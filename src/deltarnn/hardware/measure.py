@@ -12,13 +12,16 @@ from deltarnn.fixed.qformat import Quantization
 from deltarnn.hardware.accelerator import Events
 
 
-def integer_events(model: NetworkParameters, sequences: Sequence[NDArray[np.float64]], formats: Quantization) -> Events:
+def integer_events(
+    model: NetworkParameters, sequences: Sequence[NDArray[np.float64]], formats: Quantization, head: bool = False
+) -> Events:
     """Run frames (T, I) of each sequence from reset in `formats`; steps of all sequences follow one another.
 
-    Sequences of one length run as one batch.
+    Sequences of one length run as one batch. head: the dense layers too, and which of their inputs changed.
     """
-    network = IntegerNetwork.convert(replace(model, head=()), formats)
+    network = IntegerNetwork.convert(model if head else replace(model, head=()), formats)
     depth = len(network.layers)
+    dense_changed: list[list[NDArray[np.bool_]]] = [[] for _ in network.head]
     fired_x: list[list[NDArray[np.bool_]]] = [[] for _ in range(depth)]
     fired_h: list[list[NDArray[np.bool_]]] = [[] for _ in range(depth)]
     first = []
@@ -32,6 +35,11 @@ def integer_events(model: NetworkParameters, sequences: Sequence[NDArray[np.floa
         for index, layer in enumerate(run.layers):
             for fired, steps in ((layer.fired_x, fired_x), (layer.fired_h, fired_h)):
                 steps[index].append(fired.transpose(1, 0, 2).reshape(-1, fired.shape[2]))
+        signal = run.layers[-1].y
+        for dense, of_dense in zip(network.head, dense_changed, strict=True):
+            changed = np.diff(signal, axis=0, prepend=0) != 0
+            of_dense.append(changed.transpose(1, 0, 2).reshape(-1, changed.shape[2]))
+            signal = dense(signal)
     notes = (*network.notes, f"events measured in {formats.activation} activations and {formats.weight} weights")
     if saturated:
         notes += (f"{saturated / values:.2%} of the input values were outside {formats.activation} and saturated",)
@@ -40,4 +48,5 @@ def integer_events(model: NetworkParameters, sequences: Sequence[NDArray[np.floa
         [np.concatenate(steps) for steps in fired_h],
         np.concatenate(first),
         notes,
+        tuple(np.concatenate(steps) for steps in dense_changed),
     )

@@ -117,7 +117,10 @@ class AcceleratorReport:
             ("weight traffic", f"{self.weight_bytes_per_step:.0f} bytes per step"),
             ("balance ratio", f"{self.balance_ratio:.3f}"),
             ("real-time factor", f"{self.real_time_factor:.2e} of a {self.frame_period_s * 1e3:g} ms frame"),
-            ("energy per step", f"{self.energy_per_step_j * us:.3f} µJ"),
+            (
+                "energy per step",
+                f"{self.energy_per_step_j * us:.3f} µJ" if self.energy_per_step_j else "no power stated",
+            ),
         ]
         width = max(len(p.name) for p in self.parameters)
         lines = [f"{self.target}", *(f"  {name:<26}{value}" for name, value in rows), "  parameters"]
