@@ -1,8 +1,10 @@
 // The activation of finished layers, PIPES units at a time, while the lanes are already at the next layer's products.
 // A recurrent layer takes four clocks for PIPES units, a dense layer one. What is written can be encoded a clock later.
-module activation
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module activation (
     input logic clock,
     input logic reset,
     input logic layer_done,
@@ -58,8 +60,8 @@ module activation
   logic writes;
 
   assign is_last = active_layer == LAYER_BITS'(LAYERS - 1);
-  assign is_dense = LAYER_DENSE[active_layer];
-  assign unit_words = LAYER_UNIT_WORDS[active_layer*UNIT_BITS+:UNIT_BITS];
+  assign is_dense = core_config::LAYER_DENSE[active_layer];
+  assign unit_words = core_config::LAYER_UNIT_WORDS[active_layer*UNIT_BITS+:UNIT_BITS];
   // The last layer's results need the score buffer, which may still hold those of the step before.
   assign may_begin = !is_last || score_free;
   assign first_slot = running && slot == '0;
@@ -98,8 +100,8 @@ module activation
   end
 
   // Row `row` and the PIPES - 1 after it, wherever they begin among the lanes: those that wrap are a group further on.
-  assign row = (ROW_BITS'(unit_word) << PIPE_SHIFT) + SLOT_ROW[{active_layer, slot}*ROW_BITS+:ROW_BITS];
-  assign group_address = SLOT_ACC[{active_layer, slot}*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS]
+  assign row = (ROW_BITS'(unit_word) << PIPE_SHIFT) + core_config::SLOT_ROW[{active_layer, slot}*ROW_BITS+:ROW_BITS];
+  assign group_address = core_config::SLOT_ACC[{active_layer, slot}*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS]
       + ACC_ADDRESS_BITS'(row >> LANE_SHIFT);
   assign first_lane = LANES == 1 ? '0 : row[LANE_BITS-1:0];
 
@@ -150,7 +152,7 @@ module activation
       assign next_states[pipe*A_BITS+:A_BITS] = pipe_state;
       // The last word of a layer may have fewer units than pipes.
       assign is_unit[pipe] = (ROW_BITS'(written) << PIPE_SHIFT) + ROW_BITS'(pipe)
-          < LAYER_UNITS[active_layer*ROW_BITS+:ROW_BITS];
+          < core_config::LAYER_UNITS[active_layer*ROW_BITS+:ROW_BITS];
 
       if (LAYERS > RECURRENT + 1) begin : gen_rectified
         // Dense layers but the last: a ReLU, and rounding from their own number of fraction bits.
@@ -158,7 +160,7 @@ module activation
         logic [LAYER_BITS-1:0] dense_layer;
         assign dense_layer = active_layer - LAYER_BITS'(RECURRENT);
         for (genvar dense = 0; dense < LAYERS - 1 - RECURRENT; dense++) begin : gen_layer
-          requantize #(ACC_BITS, int'(DENSE_SHIFT[dense*SHIFT_BITS+:SHIFT_BITS]), A_BITS, NEAREST) round_unit (
+          requantize #(ACC_BITS, int'(core_config::DENSE_SHIFT[dense*SHIFT_BITS+:SHIFT_BITS]), A_BITS) round_unit (
               .value (value[ACC_BITS-1] ? '0 : value),
               .result(of_layer[dense*A_BITS+:A_BITS])
           );
@@ -178,23 +180,23 @@ module activation
 
   // h of the GRU or c of the LSTM, for the next step: read once for four clocks.
   word_memory #(
-      .LANES(1),
+      .VALUES(1),
       .BITS(PIPES * A_BITS),
       .WORDS(STATE_WORDS),
       .ADDRESS_BITS(STATE_BITS)
   ) state_memory (
       .clock(clock),
       .read(tick[1]),
-      .read_address(LAYER_STATE[active_layer*STATE_BITS+:STATE_BITS] + STATE_BITS'(unit_word)),
+      .read_address(core_config::LAYER_STATE[active_layer*STATE_BITS+:STATE_BITS] + STATE_BITS'(unit_word)),
       .read_data(states),
       .write(clearing || tick[PIPE_TICKS]),
       .write_address(clearing ? STATE_BITS'(clear_word)
-          : LAYER_STATE[active_layer*STATE_BITS+:STATE_BITS] + STATE_BITS'(written)),
+          : core_config::LAYER_STATE[active_layer*STATE_BITS+:STATE_BITS] + STATE_BITS'(written)),
       .write_data(clearing ? '0 : next_states)
   );
 
   assign results = is_dense ? rectified : hidden;
-  assign write_address = LAYER_SIGNAL[active_layer*SIGNAL_BITS+:SIGNAL_BITS]
+  assign write_address = core_config::LAYER_SIGNAL[active_layer*SIGNAL_BITS+:SIGNAL_BITS]
       + SIGNAL_BITS'(written >> (ENCODER_SHIFT - PIPE_SHIFT));
 
   generate

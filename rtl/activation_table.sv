@@ -1,7 +1,9 @@
 // One table of the sigmoid or tanh: an entry for each number from FIRST on; numbers beyond either end read the end.
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
 module activation_table #(
-    parameter int A_BITS = 8,
-    parameter int N_BITS = 8,
     parameter int FIRST = -128,
     parameter int ENTRIES = 256,
     parameter int ADDRESS_BITS = 8,

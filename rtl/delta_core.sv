@@ -6,9 +6,11 @@
 //
 // Everything a step depends on passes through this ring in order, layer after layer; the lanes multiply one layer
 // while the activation finishes the one before.
-module delta_core
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module delta_core (
     input logic clock,
     input logic reset,
 
@@ -162,7 +164,7 @@ module delta_core
   end
 
   word_memory #(
-      .LANES(ENCODER_WIDTH),
+      .VALUES(ENCODER_WIDTH),
       .BITS(A_BITS),
       .WORDS(SIGNAL_WORDS),
       .ADDRESS_BITS(SIGNAL_BITS)
@@ -177,7 +179,7 @@ module delta_core
   );
 
   word_memory #(
-      .LANES(ENCODER_WIDTH),
+      .VALUES(ENCODER_WIDTH),
       .BITS(A_BITS),
       .WORDS(HELD_WORDS),
       .ADDRESS_BITS(HELD_BITS)

@@ -14,9 +14,11 @@
 //
 // +commands=FILE +record=FILE, and of 65536 clocks +stall_in=N without a beat offered, +stall_out=N without one taken;
 // +seed=N, not 0.
-module delta_core_bench
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module delta_core_bench (
     input logic clock
 );
   string commands_name;

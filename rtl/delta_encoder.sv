@@ -1,9 +1,11 @@
 // The delta encoder. A step is a list of parts: of each layer the hidden state, then the input. A part is read a word
 // of ENCODER_WIDTH values a clock; values that moved by their threshold or more become events, one a clock, and
 // replace what is held of them. Words without an event take their one clock and no more.
-module delta_encoder
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module delta_encoder (
     input logic clock,
     input logic reset,
     input logic start,
@@ -46,6 +48,7 @@ module delta_encoder
   logic [WEIGHT_BITS-1:0] compared_column;
   logic [HELD_BITS-1:0] compared_held;
   logic compared_end;
+  logic [THRESHOLD_INDEX_BITS-1:0] threshold_index;
   logic [THRESHOLD_BITS-1:0] threshold;
   logic [ENCODER_WIDTH-1:0] fires;
   logic [ENCODER_WIDTH*DELTA_BITS-1:0] compared_deltas;
@@ -60,18 +63,18 @@ module delta_encoder
   logic [DELTA_BITS-1:0] pushed_delta;
   logic [WEIGHT_BITS-1:0] pushed_address;
 
-  assign layer = PART_LAYER[part*LAYER_BITS+:LAYER_BITS];
-  assign part_words = PART_WORDS[part*SIGNAL_BITS+:SIGNAL_BITS];
+  assign layer = core_config::PART_LAYER[part*LAYER_BITS+:LAYER_BITS];
+  assign part_words = core_config::PART_WORDS[part*SIGNAL_BITS+:SIGNAL_BITS];
   assign last_word = word == part_words - 1'b1;
   assign last_part = part == PART_BITS'(PARTS - 1);
 
   // The input of a layer is the output of the one before, which may still be on its way.
-  assign available = !PART_FOLLOWS[part] || active_layer == layer || (active_words > word);
+  assign available = !core_config::PART_FOLLOWS[part] || active_layer == layer || (active_words > word);
   assign read = scanning && available && (!comparing || advance);
-  assign signal_address = PART_SIGNAL[part*SIGNAL_BITS+:SIGNAL_BITS] + word
-      + (PART_FRAME[part] && half ? SIGNAL_BITS'(FRAME_WORDS) : '0);
+  assign signal_address = core_config::PART_SIGNAL[part*SIGNAL_BITS+:SIGNAL_BITS] + word
+      + (core_config::PART_FRAME[part] && half ? SIGNAL_BITS'(FRAME_WORDS) : '0);
   assign held_address = held_word;
-  assign frame_taken = read && PART_FRAME[part] && last_word;
+  assign frame_taken = read && core_config::PART_FRAME[part] && last_word;
 
   always_ff @(posedge clock) begin
     if (reset) begin
@@ -95,10 +98,10 @@ module delta_encoder
       if (last_word) begin
         part <= part + 1'b1;
         word <= '0;
-        column <= PART_NEXT_WEIGHT[part*WEIGHT_BITS+:WEIGHT_BITS];
+        column <= core_config::PART_NEXT_WEIGHT[part*WEIGHT_BITS+:WEIGHT_BITS];
       end else begin
         word <= word + 1'b1;
-        column <= column + WEIGHT_BITS'({PART_GROUPS[part*GROUP_BITS+:GROUP_BITS], ENCODER_SHIFT'(0)});
+        column <= column + (WEIGHT_BITS'(core_config::PART_GROUPS[part*GROUP_BITS+:GROUP_BITS]) << ENCODER_SHIFT);
       end
     end
   end
@@ -118,13 +121,14 @@ module delta_encoder
       compared_part <= part;
       compared_column <= column;
       compared_held <= held_word;
-      compared_end <= last_word && PART_ENDS[part];
+      compared_end <= last_word && core_config::PART_ENDS[part];
     end
   end
 
-  assign threshold = PART_THRESHOLD[compared_part*THRESHOLD_INDEX_BITS+:THRESHOLD_INDEX_BITS]
-      == THRESHOLD_INDEX_BITS'(THRESHOLDS) ? '0
-      : thresholds[PART_THRESHOLD[compared_part*THRESHOLD_INDEX_BITS+:THRESHOLD_INDEX_BITS]*THRESHOLD_BITS+:THRESHOLD_BITS];
+  // Dense layers have no register: their threshold is 0.
+  assign threshold_index = core_config::PART_THRESHOLD[compared_part*THRESHOLD_INDEX_BITS+:THRESHOLD_INDEX_BITS];
+  assign threshold = threshold_index == THRESHOLD_INDEX_BITS'(THRESHOLDS) ? '0
+      : thresholds[threshold_index*THRESHOLD_BITS+:THRESHOLD_BITS];
 
   generate
     for (genvar value = 0; value < ENCODER_WIDTH; value++) begin : gen_compare
@@ -178,7 +182,7 @@ module delta_encoder
       for (int value = 0; value < ENCODER_WIDTH; value++) begin
         if (next[value] && value[bit_index])
           pushed_address = pushed_address
-              + (WEIGHT_BITS'(PART_GROUPS[pushed_part*GROUP_BITS+:GROUP_BITS]) << bit_index);
+              + (WEIGHT_BITS'(core_config::PART_GROUPS[pushed_part*GROUP_BITS+:GROUP_BITS]) << bit_index);
       end
     end
   end

@@ -1,8 +1,10 @@
 // The input stream: one value a beat, TLAST on the last of a frame. Values go into one of two halves of the frame
 // buffer while the encoder reads the other. A frame whose TLAST is early or late is dropped whole, and reported.
-module frame_input
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module frame_input (
     input logic clock,
     input logic reset,
 

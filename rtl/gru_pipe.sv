@@ -1,9 +1,11 @@
 // The GRU of one hidden unit after another, four clocks each. The accumulators arrive in the order r, z, nh, nx; the
 // ticks count the clocks since a unit's first one was asked for. One multiplier and two tables serve it all:
 //   h = A(A((1 - z) n) + A(z h)),   n = N(tanh(A(M_nx + r A(M_nh))))
-module gru_pipe
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module gru_pipe (
     input  logic                       clock,
     input  logic        [PIPE_TICKS:0] tick,
     input  logic signed [ACC_BITS-1:0] value,
@@ -34,13 +36,13 @@ module gru_pipe
   logic signed [A_BITS-1:0] kept;
   logic signed [A_BITS:0] total;
 
-  requantize #(ACC_BITS, W_FRACTION, A_BITS, NEAREST) round_number (.value(value), .result(number));
-  activation_table #(A_BITS, N_BITS, SIGMOID_FIRST, SIGMOID_ENTRIES, SIGMOID_BITS, "sigmoid.hex") sigmoid_table (
+  requantize #(ACC_BITS, W_FRACTION, A_BITS) round_number (.value(value), .result(number));
+  activation_table #(SIGMOID_FIRST, SIGMOID_ENTRIES, SIGMOID_BITS, "sigmoid.hex") sigmoid_table (
       .clock (clock),
       .number(number),
       .entry (sigmoid)
   );
-  activation_table #(A_BITS, N_BITS, TANH_FIRST, TANH_ENTRIES, TANH_BITS, "tanh.hex") tanh_table (
+  activation_table #(TANH_FIRST, TANH_ENTRIES, TANH_BITS, "tanh.hex") tanh_table (
       .clock (clock),
       .number(argument),
       .entry (candidate)
@@ -70,9 +72,9 @@ module gru_pipe
         + (SUM_BITS'(product) <<< (SUM_FRACTION - N_FRACTION));
   end
 
-  requantize #(SUM_BITS, SUM_FRACTION, A_BITS, NEAREST) round_argument (.value(sum), .result(argument));
-  requantize #(PRODUCT_BITS, N_FRACTION, A_BITS, NEAREST) round_kept (.value(product), .result(scaled));
-  requantize #(PRODUCT_BITS, 2 * N_FRACTION - A_FRACTION, A_BITS, NEAREST) round_fresh (
+  requantize #(SUM_BITS, SUM_FRACTION, A_BITS) round_argument (.value(sum), .result(argument));
+  requantize #(PRODUCT_BITS, N_FRACTION, A_BITS) round_kept (.value(product), .result(scaled));
+  requantize #(PRODUCT_BITS, 2 * N_FRACTION - A_FRACTION, A_BITS) round_fresh (
       .value (product),
       .result(fresh)
   );

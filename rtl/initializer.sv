@@ -1,8 +1,10 @@
 // What a reset sets off: all signals, held values and states are cleared, word by word, and the accumulators start at
 // the biases, row by row.
-module initializer
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module initializer (
     input logic clock,
     input logic reset,
 

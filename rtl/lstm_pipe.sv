@@ -1,9 +1,11 @@
 // The LSTM of one hidden unit after another, four clocks each. The accumulators arrive in the order f, i, g, o; the
 // ticks count the clocks since a unit's first one was asked for. One multiplier and two tables serve it all:
 //   c = A(f c + i g),   h = A(o N(tanh(c)))
-module lstm_pipe
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module lstm_pipe (
     input  logic                       clock,
     input  logic        [PIPE_TICKS:0] tick,
     input  logic signed [ACC_BITS-1:0] value,
@@ -30,13 +32,13 @@ module lstm_pipe
   logic signed [A_BITS-1:0] cell_value;
   logic signed [A_BITS-1:0] squashed;
 
-  requantize #(ACC_BITS, W_FRACTION, A_BITS, NEAREST) round_number (.value(value), .result(number));
-  activation_table #(A_BITS, N_BITS, SIGMOID_FIRST, SIGMOID_ENTRIES, SIGMOID_BITS, "sigmoid.hex") sigmoid_table (
+  requantize #(ACC_BITS, W_FRACTION, A_BITS) round_number (.value(value), .result(number));
+  activation_table #(SIGMOID_FIRST, SIGMOID_ENTRIES, SIGMOID_BITS, "sigmoid.hex") sigmoid_table (
       .clock (clock),
       .number(number),
       .entry (sigmoid)
   );
-  activation_table #(A_BITS, N_BITS, TANH_FIRST, TANH_ENTRIES, TANH_BITS, "tanh.hex") tanh_table (
+  activation_table #(TANH_FIRST, TANH_ENTRIES, TANH_BITS, "tanh.hex") tanh_table (
       .clock (clock),
       .number(tick[7] ? cell_value : number),
       .entry (tangent)
@@ -66,11 +68,11 @@ module lstm_pipe
     sum <= (SUM_BITS'(kept) <<< (SUM_FRACTION - A_FRACTION)) + (SUM_BITS'(product) <<< (SUM_FRACTION - N_FRACTION));
   end
 
-  requantize #(SUM_BITS, N_FRACTION + SUM_FRACTION - A_FRACTION, A_BITS, NEAREST) round_cell (
+  requantize #(SUM_BITS, N_FRACTION + SUM_FRACTION - A_FRACTION, A_BITS) round_cell (
       .value (sum),
       .result(cell_value)
   );
-  requantize #(PRODUCT_BITS, 2 * N_FRACTION - A_FRACTION, A_BITS, NEAREST) round_hidden (
+  requantize #(PRODUCT_BITS, 2 * N_FRACTION - A_FRACTION, A_BITS) round_hidden (
       .value (product),
       .result(squashed)
   );

@@ -1,33 +1,29 @@
 // One lane: a multiplier, and the accumulators of the rows dealt to it. A product enters its accumulator two clocks
 // after its weight was asked for; the activation reads the accumulators of finished layers through a port of its own.
-module product_lane #(
-    parameter int DELTA_BITS = 9,
-    parameter int W_BITS = 8,
-    parameter int ACC_BITS = 24,
-    parameter int ACC_WORDS = 16,
-    parameter int ADDRESS_BITS = 4,
-    // Whether a column can have a single group, so that two clocks in a row meet the same accumulator.
-    parameter bit FORWARD = 0
-) (
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module product_lane (
     input logic clock,
     input logic reset,
 
     input logic valid,
     input logic signed [DELTA_BITS-1:0] delta,
     input logic signed [W_BITS-1:0] weight,
-    input logic [ADDRESS_BITS-1:0] address,
+    input logic [ACC_ADDRESS_BITS-1:0] address,
 
     input logic preset,
-    input logic [ADDRESS_BITS-1:0] preset_address,
+    input logic [ACC_ADDRESS_BITS-1:0] preset_address,
     input logic signed [ACC_BITS-1:0] preset_value,
 
-    input logic [ADDRESS_BITS-1:0] read_address,
+    input logic [ACC_ADDRESS_BITS-1:0] read_address,
     output logic signed [ACC_BITS-1:0] read_data
 );
   (* no_rw_check *) logic [ACC_BITS-1:0] accumulators[ACC_WORDS];
 
   logic summing;
-  logic [ADDRESS_BITS-1:0] sum_address;
+  logic [ACC_ADDRESS_BITS-1:0] sum_address;
   logic signed [DELTA_BITS+W_BITS-1:0] product;
   logic signed [ACC_BITS-1:0] stored;
   logic signed [ACC_BITS-1:0] partial;
@@ -46,6 +42,7 @@ module product_lane #(
   // Sums wrap on the way and are right at the end: what a row adds up to is within ACC_BITS whatever came before.
   assign sum = partial + ACC_BITS'(product);
 
+  // Where a column can have a single group, two clocks in a row may meet the same accumulator.
   generate
     if (FORWARD) begin : gen_forward
       logic again;

@@ -1,8 +1,10 @@
 // The multiplier lanes. Row r of a layer belongs to lane r mod LANES; the event at the front of the queue has its
 // column multiplied group by group, a row for each lane and clock, and the next event follows without a pause.
-module product_lanes
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module product_lanes (
     input logic clock,
     input logic reset,
 
@@ -29,6 +31,8 @@ module product_lanes
   logic [WEIGHT_BITS-1:0] column;
   logic [DELTA_BITS-1:0] delta;
   logic [GROUP_BITS-1:0] group;
+  logic [GROUP_BITS-1:0] first_apart;
+  logic [ACC_ADDRESS_BITS-1:0] address;
   logic last_group;
 
   logic valid;
@@ -40,7 +44,9 @@ module product_lanes
 
   assign {is_end, part, column, delta} = event_data;
 
-  assign last_group = group == PART_GROUPS[part*GROUP_BITS+:GROUP_BITS] - 1'b1;
+  assign last_group = group == core_config::PART_GROUPS[part*GROUP_BITS+:GROUP_BITS] - 1'b1;
+  assign first_apart = core_config::APART_GROUP[part*GROUP_BITS+:GROUP_BITS];
+  assign address = core_config::PART_ACC[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS] + ACC_ADDRESS_BITS'(group);
   assign multiplying = event_waits && !is_end;
   assign event_taken = event_waits && (is_end || last_group);
   assign weight_address = column + WEIGHT_BITS'(group);
@@ -53,9 +59,9 @@ module product_lanes
   // What a GRU's hidden state adds to its candidate is kept apart (M_nh): those rows have accumulators of their own.
   always_comb begin
     group_apart = '0;
-    if (PART_APART[part] && group > APART_GROUP[part*GROUP_BITS+:GROUP_BITS]) group_apart = '1;
-    if (PART_APART[part] && group == APART_GROUP[part*GROUP_BITS+:GROUP_BITS])
-      group_apart = {LANES{1'b1}} << APART_LANE[part*LANE_BITS+:LANE_BITS];
+    if (core_config::PART_APART[part] && group > first_apart) group_apart = '1;
+    if (core_config::PART_APART[part] && group == first_apart)
+      group_apart = {LANES{1'b1}} << core_config::APART_LANE[part*LANE_BITS+:LANE_BITS];
   end
 
   always_ff @(posedge clock) begin
@@ -70,22 +76,14 @@ module product_lanes
 
   always_ff @(posedge clock) begin
     multiplied_delta <= delta;
-    plain <= PART_ACC[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS] + ACC_ADDRESS_BITS'(group);
-    apart <= PART_ACC[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS] + APART_OFFSET[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS]
-        + ACC_ADDRESS_BITS'(group);
+    plain <= address;
+    apart <= address + core_config::APART_OFFSET[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS];
     is_apart <= group_apart;
   end
 
   generate
     for (genvar lane = 0; lane < LANES; lane++) begin : gen_lane
-      product_lane #(
-          .DELTA_BITS(DELTA_BITS),
-          .W_BITS(W_BITS),
-          .ACC_BITS(ACC_BITS),
-          .ACC_WORDS(ACC_WORDS),
-          .ADDRESS_BITS(ACC_ADDRESS_BITS),
-          .FORWARD(FORWARD)
-      ) lane_unit (
+      product_lane lane_unit (
           .clock(clock),
           .reset(reset),
           .valid(valid),

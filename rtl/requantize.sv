@@ -1,10 +1,13 @@
-// A value brought to a narrower format: divided by 2^SHIFT, rounded (half to even, or down), then saturated.
+// A value brought to a narrower format: divided by 2^SHIFT, rounded (to NEAREST, ties to even, or down), saturated.
 // A negative SHIFT multiplies, exactly.
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
 module requantize #(
     parameter int IN_BITS = 24,
     parameter int SHIFT = 7,
-    parameter int OUT_BITS = 8,
-    parameter bit NEAREST = 1
+    parameter int OUT_BITS = 8
 ) (
     input  logic signed [ IN_BITS-1:0] value,
     output logic signed [OUT_BITS-1:0] result
@@ -37,7 +40,8 @@ module requantize #(
     if (ROUNDED_BITS > OUT_BITS) begin : gen_saturate
       logic fits;
       assign fits = (&rounded[ROUNDED_BITS-1:OUT_BITS-1]) | ~(|rounded[ROUNDED_BITS-1:OUT_BITS-1]);
-      assign result = fits ? rounded[OUT_BITS-1:0] : {rounded[ROUNDED_BITS-1], {(OUT_BITS - 1) {~rounded[ROUNDED_BITS-1]}}};
+      assign result = fits ? rounded[OUT_BITS-1:0]
+          : {rounded[ROUNDED_BITS-1], {(OUT_BITS - 1) {~rounded[ROUNDED_BITS-1]}}};
     end else begin : gen_extend
       assign result = OUT_BITS'(rounded);
     end

@@ -1,8 +1,10 @@
 // The output stream: the scores of a step, one a beat, TLAST on the last. TUSER is the index of the largest so far, the
 // first of equals: on TLAST's beat, the class. The scores of the next step are taken when the last beat has gone.
-module score_output
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module score_output (
     input logic clock,
     input logic reset,
 
@@ -30,7 +32,7 @@ module score_output
   logic [PIPES*ACC_BITS-1:0] word;
 
   word_memory #(
-      .LANES(1),
+      .VALUES(1),
       .BITS(PIPES * ACC_BITS),
       .WORDS(SCORE_WORDS),
       .ADDRESS_BITS(SCORE_BITS)

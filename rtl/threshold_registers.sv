@@ -1,8 +1,10 @@
 // A threshold for the input and one for the hidden state of every recurrent layer: registers 2 l and 2 l + 1, numbers
 // of the activation format, not negative. They start, and after a reset start again, at the model's own.
-module threshold_registers
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module threshold_registers (
     input logic clock,
     input logic reset,
     input logic write,

@@ -1,8 +1,10 @@
 // New weights by a stream, one weight a beat: words in address order, in a word the weight of lane 0 first, TLAST on
 // the last weight of all. For memories that start undefined, and for changing the model's weights.
-module weight_loader
-  import delta_core_config::*;
-(
+/* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
+import core_config::*;
+/* verilator lint_on IMPORTSTAR */
+
+module weight_loader (
     input logic clock,
     input logic reset,
     input logic blocked,

@@ -51,11 +51,11 @@ def stored_table(table: LookUpTable) -> tuple[int, IntArray]:
 
 
 def package_text(network: IntegerNetwork, layout: CoreLayout) -> str:
-    """delta_core_config.sv."""
+    """core_config.sv."""
     lines = [
         "// Sizes, addresses and formats of one network, generated. In tables the entry of the first layer or part is",
         "// the last: it has the lowest bits.",
-        "package delta_core_config;",
+        "package core_config;",
         *(f"  localparam int {name} = {value};" for name, value in _sizes(network, layout).items()),
         *(f"  localparam bit {name} = {int(value)};" for name, value in _switches(network, layout).items()),
         *_tables(network, layout),

@@ -21,7 +21,7 @@ from deltarnn.hardware.files import ExportError, from_hex, to_hex, write_text
 TARGETS = ("generic", "ice40", "ecp5")
 DESIGN_FILE = "design.json"
 TOP = "delta_core"
-PACKAGE = "delta_core_config.sv"
+PACKAGE = "core_config.sv"
 MODULES = (
     "requantize", "word_memory", "event_queue", "activation_table", "product_lane", "gru_pipe", "lstm_pipe",
     "frame_input", "delta_encoder", "product_lanes", "activation", "score_output", "threshold_registers",
@@ -147,7 +147,7 @@ def export_rtl(
 ) -> RtlDesign:
     """Write the design of `network` to `folder`.
 
-    stimulus: (T, I) real features. Written: the fixed modules (*.sv), delta_core_config.sv (the one generated package),
+    stimulus: (T, I) real features. Written: the fixed modules (*.sv), core_config.sv (the one generated package),
     images (weights.hex, biases.hex, sigmoid.hex, tanh.hex), the bench (delta_core_bench.sv and .cpp) with stimulus.hex
     and expected.hex (scores of `deltarnn.fixed`), and design.json. Not the README, constraints or board tops.
 
