@@ -66,4 +66,8 @@ module product_lane (
     stored <= accumulators[address];
     read_data <= accumulators[read_address];
   end
+
+  // Accumulators may be narrower than a product.
+  logic unused;
+  assign unused = &{1'b0, product};
 endmodule

@@ -2,9 +2,11 @@
 // undefined: the core's weight stream fills them after configuration.
 module weight_memory #(
     parameter int WORD_BITS = 64,
+    /* verilator lint_off UNUSEDPARAM */
     parameter int WORDS = 16,
     parameter int ADDRESS_BITS = 4,
     parameter IMAGE = "weights.hex"
+    /* verilator lint_on UNUSEDPARAM */
 ) (
     input  logic                    clock,
     input  logic [ADDRESS_BITS-1:0] read_address,
@@ -39,4 +41,7 @@ module weight_memory #(
       );
     end
   endgenerate
+
+  logic unused;
+  assign unused = &{1'b0, wide_out};
 endmodule

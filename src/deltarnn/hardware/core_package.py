@@ -126,7 +126,7 @@ def _sizes(network: IntegerNetwork, layout: CoreLayout) -> dict[str, int]:
         "BIAS_BITS": address_bits(layout.accumulator_words * layout.lanes),
         "GROUP_BITS": max(layer.groups for layer in layout.layers).bit_length(),
         "ROW_BITS": (max(layer.rows for layer in layout.layers) + layout.lanes).bit_length(),
-        "UNIT_BITS": max(layout.unit_words(index) for index in range(layers)).bit_length(),
+        "UNIT_BITS": max(*map(layout.unit_words, range(layers)), layout.width // layout.pipes - 1).bit_length(),
         "SHIFT_BITS": 8,
         "SIGMOID_FIRST": sigmoid[0],
         "SIGMOID_ENTRIES": len(sigmoid[1]),

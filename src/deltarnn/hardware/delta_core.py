@@ -100,7 +100,8 @@ class DeltaCore(Accelerator):
             model.cell, model.input_size, model.hidden_sizes, [len(dense.bias) for dense in model.head]
         )
         steps = len(events.first)
-        per_part = [_fired(events, layout, index) for index in range(len(layout.parts))]
+        fired_x, fired_h, _, _, fired_dense = events
+        per_part = [core_fired(layout, i, fired_x, fired_h, fired_dense) for i in range(len(layout.parts))]
         clocks = np.array([step_clocks(layout, [fired[step] for fired in per_part]).cycles for step in range(steps)])
         macs, columns = np.zeros(steps, dtype=np.int64), np.zeros(steps, dtype=np.int64)
         for part, fired in zip(layout.parts, per_part, strict=True):
@@ -164,9 +165,15 @@ def _written(layout: CoreLayout, layer: int, begin: int) -> list[int]:
     return [begin + interval * (min(w, count) - 1) + ticks + 1 for w in range(per_word, count + per_word, per_word)]
 
 
-def _fired(events: Events, layout: CoreLayout, index: int) -> BoolArray:
-    """(S, columns) what fired of one part."""
+def core_fired(
+    layout: CoreLayout,
+    index: int,
+    fired_x: Sequence[BoolArray],
+    fired_h: Sequence[BoolArray],
+    fired_dense: Sequence[BoolArray],
+) -> BoolArray:
+    """(S, columns) what fired of part `index`, of `Events`."""
     part, recurrent = layout.parts[index], len(layout.hidden_sizes)
     if part.layer >= recurrent:
-        return events.fired_dense[part.layer - recurrent]
-    return (events.fired_h if part.hidden else events.fired_x)[part.layer]
+        return fired_dense[part.layer - recurrent]
+    return (fired_h if part.hidden else fired_x)[part.layer]

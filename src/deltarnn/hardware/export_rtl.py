@@ -29,7 +29,7 @@ MODULES = (
 )  # fmt: skip
 """The fixed modules, in compile order after the package."""
 BENCH = ("delta_core_bench.sv", "delta_core_bench.cpp")
-MODELS = {"ice40": ("sb_spram256ka.sv",)}
+MODELS = {"ice40": ("SB_SPRAM256KA.sv",)}
 IMAGES = ("weights.hex", "biases.hex", "sigmoid.hex", "tanh.hex")
 STIMULUS, EXPECTED = "stimulus.hex", "expected.hex"
 MAX_BITS = 16
