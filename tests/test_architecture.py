@@ -22,7 +22,7 @@ PACKAGES = {
     "adapt": {"files", "stored", "fixed", "nn", "sparsity"},
     "onnx": {"engine", "files", "native", "nn", "fixed", "sparsity"},
     "hardware": {"files", "fixed", "prune", "engine", "sparsity"},
-    "commands": {"adapt", "files", "onnx"},
+    "commands": {"adapt", "files", "hardware", "onnx"},
     "bench": {"files", "engine", "nn", "fixed", "native", "onnx", "hardware", "kws"},
     "kws": {"onnx", "adapt", "hardware", "nn", "prune", "engine", "fixed", "native", "sparsity", "files", "stored"},
     "cli": {"files", "kws"},

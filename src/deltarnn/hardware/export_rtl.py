@@ -17,6 +17,7 @@ from deltarnn.fixed.qformat import QFormat
 from deltarnn.hardware.core_layout import CoreLayout, default_shape
 from deltarnn.hardware.core_package import accumulator_bits, core_layout, package_text, stored_table
 from deltarnn.hardware.files import ExportError, from_hex, to_hex, write_text
+from deltarnn.hardware.rtl_target import check_room
 
 TARGETS = ("generic", "ice40", "ecp5")
 DESIGN_FILE = "design.json"
@@ -166,6 +167,7 @@ def export_rtl(
     _check_formats(network)
     width, pipes = default_shape(lanes, target)
     layout = core_layout(network, lanes, encoder_width or width, activation_pipes or pipes)
+    check_room(network, layout, target)
     models = MODELS.get(target, ())
     q, images = network.quantization, memory_images(network, layout)
     x = q.activation.to_int(stimulus, q.rounding)

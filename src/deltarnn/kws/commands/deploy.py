@@ -16,7 +16,8 @@ from deltarnn.files import check_writable
 from deltarnn.fixed.choice import choose_formats
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
-from deltarnn.hardware import DeltaRNNFPGA, EdgeDRNN, Spartus
+from deltarnn.fixed.qformat import Quantization
+from deltarnn.hardware import DeltaCore, DeltaRNNFPGA
 from deltarnn.hardware.accelerator import Accelerator
 from deltarnn.hardware.design_space import (
     DesignGrid,
@@ -29,10 +30,15 @@ from deltarnn.hardware.design_space import (
 )
 from deltarnn.hardware.export_edgedrnn import export_edgedrnn
 from deltarnn.hardware.export_hex import export_hex
+from deltarnn.hardware.export_rtl import TARGETS, export_rtl
 from deltarnn.hardware.export_spartus import export_spartus
+from deltarnn.hardware.files import ExportResult
+from deltarnn.hardware.rtl_board import write_board
+from deltarnn.hardware.rtl_target import default_lanes
 from deltarnn.hardware.stimulus import choose_stimulus
 from deltarnn.kws.commands import library
 from deltarnn.kws.commands.choice import add_model, chosen_model
+from deltarnn.kws.commands.designs import CORE_SHAPE, add_designs, design, edgedrnn, refuse_idle, spartus
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.data.audio import read_audio
 from deltarnn.kws.features.pipeline import FeaturePipeline
@@ -73,12 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "clips", int, 1, 1e9, "clips of --features to measure on", default=200)
     add_number(parser, "thx", float, 0, 1e6, "input threshold of all layers, instead of the model's")
     add_number(parser, "thh", float, 0, 1e6, "hidden-state threshold of all layers, instead of the model's")
-    add_number(parser, "num_array", int, 1, 1024, "MAC arrays (Spartus: 8)")
-    add_number(parser, "num_array_pe", int, 1, 4096, "processing elements per array (Spartus: 64)")
-    add_number(parser, "num_array_pe_ext", int, 1, 4096, "processing elements fed from external memory (EdgeDRNN: 8)")
-    add_number(parser, "act_latency", int, 0, 1e5, "clocks of the activation pipeline (Spartus: 8)")
-    add_number(parser, "act_interval", int, 1, 1e5, "clocks between two activations (Spartus: 4)")
-    add_number(parser, "op_freq", float, -1e12, 1e12, "clock frequency, Hz (default: the accelerator's)")
+    add_designs(parser)
     if parser.get_default("command") == "export":
         _add_export_arguments(parser)
     else:
@@ -86,26 +87,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("edgedrnn", "spartus", "hex", "c"), required=True)
+    parser.add_argument("--format", choices=("edgedrnn", "spartus", "hex", "c", "rtl"), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     add_number(parser, "stim_head", int, 0, 1e9, "first frame of the stimulus", default=1000)
     add_number(parser, "stim_len", int, 1, 1e6, "frames of the stimulus", default=1000)
     add_number(parser, "w_sp_ext", float, 0, 1, "weight sparsity that Spartus's memories are laid out for")
     library.add_arguments(parser)
+    parser.add_argument("--target", choices=TARGETS, help="rtl: the device to write for (default: generic)")
     add_number(
         parser, "choose_formats", float, 0, 1,
-        "hex, c: choose the narrowest formats that lose at most this much accuracy on the clips, such as 0.01",
+        "hex, c, rtl: choose the narrowest formats that lose at most this much accuracy on the clips, such as 0.01",
     )  # fmt: skip
 
 
 def _add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", choices=("edgedrnn", "deltarnn", "spartus"), required=True)
+    parser.add_argument("--target", choices=("edgedrnn", "deltarnn", "spartus", "core"), required=True)
     parser.add_argument("--out", type=Path, help="folder for the report (JSON) and the plot; without it only the table")
     add_number(parser, "power", float, 0, 1e6, "stated power, W (default: the accelerator's)")
     add_number(parser, "scan_width", int, 1, 1e6, "elements that DeltaRNN's encoder looks at per clock (7)")
     parser.add_argument("--design-space", action="store_true", help="sweep designs; needs --features, for accuracy")
     for flag, what in (
-        ("sweep_pe", "processing elements to try (default: 1/2, 1 and 2 times the accelerator's)"),
+        ("sweep_pe", "processing elements (core: lanes) to try (default: 1/2, 1 and 2 times the accelerator's)"),
         ("sweep_clock", "clocks to try, Hz (default: 1/2 and 1 times the accelerator's)"),
         ("sweep_threshold", "thresholds thx = thh to try (default: 0,0.05,0.1,0.2,0.4)"),
         ("sweep_gamma", "Spartus: sparsities to prune to, without retraining (default: 0,0.25,0.5,0.75)"),
@@ -125,11 +127,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dict[str, Any]) -> int:
-    _refuse_idle(
-        arguments,
-        arguments.format,
-        {"w_sp_ext": ("spartus",), "choose_formats": ("hex", "c"), "network_only": ("c",), "layout": ("c",)},
-    )
+    acts_in = {
+        "w_sp_ext": ("spartus",),
+        "choose_formats": ("hex", "c", "rtl"),
+        "network_only": ("c",),
+        "layout": ("c",),
+        "target": ("rtl",),
+    }
+    refuse_idle(arguments, arguments.format, acts_in)
     clips = _clips(arguments, header)
     stimulus = choose_stimulus(np.concatenate(clips.frames), arguments.stim_head, arguments.stim_len)
     quantization = model.quantization
@@ -139,9 +144,11 @@ def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dic
         print(choice)
         model, quantization = replace(model, quantization=None), choice.quantization
     if arguments.format == "edgedrnn":
-        result = export_edgedrnn(model, stimulus, arguments.out, _edgedrnn(arguments))
+        result = export_edgedrnn(model, stimulus, arguments.out, edgedrnn(arguments))
     elif arguments.format == "spartus":
-        result = export_spartus(model, stimulus, arguments.out, _spartus(arguments), arguments.w_sp_ext)
+        result = export_spartus(model, stimulus, arguments.out, spartus(arguments), arguments.w_sp_ext)
+    elif arguments.format == "rtl":
+        result = _export_rtl(arguments, model, quantization, stimulus, header)
     elif arguments.format == "hex":
         result = export_hex(model, stimulus, arguments.out, quantization)
     else:
@@ -150,14 +157,36 @@ def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dic
     return 0
 
 
+def _export_rtl(
+    arguments: argparse.Namespace,
+    model: NetworkParameters,
+    quantization: Quantization | None,
+    stimulus: Frames,
+    header: dict[str, Any],
+) -> ExportResult:
+    if quantization is None:
+        raise UnsupportedModelError(
+            f"{arguments.model} has no fixed-point formats: train it with --qa 1, or give --choose_formats 0.01"
+        )
+    target = arguments.target or "generic"
+    shape = {name: getattr(arguments, name) for name in CORE_SHAPE}
+    if shape["lanes"] is None:
+        shape["lanes"] = default_lanes(target)
+    network = IntegerNetwork.convert(model, quantization)
+    result = export_rtl(network, arguments.out, stimulus, target=target, **shape)
+    around = write_board(result, header["features"]["frame_stride"], header["labels"])
+    files = (*result.sources, *result.images, *around)
+    return ExportResult(result.folder, files, {"lanes": result.lanes, **result.sizes}, network.notes)
+
+
 def _estimate(arguments: argparse.Namespace, model: NetworkParameters, header: dict[str, Any]) -> int:
-    _refuse_idle(arguments, arguments.target, {"scan_width": ("deltarnn",), "sweep_gamma": ("spartus",)})
+    refuse_idle(arguments, arguments.target, {"scan_width": ("deltarnn",), "sweep_gamma": ("spartus",)})
     sweeps = [
         name for name in ("sweep_pe", "sweep_clock", "sweep_threshold", "sweep_gamma") if getattr(arguments, name)
     ]
     if sweeps and not arguments.design_space:
         raise ValueError(f"--{sweeps[0]} does nothing without --design-space")
-    accelerator = {"edgedrnn": _edgedrnn, "deltarnn": _deltarnn, "spartus": _spartus}[arguments.target](arguments)
+    accelerator = design(arguments, arguments.target)
     clips = _clips(arguments, header)
     if arguments.design_space:
         return _design_space(arguments, model, header, accelerator, clips)
@@ -184,19 +213,19 @@ def _design_space(
         raise ValueError("--design-space needs --features: accuracy takes clips with labels")
     if arguments.out is None:
         raise ValueError("--design-space needs --out, a folder for points and plot")
-    field = "num_mac" if isinstance(accelerator, DeltaRNNFPGA) else "num_pe"
+    field = {DeltaRNNFPGA: "num_mac", DeltaCore: "lanes"}.get(type(accelerator), "num_pe")
     usual = getattr(accelerator, field)
     sizes = arguments.sweep_pe or (usual // 2, usual, 2 * usual)
     gammas = arguments.sweep_gamma or ((0.0, 0.25, 0.5, 0.75) if arguments.target == "spartus" else (0.0,))
     designs = []
     for size in sizes:
-        design = replace(accelerator, **{field: int(size)})
+        sized = replace(accelerator, **{field: int(size)})
         try:
-            design.check(model)
+            sized.check(model)
         except UnsupportedModelError as error:
             print(f"left out: {field}={int(size)}: {error}")
         else:
-            designs.append(design)
+            designs.append(sized)
     if not designs:
         raise UnsupportedModelError(f"none of the sizes {[int(size) for size in sizes]} can hold the model")
     grid = DesignGrid(
@@ -259,52 +288,6 @@ def _accuracy(header: dict[str, Any], labels: NDArray[np.int64] | None) -> Calla
     require(Path("the model"), header, "decision")
     rule = DecisionRule(**header["decision"])
     return lambda scores: float(np.mean(rule(torch.from_numpy(scores)).numpy() == labels))
-
-
-def _edgedrnn(arguments: argparse.Namespace) -> EdgeDRNN:
-    return EdgeDRNN(**_given(arguments, num_pe="num_array_pe_ext", clock_hz="op_freq", power_w="power"))
-
-
-def _deltarnn(arguments: argparse.Namespace) -> DeltaRNNFPGA:
-    return DeltaRNNFPGA(**_given(arguments, clock_hz="op_freq", power_w="power", scan_width="scan_width"))
-
-
-def _spartus(arguments: argparse.Namespace) -> Spartus:
-    return Spartus(
-        **_given(
-            arguments, num_arrays="num_array", num_pe="num_array_pe", clock_hz="op_freq", power_w="power",
-            act_latency="act_latency", act_interval="act_interval",
-        )
-    )  # fmt: skip
-
-
-def _given(arguments: argparse.Namespace, **flags: str) -> dict[str, Any]:
-    """Parameters of an accelerator from the flags that were given; one that is not positive is refused."""
-    given = {}
-    for parameter, flag in flags.items():
-        value = getattr(arguments, flag, None)
-        if value is not None:
-            if value <= 0 and flag != "act_latency":
-                raise ValueError(f"--{flag} {value}: must be above 0")
-            given[parameter] = value
-    return given
-
-
-def _refuse_idle(arguments: argparse.Namespace, target: str, acts_in: dict[str, tuple[str, ...]]) -> None:
-    """ValueError for a flag that was given and does nothing for this target."""
-    shared: dict[str, tuple[str, ...]] = {
-        "num_array": ("spartus",),
-        "num_array_pe": ("spartus",),
-        "num_array_pe_ext": ("edgedrnn",),
-    }
-    shared |= {
-        "act_latency": ("spartus",),
-        "act_interval": ("spartus",),
-        "op_freq": ("edgedrnn", "deltarnn", "spartus"),
-    }
-    for flag, targets in (shared | acts_in).items():
-        if getattr(arguments, flag, None) is not None and target not in targets:
-            raise ValueError(f"--{flag} does nothing for {target}: it acts for {' and '.join(targets)}")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
