@@ -80,10 +80,10 @@ module delta_core (
   logic queue_empty;
 
   logic [WEIGHT_BITS-1:0] weight_address;
-  logic [LANES*W_BITS-1:0] weights;
+  logic [LANES*ENTRY_BITS-1:0] entries;
   logic weight_write;
   logic [WEIGHT_BITS-1:0] weight_write_address;
-  logic [LANES*W_BITS-1:0] weight_write_data;
+  logic [LANES*ENTRY_BITS-1:0] weight_write_data;
   logic multiplying;
   logic layer_done;
 
@@ -242,14 +242,14 @@ module delta_core (
   );
 
   weight_memory #(
-      .WORD_BITS(LANES * W_BITS),
+      .WORD_BITS(LANES * ENTRY_BITS),
       .WORDS(WEIGHT_WORDS),
       .ADDRESS_BITS(WEIGHT_BITS),
       .IMAGE("weights.hex")
   ) weight_unit (
       .clock(clock),
       .read_address(weight_address),
-      .read_data(weights),
+      .read_data(entries),
       .write(weight_write),
       .write_address(weight_write_address),
       .write_data(weight_write_data)
@@ -262,7 +262,7 @@ module delta_core (
       .event_waits(!queue_empty),
       .event_taken(event_taken),
       .weight_address(weight_address),
-      .weights(weights),
+      .entries(entries),
       .preset(preset),
       .preset_address(preset_address),
       .preset_value(preset_value),

@@ -101,7 +101,7 @@ module delta_encoder (
         column <= core_config::PART_NEXT_WEIGHT[part*WEIGHT_BITS+:WEIGHT_BITS];
       end else begin
         word <= word + 1'b1;
-        column <= column + (WEIGHT_BITS'(core_config::PART_GROUPS[part*GROUP_BITS+:GROUP_BITS]) << ENCODER_SHIFT);
+        column <= column + (WEIGHT_BITS'(core_config::PART_CLOCKS[part*GROUP_BITS+:GROUP_BITS]) << ENCODER_SHIFT);
       end
     end
   end
@@ -182,7 +182,7 @@ module delta_encoder (
       for (int value = 0; value < ENCODER_WIDTH; value++) begin
         if (next[value] && value[bit_index])
           pushed_address = pushed_address
-              + (WEIGHT_BITS'(core_config::PART_GROUPS[pushed_part*GROUP_BITS+:GROUP_BITS]) << bit_index);
+              + (WEIGHT_BITS'(core_config::PART_CLOCKS[pushed_part*GROUP_BITS+:GROUP_BITS]) << bit_index);
       end
     end
   end

@@ -13,7 +13,7 @@ module product_lanes (
     output logic                  event_taken,
 
     output logic [  WEIGHT_BITS-1:0] weight_address,
-    input  logic [LANES*W_BITS-1:0] weights,
+    input  logic [LANES*ENTRY_BITS-1:0] entries,
 
     input logic [      LANES-1:0] preset,
     input logic [   ACC_ADDRESS_BITS-1:0] preset_address,
@@ -44,9 +44,10 @@ module product_lanes (
 
   assign {is_end, part, column, delta} = event_data;
 
-  assign last_group = group == core_config::PART_GROUPS[part*GROUP_BITS+:GROUP_BITS] - 1'b1;
+  assign last_group = group == core_config::PART_CLOCKS[part*GROUP_BITS+:GROUP_BITS] - 1'b1;
   assign first_apart = core_config::APART_GROUP[part*GROUP_BITS+:GROUP_BITS];
-  assign address = core_config::PART_ACC[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS] + ACC_ADDRESS_BITS'(group);
+  assign address = core_config::PART_ACC[part*ACC_ADDRESS_BITS+:ACC_ADDRESS_BITS]
+      + (COMPRESSED ? '0 : ACC_ADDRESS_BITS'(group));
   assign multiplying = event_waits && !is_end;
   assign event_taken = event_waits && (is_end || last_group);
   assign weight_address = column + WEIGHT_BITS'(group);
@@ -83,13 +84,22 @@ module product_lanes (
 
   generate
     for (genvar lane = 0; lane < LANES; lane++) begin : gen_lane
+      logic [ENTRY_BITS-1:0] entry;
+      logic [ACC_ADDRESS_BITS-1:0] row_address;
+      assign entry = entries[lane*ENTRY_BITS+:ENTRY_BITS];
+      // Where pruned weights are left out, the others come with their rows (CBCSC).
+      if (COMPRESSED) begin : gen_compressed
+        assign row_address = plain + ACC_ADDRESS_BITS'(entry[INDEX_BITS-1:0]);
+      end else begin : gen_whole
+        assign row_address = is_apart[lane] ? apart : plain;
+      end
       product_lane lane_unit (
           .clock(clock),
           .reset(reset),
           .valid(valid),
           .delta(multiplied_delta),
-          .weight(weights[lane*W_BITS+:W_BITS]),
-          .address(is_apart[lane] ? apart : plain),
+          .weight(entry[ENTRY_BITS-1-:W_BITS]),
+          .address(row_address),
           .preset(preset[lane]),
           .preset_address(preset_address),
           .preset_value(preset_value),
@@ -98,4 +108,7 @@ module product_lanes (
       );
     end
   endgenerate
+
+  logic unused;
+  assign unused = COMPRESSED && &{1'b0, apart, is_apart};
 endmodule

@@ -16,7 +16,7 @@ module weight_loader (
 
     output logic write,
     output logic [WEIGHT_BITS-1:0] write_address,
-    output logic [LANES*W_BITS-1:0] write_data
+    output logic [LANES*ENTRY_BITS-1:0] write_data
 );
   logic beat;
   logic [LANE_BITS-1:0] lane;
@@ -28,17 +28,17 @@ module weight_loader (
   assign last_lane = lane == LANE_BITS'(LANES - 1);
 
   generate
-    if (AXIS_WEIGHT_BITS > W_BITS) begin : gen_padding
+    if (AXIS_WEIGHT_BITS > ENTRY_BITS) begin : gen_padding
       logic unused;
-      assign unused = &{1'b0, w_axis_tdata[AXIS_WEIGHT_BITS-1:W_BITS]};
+      assign unused = &{1'b0, w_axis_tdata[AXIS_WEIGHT_BITS-1:ENTRY_BITS]};
     end
     if (LANES > 1) begin : gen_shift
       always_ff @(posedge clock) begin
-        if (beat) write_data <= {w_axis_tdata[W_BITS-1:0], write_data[LANES*W_BITS-1:W_BITS]};
+        if (beat) write_data <= {w_axis_tdata[ENTRY_BITS-1:0], write_data[LANES*ENTRY_BITS-1:ENTRY_BITS]};
       end
     end else begin : gen_single
       always_ff @(posedge clock) begin
-        if (beat) write_data <= w_axis_tdata[W_BITS-1:0];
+        if (beat) write_data <= w_axis_tdata[ENTRY_BITS-1:0];
       end
     end
   endgenerate

@@ -12,6 +12,7 @@ from deltarnn.hardware.delta_core import CoreClocks, core_fired, step_clocks
 from deltarnn.hardware.export_rtl import RtlDesign
 from deltarnn.hardware.simulation import MissingToolError, Simulation
 from deltarnn.hardware.verilator import find_cpp, find_verilator
+from deltarnn.prune import column_balanced_dropout
 
 Q35 = Quantization()
 Q88_FLOOR = Quantization(QFormat(8, 8), QFormat(1, 7), QFormat(2, 6), rounding="floor")
@@ -36,13 +37,15 @@ def random_network(
     q: Quantization = Q35,
     thresholds: tuple[int, int] = (2, 3),
     seed: int = 0,
+    gamma: float = 0.0,
 ) -> IntegerNetwork:
-    """Weights over all of their format; thresholds in stored integers."""
+    """Weights over all of their format, pruned to `gamma` over four elements; thresholds in stored integers."""
     rng, gates = np.random.default_rng(seed), {"GRU": 3, "LSTM": 4}[cell]
     thx, thh = (theta * q.activation.step for theta in thresholds)
 
     def draw(*shape: int) -> np.ndarray:
-        return q.weight.quantize(rng.uniform(q.weight.min, q.weight.max, shape))
+        drawn = q.weight.quantize(rng.uniform(q.weight.min, q.weight.max, shape))
+        return column_balanced_dropout(drawn, gamma, 4) if gamma and len(shape) == 2 else drawn
 
     layers, inputs = [], input_size
     for size in hidden:

@@ -127,6 +127,7 @@ def test_a_design_is_read_back(tmp_path, network):
         ({"lanes": 6}, r"lanes=6: DeltaCore takes a power of two"),
         ({"encoder_width": 64}, r"encoder_width=64: .* from 1 to 32"),
         ({"lanes": 2, "activation_pipes": 4}, r"activation_pipes=4: .* from 1 to 2, no more than lanes"),
+        ({"compressed": True}, r"DeltaCore leaves out the pruned weights of an LSTM: this is a GRU"),
         ({"target": "asic"}, r"target='asic': must be one of generic, ice40, ecp5"),
     ],
 )
@@ -134,6 +135,26 @@ def test_what_cannot_be_built_is_refused(tmp_path, network, options, message):
     with pytest.raises(ValueError, match=message):
         export_rtl(network, tmp_path, random_frames(network, 2), **options)
     assert not list(tmp_path.iterdir())
+
+
+def test_pruned_weights_are_left_out_where_there_are_some(tmp_path):
+    pruned = random_network("LSTM", 4, (8,), gamma=0.5)
+    frames = random_frames(pruned, 5)
+    whole, short = (
+        export_rtl(pruned, tmp_path / "a", frames, 4),
+        export_rtl(pruned, tmp_path / "b", frames, 4, compressed=True),
+    )
+    assert whole.weight_words == (4 + 8) * 8
+    assert short.stored == (4, 4)
+    assert short.weight_words == (4 + 8) * 4
+    assert short.weight_bits == 8 + 3  # a row of 8
+    fired = [np.ones(part.columns, dtype=np.bool_) for part in whole.layout.parts]
+    assert step_clocks(short.layout, fired).busy == step_clocks(whole.layout, fired).busy / 2
+    with pytest.raises(UnsupportedModelError, match=r"prune with num_pe=4"):
+        export_rtl(random_network("LSTM", 4, (8,)), tmp_path, frames, 4, compressed=True)
+    wide = random_network("LSTM", 1, (80,), gamma=0.5)
+    with pytest.raises(UnsupportedModelError, match=r"takes 17 bits, DeltaCore's at most 16: use more lanes than 1"):
+        export_rtl(wide, tmp_path, random_frames(wide, 2), 1, compressed=True)
 
 
 def test_wide_formats_are_refused(tmp_path):

@@ -32,6 +32,8 @@ DESIGNS = {
     "gru": (("GRU", 5, (9, 7), (4,), Q35), {"lanes": 4, "encoder_width": 8, "activation_pipes": 4}),
     # One lane group per column of the head, ReLU between dense layers, 17-bit changes.
     "lstm": (("LSTM", 6, (6,), (8, 3), Q88_FLOOR), {"lanes": 8}),
+    # Pruned, the zeros left out: the next entry of a lane may be of the same row.
+    "pruned": (("LSTM", 4, (8, 5), (3,), Q35, (2, 3), 0, 0.7), {"lanes": 4, "compressed": True}),
     # No head: hidden states come out. Single-port weight memory, filled by the stream.
     "bare": (("GRU", 3, (5,), (), Q35), {"lanes": 2, "target": "ice40"}),
 }
@@ -73,7 +75,7 @@ def test_thresholds_can_be_written(built, thresholds):
     largest = design.activation_format.int_max
     values = (largest, largest) if thresholds == "largest" else thresholds
     network_options, _ = DESIGNS[next(n for n, (o, _) in DESIGNS.items() if o[2] == design.hidden_sizes)]
-    changed = random_network(*network_options, thresholds=values)
+    changed = random_network(*network_options[:5], values, *network_options[6:])
     layers = len(design.hidden_sizes)
     check(changed, design, frames, simulate(design, design.stimulus(), thresholds=[values] * layers))
 
@@ -108,6 +110,7 @@ SHAPES = [
     (("GRU", 1, (1,), (1,), Q35), {"lanes": 1}),
     (("GRU", 1, (1, 2), (), Q35), {"lanes": 4, "encoder_width": 1, "activation_pipes": 1}),
     (("LSTM", 2, (3,), (5, 4, 2), Quantization(QFormat(2, 3), QFormat(2, 2), QFormat(1, 1))), {"lanes": 2}),
+    (("LSTM", 16, (64,), (10,), Q35, (2, 3), 0, 0.9), {"lanes": 16, "compressed": True}),
     (("LSTM", 40, (32, 17, 8), (10,), Quantization(QFormat(6, 10), QFormat(1, 3), QFormat(2, 9))), {"lanes": 64}),
 ]
 
@@ -134,16 +137,18 @@ def drawn_networks(draw):
     lanes, width = draw(st.sampled_from([1, 2, 4, 8, 16])), draw(st.sampled_from([1, 2, 4, 8, 16]))
     pipes = draw(st.sampled_from([p for p in (1, 2, 4, 8, 16) if p <= min(lanes, width)]))
     thresholds = st.integers(0, min(activation.int_max, 2 * activation.scale))
+    cell, gamma = draw(st.sampled_from([("GRU", 0.0), ("LSTM", 0.0), ("LSTM", 0.6)]))
     network = random_network(
-        draw(st.sampled_from(["GRU", "LSTM"])),
+        cell,
         draw(sizes),
         tuple(draw(st.lists(sizes, min_size=1, max_size=3))),
         tuple(draw(st.lists(sizes, max_size=2))),
         q,
         (draw(thresholds), draw(thresholds)),
         draw(st.integers(0, 2**32 - 1)),
+        gamma,
     )
-    return network, {"lanes": lanes, "encoder_width": width, "activation_pipes": pipes}
+    return network, {"lanes": lanes, "encoder_width": width, "activation_pipes": pipes, "compressed": gamma > 0}
 
 
 @pytest.mark.skipif(not EXAMPLES, reason="DELTARNN_RTL_EXAMPLES=N draws N networks, some seconds each")

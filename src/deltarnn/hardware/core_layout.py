@@ -69,13 +69,14 @@ class CoreLayer:
 class CorePart:
     """Part of a step: columns of one layer that the encoder scans: its hidden state, or its input.
 
-    signal, held, weight: first word in those memories. follows: the input is the layer before's output. threshold:
-    index of its register, or None for 0. ends: the layer's last.
+    clocks: that a column takes. signal, held, weight: first word in those memories. follows: the input is the layer
+    before's output. threshold: index of its register, or None for 0. ends: the layer's last.
     """
 
     layer: int
     hidden: bool
     columns: int
+    clocks: int
     signal: int
     held: int
     weight: int
@@ -90,12 +91,13 @@ class CoreLayout:
     """A network's sizes and a core's: input_size, hidden_sizes of the recurrent layers, head_sizes of the dense ones.
 
     lanes P, width E (values the encoder looks at per clock), pipes U (units the activation takes at once): powers of
-    two, U at most P and E.
+    two, U at most P and E. stored: of each part, the weights that a lane stores of a column, where those pruned are
+    left out (CBCSC, MATH §7); none: all are stored.
 
     Raises
     ------
     UnsupportedModelError
-        If one of them is not.
+        If one of them is not, or for a GRU whose pruned weights are left out.
     """
 
     cell: Cell
@@ -105,8 +107,11 @@ class CoreLayout:
     lanes: int
     width: int
     pipes: int
+    stored: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.stored and self.cell != "LSTM":
+            raise UnsupportedModelError(f"DeltaCore leaves out the pruned weights of an LSTM: this is a {self.cell}")
         for name, value, limit in (
             ("lanes", self.lanes, MAX_LANES),
             ("encoder_width", self.width, MAX_WIDTH),
@@ -126,6 +131,11 @@ class CoreLayout:
             CoreLayer(kind, before, size, self.lanes)  # type: ignore[arg-type]
             for kind, before, size in zip(kinds, inputs, units, strict=False)
         )
+
+    @property
+    def index_bits(self) -> int:
+        """Bits beside a weight that tell its row, where pruned ones are left out."""
+        return max(1, (max(layer.groups for layer in self.layers) - 1).bit_length()) if self.stored else 0
 
     @property
     def frame_words(self) -> int:
@@ -159,7 +169,7 @@ class CoreLayout:
 
     @property
     def weight_words(self) -> int:
-        return sum(part.columns * self.layers[part.layer].groups for part in self.parts)
+        return sum(part.columns * part.clocks for part in self.parts)
 
     @property
     def state_words(self) -> int:
@@ -193,11 +203,14 @@ class CoreLayout:
                 signal = self.outputs[index] if hidden else 0 if frame else self.outputs[index - 1]
                 threshold = 2 * index + hidden if recurrent else None
                 follows = not hidden and not frame
+                clocks = self.stored[len(parts)] if self.stored else layer.groups
                 parts.append(
-                    CorePart(index, hidden, columns, signal, held, weight, frame, follows, threshold, not hidden)
+                    CorePart(
+                        index, hidden, columns, clocks, signal, held, weight, frame, follows, threshold, not hidden
+                    )
                 )
                 held += self.words(columns)
-                weight += columns * layer.groups
+                weight += columns * clocks
         return tuple(parts)
 
     @staticmethod

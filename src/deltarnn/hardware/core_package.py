@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Iterable
 
+import numpy as np
+
 from deltarnn.fixed.arithmetic import IntArray
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.tables import LookUpTable
@@ -11,8 +13,20 @@ from deltarnn.hardware.core_layout import PIPE_TICKS, QUEUE_DEPTH, CoreLayout
 WHOLE_TABLE_BITS = 9
 
 
-def core_layout(network: IntegerNetwork, lanes: int, width: int, pipes: int) -> CoreLayout:
-    """The layout of a network."""
+def part_matrices(network: IntegerNetwork) -> list[IntArray]:
+    """The weights (rows, columns) of each part of a step: of a recurrent layer the hidden state's, then the input's."""
+    recurrent = [matrix for layer in network.layers for matrix in (layer.weight_hh, layer.weight_ih)]
+    return [*recurrent, *(dense.weight for dense in network.head)]
+
+
+def stored_lengths(matrices: Iterable[IntArray], lanes: int) -> tuple[int, ...]:
+    """Of each matrix, the most non-zero weights that a lane has of a column, at least 1."""
+    padded = (np.pad(matrix != 0, ((0, -len(matrix) % lanes), (0, 0))) for matrix in matrices)
+    return tuple(max(1, int(m.reshape(-1, lanes, m.shape[1]).sum(axis=0).max())) for m in padded)
+
+
+def core_layout(network: IntegerNetwork, lanes: int, width: int, pipes: int, compressed: bool = False) -> CoreLayout:
+    """The layout of a network; compressed: its zero weights are left out."""
     return CoreLayout(
         network.layers[0].cell,
         network.input_size,
@@ -21,6 +35,7 @@ def core_layout(network: IntegerNetwork, lanes: int, width: int, pipes: int) -> 
         lanes,
         width,
         pipes,
+        stored_lengths(part_matrices(network), max(1, lanes)) if compressed else (),
     )
 
 
@@ -28,6 +43,11 @@ def accumulator_bits(network: IntegerNetwork) -> int:
     """Bits of the accumulators: the fewest that hold what any input can add up to, and an activation."""
     bounds = [layer.memory_bound for layer in network.layers] + [dense.memory_bound for dense in network.head]
     return max(max(bounds).bit_length() + 1, network.quantization.activation.bits)
+
+
+def entry_bits(network: IntegerNetwork, layout: CoreLayout) -> int:
+    """Bits of an entry of the weight memory, one for each lane: a weight, and its row where zeros are left out."""
+    return network.quantization.weight.bits + layout.index_bits
 
 
 def address_bits(words: int) -> int:
@@ -65,17 +85,10 @@ def package_text(network: IntegerNetwork, layout: CoreLayout) -> str:
 
 
 def _sizes(network: IntegerNetwork, layout: CoreLayout) -> dict[str, int]:
-    q = network.quantization
-    sigmoid, tanh = (stored_table(table) for table in network.layers[0].tables)
-    outputs, layers, parts = network.output_size, len(layout.layers), len(layout.parts)
-    clear_words = max(
-        layout.accumulator_words * layout.lanes, layout.signal_words, layout.held_words, layout.state_words
-    )
-    bits = {
-        "DELTA_BITS": q.activation.bits + 1,
-        "PART_BITS": address_bits(parts),
-        "WEIGHT_BITS": address_bits(layout.weight_words),
-    }
+    return {**_core_sizes(layout), **_network_sizes(network, layout), **_memory_sizes(network, layout)}
+
+
+def _core_sizes(layout: CoreLayout) -> dict[str, int]:
     return {
         "LANES": layout.lanes,
         "LANE_SHIFT": layout.lanes.bit_length() - 1,
@@ -86,6 +99,18 @@ def _sizes(network: IntegerNetwork, layout: CoreLayout) -> dict[str, int]:
         "PIPE_SHIFT": layout.pipes.bit_length() - 1,
         "PIPE_TICKS": PIPE_TICKS[layout.cell],
         "QUEUE_SHIFT": QUEUE_DEPTH.bit_length() - 1,
+    }
+
+
+def _network_sizes(network: IntegerNetwork, layout: CoreLayout) -> dict[str, int]:
+    q, layers, parts = network.quantization, len(layout.layers), len(layout.parts)
+    outputs, entry, registers = network.output_size, entry_bits(network, layout), len(thresholds(network))
+    event = {
+        "DELTA_BITS": q.activation.bits + 1,
+        "PART_BITS": address_bits(parts),
+        "WEIGHT_BITS": address_bits(layout.weight_words),
+    }
+    return {
         "INPUTS": network.input_size,
         "INPUT_INDEX_BITS": address_bits(network.input_size),
         "OUTPUTS": outputs,
@@ -94,21 +119,36 @@ def _sizes(network: IntegerNetwork, layout: CoreLayout) -> dict[str, int]:
         "RECURRENT": len(network.layers),
         "LAYER_BITS": address_bits(layers),
         "PARTS": parts,
-        "THRESHOLDS": len(thresholds(network)),
-        "THRESHOLD_INDEX_BITS": len(thresholds(network)).bit_length(),
+        "THRESHOLDS": registers,
+        "THRESHOLD_INDEX_BITS": registers.bit_length(),
         "A_BITS": q.activation.bits,
         "A_FRACTION": q.activation.fraction_bits,
         "W_BITS": q.weight.bits,
         "W_FRACTION": q.weight.fraction_bits,
+        "INDEX_BITS": max(1, layout.index_bits),
+        "ENTRY_BITS": entry,
         "N_BITS": q.gate.bits,
         "N_FRACTION": q.gate.fraction_bits,
         "ACC_BITS": accumulator_bits(network),
-        **bits,
-        "EVENT_BITS": 1 + sum(bits.values()),
+        **event,
+        "EVENT_BITS": 1 + sum(event.values()),
         "THRESHOLD_BITS": q.activation.bits - 1,
+        "SHIFT_BITS": 8,
         "AXIS_IN_BITS": byte_bits(q.activation.bits),
         "AXIS_USER_BITS": byte_bits(address_bits(outputs)),
-        "AXIS_WEIGHT_BITS": byte_bits(q.weight.bits),
+        "AXIS_WEIGHT_BITS": byte_bits(entry),
+        "GROUP_BITS": max(layer.groups for layer in layout.layers).bit_length(),
+        "ROW_BITS": (max(layer.rows for layer in layout.layers) + layout.lanes).bit_length(),
+        "UNIT_BITS": max(*map(layout.unit_words, range(layers)), layout.width // layout.pipes - 1).bit_length(),
+    }
+
+
+def _memory_sizes(network: IntegerNetwork, layout: CoreLayout) -> dict[str, int]:
+    sigmoid, tanh = (stored_table(table) for table in network.layers[0].tables)
+    biases = layout.accumulator_words * layout.lanes
+    clear_words = max(biases, layout.signal_words, layout.held_words, layout.state_words)
+    score_words = layout.unit_words(len(layout.layers) - 1)
+    return {
         "FRAME_WORDS": layout.frame_words,
         "SIGNAL_WORDS": layout.signal_words,
         "SIGNAL_BITS": address_bits(layout.signal_words),
@@ -117,17 +157,13 @@ def _sizes(network: IntegerNetwork, layout: CoreLayout) -> dict[str, int]:
         "WEIGHT_WORDS": layout.weight_words,
         "ACC_WORDS": layout.accumulator_words,
         "ACC_ADDRESS_BITS": address_bits(layout.accumulator_words),
+        "BIAS_BITS": address_bits(biases),
         "STATE_WORDS": layout.state_words,
         "STATE_BITS": address_bits(layout.state_words),
-        "SCORE_WORDS": layout.unit_words(layers - 1),
-        "SCORE_BITS": address_bits(layout.unit_words(layers - 1)),
+        "SCORE_WORDS": score_words,
+        "SCORE_BITS": address_bits(score_words),
         "CLEAR_WORDS": clear_words,
         "CLEAR_BITS": clear_words.bit_length(),
-        "BIAS_BITS": address_bits(layout.accumulator_words * layout.lanes),
-        "GROUP_BITS": max(layer.groups for layer in layout.layers).bit_length(),
-        "ROW_BITS": (max(layer.rows for layer in layout.layers) + layout.lanes).bit_length(),
-        "UNIT_BITS": max(*map(layout.unit_words, range(layers)), layout.width // layout.pipes - 1).bit_length(),
-        "SHIFT_BITS": 8,
         "SIGMOID_FIRST": sigmoid[0],
         "SIGMOID_ENTRIES": len(sigmoid[1]),
         "SIGMOID_BITS": address_bits(len(sigmoid[1])),
@@ -142,7 +178,8 @@ def _switches(network: IntegerNetwork, layout: CoreLayout) -> dict[str, bool]:
         "NEAREST": network.quantization.rounding == "nearest",
         "IS_LSTM": layout.cell == "LSTM",
         "ALIGNED": layout.aligned,
-        "FORWARD": min(layer.groups for layer in layout.layers) == 1,
+        "FORWARD": bool(layout.stored) or min(layer.groups for layer in layout.layers) == 1,
+        "COMPRESSED": bool(layout.stored),
     }
 
 
@@ -173,7 +210,7 @@ def _tables(network: IntegerNetwork, layout: CoreLayout) -> list[str]:
         *_table(
             "PART_THRESHOLD", "THRESHOLD_INDEX_BITS", [count if p.threshold is None else p.threshold for p in parts]
         ),
-        *_table("PART_GROUPS", "GROUP_BITS", [layer.groups for layer in of_part]),
+        *_table("PART_CLOCKS", "GROUP_BITS", [part.clocks for part in parts]),
         *_table("PART_NEXT_WEIGHT", "WEIGHT_BITS", [*(part.weight for part in parts[1:]), 0]),
         *_table("PART_ACC", "ACC_ADDRESS_BITS", [layout.accumulators[part.layer] for part in parts]),
         *_table("PART_APART", None, [part.hidden and layout.cell == "GRU" for part in parts]),

@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.fixed.cells import Cell
+from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.hardware.accelerator import Accelerator, BoolArray, Events, Work, check_columns, parameter
 from deltarnn.hardware.core_layout import PIPE_TICKS, QUEUE_DEPTH, CoreLayout, default_shape
+from deltarnn.hardware.core_package import part_matrices, stored_lengths
 from deltarnn.hardware.measure import integer_events
 
 DENSE_TICKS = 2
@@ -36,6 +38,7 @@ class DeltaCore(Accelerator):
     lanes: int = parameter(8, "", "given", "multiplier lanes P, a power of two")
     encoder_width: int = parameter(0, "", "given", "values the encoder looks at per clock; 0: as the export", True)
     activation_pipes: int = parameter(0, "", "given", "units the activation takes at once; 0: as the export", True)
+    skip_zero_weights: bool = parameter(False, "", "given", "leave out an LSTM's pruned weights (CBCSC)", True)
     clock_hz: float = parameter(12e6, "Hz", "given", "clock; what closes depends on the device")
     power_w: float = parameter(0.0, "W", "given", "stated power; 0: none, and no energy", True)
 
@@ -45,7 +48,12 @@ class DeltaCore(Accelerator):
         return self.lanes
 
     def layout(
-        self, cell: Cell, input_size: int, hidden_sizes: Sequence[int], head_sizes: Sequence[int] = ()
+        self,
+        cell: Cell,
+        input_size: int,
+        hidden_sizes: Sequence[int],
+        head_sizes: Sequence[int] = (),
+        stored: tuple[int, ...] = (),
     ) -> CoreLayout:
         """Where a network of these sizes lies in this core. UnsupportedModelError for lanes it cannot have."""
         width, pipes = default_shape(self.lanes)
@@ -57,6 +65,7 @@ class DeltaCore(Accelerator):
             self.lanes,
             self.encoder_width or width,
             self.activation_pipes or pipes,
+            stored,
         )
 
     def cycles(
@@ -66,7 +75,7 @@ class DeltaCore(Accelerator):
         fired_columns: Sequence[Sequence[int]],
         cell: Cell = "GRU",
     ) -> int:
-        """Clock cycles of one step of recurrent layers without a head, from its start to its last hidden state.
+        """Clock cycles of one step of recurrent layers, without a head and with all weights stored.
 
         Parameters
         ----------
@@ -86,8 +95,9 @@ class DeltaCore(Accelerator):
         return step_clocks(layout, fired).cycles
 
     def check(self, model: NetworkParameters) -> None:
-        """Raise UnsupportedModelError if lanes, encoder or pipes cannot be built. Both cells, all sizes fit."""
-        self.layout(model.cell, model.input_size, model.hidden_sizes)
+        """Raise UnsupportedModelError if lanes, encoder or pipes cannot be built. All sizes and both cells fit."""
+        stored = (1,) * self.skip_zero_weights
+        self.layout(model.cell, model.input_size, model.hidden_sizes, stored=stored)
 
     def number_formats(self, model: NetworkParameters) -> Quantization:
         return model.quantization or Quantization()
@@ -96,20 +106,25 @@ class DeltaCore(Accelerator):
         return integer_events(model, sequences, self.number_formats(model), head=True)
 
     def work(self, model: NetworkParameters, events: Events) -> Work:
-        layout = self.layout(
-            model.cell, model.input_size, model.hidden_sizes, [len(dense.bias) for dense in model.head]
-        )
+        stored: tuple[int, ...] = ()
+        if self.skip_zero_weights:
+            network = IntegerNetwork.convert(model, self.number_formats(model))
+            stored = stored_lengths(part_matrices(network), self.lanes)
+        head_sizes = [len(dense.bias) for dense in model.head]
+        layout = self.layout(model.cell, model.input_size, model.hidden_sizes, head_sizes, stored)
         steps = len(events.first)
         fired_x, fired_h, _, _, fired_dense = events
         per_part = [core_fired(layout, i, fired_x, fired_h, fired_dense) for i in range(len(layout.parts))]
         clocks = np.array([step_clocks(layout, [fired[step] for fired in per_part]).cycles for step in range(steps)])
         macs, columns = np.zeros(steps, dtype=np.int64), np.zeros(steps, dtype=np.int64)
         for part, fired in zip(layout.parts, per_part, strict=True):
-            macs += layout.layers[part.layer].rows * fired.sum(axis=1)
+            weights = part.clocks * self.lanes if stored else layout.layers[part.layer].rows
+            macs += weights * fired.sum(axis=1)
             columns += fired.sum(axis=1)
         # All lanes take each column together: balanced by construction.
         busy = columns.astype(np.float64)
-        return Work(clocks, macs, -(-macs * self.number_formats(model).weight.bits // 8), busy, busy)
+        bits = self.number_formats(model).weight.bits + layout.index_bits
+        return Work(clocks, macs, -(-macs * bits // 8), busy, busy)
 
 
 def step_clocks(layout: CoreLayout, fired: Sequence[BoolArray]) -> CoreClocks:
@@ -121,7 +136,7 @@ def step_clocks(layout: CoreLayout, fired: Sequence[BoolArray]) -> CoreClocks:
         a word is read when the one before has been compared, and, of a lower layer's output, when it has been written;
         it is compared the clock after, or when the last event of the word before has entered the queue;
         its events enter the queue from the clock after, one a clock, while the queue has room;
-        an event occupies the lanes for its layer's groups, from the clock after it entered; a layer's end for one;
+        an event occupies the lanes for its column's clocks, from the clock after it entered; a layer's end for one;
         the activation begins two clocks after the end, and takes 4 clocks (dense: 1) for `pipes` units.
     """
     compared, pushed = 1, 0
@@ -130,7 +145,6 @@ def step_clocks(layout: CoreLayout, fired: Sequence[BoolArray]) -> CoreClocks:
     span: list[int] = []
     ready: list[int] = []
     for part, flags in zip(layout.parts, fired, strict=True):
-        groups = layout.layers[part.layer].groups
         words = layout.words(part.columns)
         counts = np.add.reduceat(flags, range(0, part.columns, layout.width), dtype=np.int64).tolist()
         for word, count in enumerate(counts):
@@ -144,9 +158,9 @@ def step_clocks(layout: CoreLayout, fired: Sequence[BoolArray]) -> CoreClocks:
                     clock = max(clock, taken[-QUEUE_DEPTH] + 1)
                 begin = max(clock + 1, taken[-1] + 1 if taken else 0)
                 if item < count:
-                    span += [begin, begin + groups]
-                    busy += groups
-                    taken.append(begin + groups - 1)
+                    span += [begin, begin + part.clocks]
+                    busy += part.clocks
+                    taken.append(begin + part.clocks - 1)
                 else:
                     taken.append(begin)
                 pushed = clock

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.hardware.core_layout import QUEUE_DEPTH, CoreLayout
-from deltarnn.hardware.core_package import accumulator_bits, address_bits, stored_table
+from deltarnn.hardware.core_package import accumulator_bits, address_bits, entry_bits, stored_table
 
 Shape = tuple[int, int]
 """Words, and bits of a word."""
@@ -78,7 +78,7 @@ def check_room(network: IntegerNetwork, layout: CoreLayout, target: str) -> None
     if target not in BOARDS:
         return
     device = BOARDS[target]
-    weights = layout.weight_words, layout.lanes * network.quantization.weight.bits
+    weights = layout.weight_words, layout.lanes * entry_bits(network, layout)
     multipliers = layout.lanes + layout.pipes
     if multipliers > device.multipliers:
         raise UnsupportedModelError(
