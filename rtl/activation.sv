@@ -10,16 +10,16 @@ module activation (
     input logic layer_done,
 
     output logic [LANES*ACC_ADDRESS_BITS-1:0] read_addresses,
-    input  logic [LANES*ACC_BITS-1:0] accumulators,
+    input logic [LANES*ACC_BITS-1:0] accumulators,
 
-    output logic [       ENCODER_WIDTH-1:0] write,
-    output logic [         SIGNAL_BITS-1:0] write_address,
+    output logic [ENCODER_WIDTH-1:0] write,
+    output logic [SIGNAL_BITS-1:0] write_address,
     output logic [ENCODER_WIDTH*A_BITS-1:0] write_data,
 
     // Of the last layer: its accumulators, or hidden states where no dense layer follows.
-    input  logic                      score_free,
-    output logic                      score_write,
-    output logic [    UNIT_BITS-1:0] score_word,
+    input logic score_free,
+    output logic score_write,
+    output logic [UNIT_BITS-1:0] score_word,
     output logic [PIPES*ACC_BITS-1:0] scores,
 
     input logic clearing,

@@ -9,8 +9,8 @@ module activation_table #(
     parameter int ADDRESS_BITS = 8,
     parameter IMAGE = "sigmoid.hex"
 ) (
-    input  logic                     clock,
-    input  logic signed [A_BITS-1:0] number,
+    input logic clock,
+    input logic signed [A_BITS-1:0] number,
     output logic signed [N_BITS-1:0] entry
 );
   logic [N_BITS-1:0] entries[ENTRIES];

@@ -15,29 +15,29 @@ module delta_core (
     input logic reset,
 
     // A frame: INPUTS values of the activation format, sign-extended to whole bytes.
-    input  logic [AXIS_IN_BITS-1:0] s_axis_tdata,
-    input  logic                    s_axis_tvalid,
-    output logic                    s_axis_tready,
-    input  logic                    s_axis_tlast,
+    input logic [AXIS_IN_BITS-1:0] s_axis_tdata,
+    input logic s_axis_tvalid,
+    output logic s_axis_tready,
+    input logic s_axis_tlast,
 
     // Its scores, sign-extended; TUSER on TLAST's beat is the class.
-    output logic [              31:0] m_axis_tdata,
+    output logic [31:0] m_axis_tdata,
     output logic [AXIS_USER_BITS-1:0] m_axis_tuser,
-    output logic                      m_axis_tvalid,
-    input  logic                      m_axis_tready,
-    output logic                      m_axis_tlast,
+    output logic m_axis_tvalid,
+    input logic m_axis_tready,
+    output logic m_axis_tlast,
 
     // Threshold registers, written between steps.
-    input  logic                            threshold_valid,
-    output logic                            threshold_ready,
-    input  logic [THRESHOLD_INDEX_BITS-1:0] threshold_index,
-    input  logic [      THRESHOLD_BITS-1:0] threshold_value,
+    input logic threshold_valid,
+    output logic threshold_ready,
+    input logic [THRESHOLD_INDEX_BITS-1:0] threshold_index,
+    input logic [THRESHOLD_BITS-1:0] threshold_value,
 
     // New weights, taken between steps.
-    input  logic [AXIS_WEIGHT_BITS-1:0] w_axis_tdata,
-    input  logic                        w_axis_tvalid,
-    output logic                        w_axis_tready,
-    input  logic                        w_axis_tlast,
+    input logic [AXIS_WEIGHT_BITS-1:0] w_axis_tdata,
+    input logic w_axis_tvalid,
+    output logic w_axis_tready,
+    input logic w_axis_tlast,
 
     // A step is under way; a frame of the wrong length was dropped.
     output logic busy,

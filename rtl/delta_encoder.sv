@@ -15,19 +15,19 @@ module delta_encoder (
 
     // How far the activation is: the layer it works on, and the words it has written of it.
     input logic [LAYER_BITS-1:0] active_layer,
-    input logic [ SIGNAL_BITS-1:0] active_words,
+    input logic [SIGNAL_BITS-1:0] active_words,
 
-    output logic                            read,
-    output logic [         SIGNAL_BITS-1:0] signal_address,
-    input  logic [ENCODER_WIDTH*A_BITS-1:0] signal_data,
-    output logic [           HELD_BITS-1:0] held_address,
-    input  logic [ENCODER_WIDTH*A_BITS-1:0] held_data,
-    output logic [       ENCODER_WIDTH-1:0] hold,
-    output logic [           HELD_BITS-1:0] hold_address,
+    output logic read,
+    output logic [SIGNAL_BITS-1:0] signal_address,
+    input logic [ENCODER_WIDTH*A_BITS-1:0] signal_data,
+    output logic [HELD_BITS-1:0] held_address,
+    input logic [ENCODER_WIDTH*A_BITS-1:0] held_data,
+    output logic [ENCODER_WIDTH-1:0] hold,
+    output logic [HELD_BITS-1:0] hold_address,
 
-    output logic                  push,
+    output logic push,
     output logic [EVENT_BITS-1:0] event_data,
-    input  logic                  full
+    input logic full
 );
   // Word being asked for.
   logic scanning;

@@ -3,14 +3,14 @@ module event_queue #(
     parameter int BITS = 32,
     parameter int DEPTH_BITS = 3
 ) (
-    input  logic            clock,
-    input  logic            reset,
-    input  logic            push,
-    input  logic [BITS-1:0] push_data,
-    output logic            full,
-    input  logic            pop,
+    input logic clock,
+    input logic reset,
+    input logic push,
+    input logic [BITS-1:0] push_data,
+    output logic full,
+    input logic pop,
     output logic [BITS-1:0] front,
-    output logic            empty
+    output logic empty
 );
   logic [BITS-1:0] entries[2**DEPTH_BITS];
   logic [DEPTH_BITS:0] head;

@@ -8,22 +8,22 @@ module frame_input (
     input logic clock,
     input logic reset,
 
-    input  logic [AXIS_IN_BITS-1:0] s_axis_tdata,
-    input  logic                    s_axis_tvalid,
-    output logic                    s_axis_tready,
-    input  logic                    s_axis_tlast,
-    output logic                    frame_error,
+    input logic [AXIS_IN_BITS-1:0] s_axis_tdata,
+    input logic s_axis_tvalid,
+    output logic s_axis_tready,
+    input logic s_axis_tlast,
+    output logic frame_error,
 
     // Held back while the signal memory is being cleared, or takes what the activation writes.
-    input  logic                        blocked,
-    output logic                        write,
-    output logic [  INPUT_INDEX_BITS:0] write_index,
-    output logic           [A_BITS-1:0] write_value,
+    input logic blocked,
+    output logic write,
+    output logic [INPUT_INDEX_BITS:0] write_index,
+    output logic [A_BITS-1:0] write_value,
 
     // The half that holds a whole frame, until the encoder has read it.
     output logic frame_ready,
     output logic frame_half,
-    input  logic frame_taken
+    input logic frame_taken
 );
   logic [1:0] filled;
   logic filling_half;

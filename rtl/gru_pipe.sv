@@ -6,12 +6,12 @@ import core_config::*;
 /* verilator lint_on IMPORTSTAR */
 
 module gru_pipe (
-    input  logic                       clock,
-    input  logic        [PIPE_TICKS:0] tick,
-    input  logic signed [ACC_BITS-1:0] value,
-    input  logic signed [  A_BITS-1:0] state,
-    output logic signed [  A_BITS-1:0] hidden,
-    output logic signed [  A_BITS-1:0] next_state
+    input logic clock,
+    input logic [PIPE_TICKS:0] tick,
+    input logic signed [ACC_BITS-1:0] value,
+    input logic signed [A_BITS-1:0] state,
+    output logic signed [A_BITS-1:0] hidden,
+    output logic signed [A_BITS-1:0] next_state
 );
   // Terms of n's argument are brought to the larger number of fraction bits.
   localparam int SUM_FRACTION = W_FRACTION > N_FRACTION ? W_FRACTION : N_FRACTION;

@@ -6,12 +6,12 @@ import core_config::*;
 /* verilator lint_on IMPORTSTAR */
 
 module lstm_pipe (
-    input  logic                       clock,
-    input  logic        [PIPE_TICKS:0] tick,
-    input  logic signed [ACC_BITS-1:0] value,
-    input  logic signed [  A_BITS-1:0] state,
-    output logic signed [  A_BITS-1:0] hidden,
-    output logic signed [  A_BITS-1:0] next_state
+    input logic clock,
+    input logic [PIPE_TICKS:0] tick,
+    input logic signed [ACC_BITS-1:0] value,
+    input logic signed [A_BITS-1:0] state,
+    output logic signed [A_BITS-1:0] hidden,
+    output logic signed [A_BITS-1:0] next_state
 );
   // f c and i g are brought to the larger number of fraction bits.
   localparam int SUM_FRACTION = A_FRACTION > N_FRACTION ? A_FRACTION : N_FRACTION;

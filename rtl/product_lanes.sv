@@ -8,18 +8,18 @@ module product_lanes (
     input logic clock,
     input logic reset,
 
-    input  logic [EVENT_BITS-1:0] event_data,
-    input  logic                  event_waits,
-    output logic                  event_taken,
+    input logic [EVENT_BITS-1:0] event_data,
+    input logic event_waits,
+    output logic event_taken,
 
-    output logic [  WEIGHT_BITS-1:0] weight_address,
-    input  logic [LANES*ENTRY_BITS-1:0] entries,
+    output logic [WEIGHT_BITS-1:0] weight_address,
+    input logic [LANES*ENTRY_BITS-1:0] entries,
 
-    input logic [      LANES-1:0] preset,
-    input logic [   ACC_ADDRESS_BITS-1:0] preset_address,
-    input logic [   ACC_BITS-1:0] preset_value,
+    input logic [LANES-1:0] preset,
+    input logic [ACC_ADDRESS_BITS-1:0] preset_address,
+    input logic [ACC_BITS-1:0] preset_value,
 
-    input  logic [LANES*ACC_ADDRESS_BITS-1:0] read_addresses,
+    input logic [LANES*ACC_ADDRESS_BITS-1:0] read_addresses,
     output logic [LANES*ACC_BITS-1:0] read_data,
 
     // The clocks that multiply, for whoever counts them. A layer is done: its last sum is stored at this clock's end.

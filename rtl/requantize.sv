@@ -9,7 +9,7 @@ module requantize #(
     parameter int SHIFT = 7,
     parameter int OUT_BITS = 8
 ) (
-    input  logic signed [ IN_BITS-1:0] value,
+    input logic signed [IN_BITS-1:0] value,
     output logic signed [OUT_BITS-1:0] result
 );
   localparam int WIDE = IN_BITS > SHIFT + 1 ? IN_BITS : SHIFT + 2;

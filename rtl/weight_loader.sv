@@ -9,10 +9,10 @@ module weight_loader (
     input logic reset,
     input logic blocked,
 
-    input  logic [AXIS_WEIGHT_BITS-1:0] w_axis_tdata,
-    input  logic                        w_axis_tvalid,
-    output logic                        w_axis_tready,
-    input  logic                        w_axis_tlast,
+    input logic [AXIS_WEIGHT_BITS-1:0] w_axis_tdata,
+    input logic w_axis_tvalid,
+    output logic w_axis_tready,
+    input logic w_axis_tlast,
 
     output logic write,
     output logic [WEIGHT_BITS-1:0] write_address,

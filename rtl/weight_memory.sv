@@ -6,12 +6,12 @@ module weight_memory #(
     parameter int ADDRESS_BITS = 4,
     parameter IMAGE = "weights.hex"
 ) (
-    input  logic                    clock,
-    input  logic [ADDRESS_BITS-1:0] read_address,
-    output logic [   WORD_BITS-1:0] read_data,
-    input  logic                    write,
-    input  logic [ADDRESS_BITS-1:0] write_address,
-    input  logic [   WORD_BITS-1:0] write_data
+    input logic clock,
+    input logic [ADDRESS_BITS-1:0] read_address,
+    output logic [WORD_BITS-1:0] read_data,
+    input logic write,
+    input logic [ADDRESS_BITS-1:0] write_address,
+    input logic [WORD_BITS-1:0] write_data
 );
   (* no_rw_check *) logic [WORD_BITS-1:0] words[WORDS];
 

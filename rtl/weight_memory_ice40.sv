@@ -8,16 +8,16 @@ module weight_memory #(
     parameter IMAGE = "weights.hex"
     /* verilator lint_on UNUSEDPARAM */
 ) (
-    input  logic                    clock,
-    input  logic [ADDRESS_BITS-1:0] read_address,
-    output logic [   WORD_BITS-1:0] read_data,
-    input  logic                    write,
-    input  logic [ADDRESS_BITS-1:0] write_address,
-    input  logic [   WORD_BITS-1:0] write_data
+    input logic clock,
+    input logic [ADDRESS_BITS-1:0] read_address,
+    output logic [WORD_BITS-1:0] read_data,
+    input logic write,
+    input logic [ADDRESS_BITS-1:0] write_address,
+    input logic [WORD_BITS-1:0] write_data
 );
   localparam int BLOCKS = (WORD_BITS + 15) / 16;
 
-  logic [         13:0] address;
+  logic [13:0] address;
   logic [BLOCKS*16-1:0] wide_in;
   logic [BLOCKS*16-1:0] wide_out;
 

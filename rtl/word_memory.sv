@@ -6,13 +6,13 @@ module word_memory #(
     parameter int WORDS = 16,
     parameter int ADDRESS_BITS = 4
 ) (
-    input  logic                    clock,
-    input  logic                    read,
-    input  logic [ADDRESS_BITS-1:0] read_address,
-    output logic [  VALUES*BITS-1:0] read_data,
-    input  logic [       VALUES-1:0] write,
-    input  logic [ADDRESS_BITS-1:0] write_address,
-    input  logic [  VALUES*BITS-1:0] write_data
+    input logic clock,
+    input logic read,
+    input logic [ADDRESS_BITS-1:0] read_address,
+    output logic [VALUES*BITS-1:0] read_data,
+    input logic [VALUES-1:0] write,
+    input logic [ADDRESS_BITS-1:0] write_address,
+    input logic [VALUES*BITS-1:0] write_data
 );
   (* no_rw_check *) logic [VALUES*BITS-1:0] words[WORDS];
 
