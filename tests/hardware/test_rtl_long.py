@@ -83,7 +83,7 @@ CASES = {
     "keyword, back-pressure": (keyword_model, {}, {"stalls": 0.5}),
     "two layers": (lambda: trained_like("GRU", 16, (64, 64), q=Q88), {}, {}),
     "LSTM": (lambda: trained_like("LSTM", 16, (64,)), {}, {}),
-    "LSTM, pruned": (lambda: trained_like("LSTM", 16, (64,), gamma=0.75, q=Q88), {"lanes": 16}, {}),
+    "LSTM, pruned": (lambda: trained_like("LSTM", 16, (64,), gamma=0.75, q=Q88), {"lanes": 16, "compressed": True}, {}),
     "5 to 17": (lambda: trained_like("GRU", 5, (17,)), {"lanes": 4}, {"stalls": 0.3}),
     "33 to 40": (lambda: trained_like("GRU", 33, (40,), q=Q88_FLOOR), {"lanes": 16}, {}),
     "threshold 0": (lambda: trained_like("GRU", 16, (64,), theta=0.0), {}, {}),
