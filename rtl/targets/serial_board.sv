@@ -20,6 +20,7 @@ module serial_board #(
   localparam int WEIGHTS_COUNT = WEIGHT_WORDS * LANES;
   localparam int LEFT_BITS = $clog2((WEIGHTS_COUNT > INPUTS ? WEIGHTS_COUNT : INPUTS) + 1);
   localparam int VALUE_BITS = 16;
+  localparam int THRESHOLD_BYTES = (THRESHOLD_BITS + 7) / 8;
   localparam int ANSWER_BYTES = 4 + AXIS_USER_BITS / 8;
 
   // Memories of an iCE40 answer only some microseconds after the configuration has ended.
@@ -36,9 +37,8 @@ module serial_board #(
   logic [5:0] register_index;
   // Values still to come; 0 between commands.
   logic [LEFT_BITS-1:0] left;
-  logic wide;
-  logic has_low;
-  logic [7:0] low;
+  logic byte_index;
+  logic last_byte;
   logic value_valid;
   logic [VALUE_BITS-1:0] value;
   logic value_taken;
@@ -70,13 +70,20 @@ module serial_board #(
       .data (byte_data)
   );
 
-  assign wide = kind == FRAME ? AXIS_IN_BITS > 8 : kind == WEIGHTS ? AXIS_WEIGHT_BITS > 8 : THRESHOLD_BITS > 8;
-
   always_comb begin
     case (kind)
-      FRAME: value_taken = s_axis_tready;
-      THRESHOLD: value_taken = threshold_ready;
-      default: value_taken = w_axis_tready;
+      FRAME: begin
+        value_taken = s_axis_tready;
+        last_byte   = byte_index == 1'(AXIS_IN_BITS / 8 - 1);
+      end
+      THRESHOLD: begin
+        value_taken = threshold_ready;
+        last_byte   = byte_index == 1'(THRESHOLD_BYTES - 1);
+      end
+      default: begin
+        value_taken = w_axis_tready;
+        last_byte   = byte_index == 1'(AXIS_WEIGHT_BITS / 8 - 1);
+      end
     endcase
   end
 
@@ -85,7 +92,7 @@ module serial_board #(
     if (reset) begin
       left <= '0;
       value_valid <= 1'b0;
-      has_low <= 1'b0;
+      byte_index <= '0;
     end else begin
       if (value_valid && value_taken) begin
         value_valid <= 1'b0;
@@ -101,13 +108,10 @@ module serial_board #(
           WEIGHTS: left <= LEFT_BITS'(WEIGHTS_COUNT);
           default: left <= '0;
         endcase
-      end else if (byte_valid && wide && !has_low) begin
-        has_low <= 1'b1;
-        low <= byte_data;
       end else if (byte_valid) begin
-        has_low <= 1'b0;
-        value_valid <= 1'b1;
-        value <= wide ? {byte_data, low} : {8'b0, byte_data};
+        byte_index <= !last_byte;
+        value_valid <= last_byte;
+        value[byte_index*8+:8] <= byte_data;
       end
     end
   end

@@ -14,16 +14,21 @@ from deltarnn.hardware.rtl_target import BOARD_TOP, board_sources
 from deltarnn.hardware.verilator import build_program, run_verilator
 
 RESET, FRAME, THRESHOLD, WEIGHTS = range(4)
-FORMATS = {"one byte": Quantization(), "two bytes": Quantization(QFormat(3, 7), QFormat(1, 8), QFormat(2, 8))}
+WIDE = Quantization(QFormat(3, 7), QFormat(1, 10), QFormat(2, 8))
+NETWORKS = {
+    "single bytes": (("GRU", 5, (6,), (3,)), False),
+    "pairs of bytes": (("LSTM", 5, (6,), (3,), WIDE, (2, 3), 0, 0.5), True),
+}
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=NETWORKS)
 def board(request, tmp_path_factory):
     """A network, its design with a board around it, and the program that plays a computer."""
     needs_simulator()
-    network = random_network("GRU", 5, (6,), (3,), FORMATS[request.param])
+    options, compressed = NETWORKS[request.param]
+    network = random_network(*options)
     folder = tmp_path_factory.mktemp("board")
-    design = export_rtl(network, folder, random_frames(network, 12), lanes=2, target="ice40")
+    design = export_rtl(network, folder, random_frames(network, 12), lanes=2, target="ice40", compressed=compressed)
     write_board(design, 0.016384, ("a", "b", "c"))
     sources = [folder / name for name in (*design.models, *design.sources, *board_sources())]
     build_program(sources, BOARD_TOP, Path(__file__).with_name("serial_bench.cpp"), folder / "bench", False, 0)
@@ -31,7 +36,7 @@ def board(request, tmp_path_factory):
 
 
 def packed(values, bits: int) -> bytes:
-    return np.asarray(values).astype(f"<i{-(-bits // 8)}").tobytes()
+    return b"".join(int(value).to_bytes(-(-bits // 8), "little", signed=True) for value in np.ravel(values))
 
 
 def frame(design: RtlDesign, values) -> tuple[int, bytes]:

@@ -85,6 +85,7 @@ def test_exported_by_command_and_simulated(folder, tmp_path, capsys):
         (("--lanes", 0), "--lanes 0: must be at least 1"),
         (("--lanes", 2, "--activation_pipes", 4), "activation_pipes=4"),
         (("--target", "ice40", "--lanes", 8), "9 multipliers, the iCE40UP5K-SG48 has 8"),
+        (("--skip_zero_weights",), "leaves out the pruned weights of an LSTM: this is a GRU"),
         (("--num_array_pe", 4), "--num_array_pe does nothing for rtl"),
         (("--op_freq", 1e6), "--op_freq does nothing for rtl"),
     ],

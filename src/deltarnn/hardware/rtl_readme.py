@@ -87,20 +87,18 @@ def _synthesis(design: RtlDesign, board: RtlTarget) -> str:
 
 
 def _serial(design: RtlDesign, board: RtlTarget) -> str:
-    wide = -(-design.input_bits // 8)
-    weights = (
-        'design = RtlDesign.read(".")\n'
-        f"port.write(bytes([3]) + design.weights().astype('<i{-(-design.weight_bits // 8)}').tobytes())\n"
-    )
-    load = weights if design.target == "ice40" else 'design = RtlDesign.read(".")\n'
-    scores = 4 * design.output_size
+    value, weight = (-(-bits // 8) for bits in (design.input_bits, design.weight_bits))
+    load = f"port.write(bytes([3]) + packed(design.weights(), {weight}))\n" if design.target == "ice40" else ""
+    scores, classes = 4 * design.output_size, -(-max(1, (design.output_size - 1).bit_length()) // 8)
     return (
         "## Talk to the board\n\n"
         f"The serial port runs at 1 Mbaud, 8 data bits, no parity; {BOARD_TOP}.sv lists what it takes. "
-        "With pyserial:\n\n```python\nimport serial\nfrom deltarnn.hardware.export_rtl import RtlDesign\n\n"
-        'port = serial.Serial("/dev/ttyUSB1", 1_000_000)\n'
+        "With pyserial:\n\n```python\nimport serial\nfrom deltarnn.hardware.export_rtl import RtlDesign\n\n\n"
+        "def packed(values, size):\n"
+        '    return b"".join(int(value).to_bytes(size, "little", signed=True) for value in values.ravel())\n\n\n'
+        'design, port = RtlDesign.read("."), serial.Serial("/dev/ttyUSB1", 1_000_000)\n'
         f"{load}for frame in design.stimulus():\n"
-        f"    port.write(bytes([1]) + frame.astype('<i{wide}').tobytes())\n"
-        f"    answer = port.read({scores + -(-max(1, (design.output_size - 1).bit_length()) // 8)})\n"
-        f"    print(int.from_bytes(answer[{scores}:], 'little'))\n```"
+        f"    port.write(bytes([1]) + packed(frame, {value}))\n"
+        f"    answer = port.read({scores + classes})\n"
+        f'    print(int.from_bytes(answer[{scores}:], "little"))\n```'
     )

@@ -172,8 +172,9 @@ def _export_rtl(
     shape = {name: getattr(arguments, name) for name in CORE_SHAPE}
     if shape["lanes"] is None:
         shape["lanes"] = default_lanes(target)
+    compressed = bool(shape.pop("skip_zero_weights"))
     network = IntegerNetwork.convert(model, quantization)
-    result = export_rtl(network, arguments.out, stimulus, target=target, **shape)
+    result = export_rtl(network, arguments.out, stimulus, target=target, compressed=compressed, **shape)
     around = write_board(result, header["features"]["frame_stride"], header["labels"])
     files = (*result.sources, *result.images, *around)
     return ExportResult(result.folder, files, {"lanes": result.lanes, **result.sizes}, network.notes)

@@ -8,7 +8,7 @@ from deltarnn.hardware.accelerator import Accelerator
 from deltarnn.hardware.core_layout import MAX_LANES, MAX_WIDTH
 from deltarnn.kws.config.arguments import add_number
 
-CORE_SHAPE = ("lanes", "encoder_width", "activation_pipes")
+CORE_SHAPE = ("lanes", "encoder_width", "activation_pipes", "skip_zero_weights")
 """Parameters of DeltaCore, and flags of `deltarnn estimate --target core` and `deltarnn export --format rtl`."""
 
 
@@ -22,6 +22,10 @@ def add_designs(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "lanes", int, 1, MAX_LANES, "core, rtl: multiplier lanes, a power of two (8; ice40: 4)")
     add_number(parser, "encoder_width", int, 1, MAX_WIDTH, "core, rtl: values that the encoder looks at per clock")
     add_number(parser, "activation_pipes", int, 1, MAX_WIDTH, "core, rtl: units that the activation takes at once")
+    parser.add_argument(
+        "--skip_zero_weights", action="store_const", const=True,
+        help="core, rtl: leave out the weights of an LSTM that --cbtd 1 pruned, balanced over --num_array_pe = lanes",
+    )  # fmt: skip
     add_number(parser, "op_freq", float, -1e12, 1e12, "clock frequency, Hz (default: the accelerator's)")
 
 
