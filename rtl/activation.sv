@@ -17,7 +17,6 @@ module activation (
     output logic [ENCODER_WIDTH*A_BITS-1:0] write_data,
 
     // Of the last layer: its accumulators, or hidden states where no dense layer follows.
-    input logic score_free,
     output logic score_write,
     output logic [UNIT_BITS-1:0] score_word,
     output logic [PIPES*ACC_BITS-1:0] scores,
@@ -29,8 +28,6 @@ module activation (
     output logic [SIGNAL_BITS-1:0] active_words,
     output logic step_done
 );
-  logic waiting;
-  logic may_begin;
   logic is_last;
   logic is_dense;
   logic running;
@@ -62,8 +59,6 @@ module activation (
   assign is_last = active_layer == LAYER_BITS'(LAYERS - 1);
   assign is_dense = core_config::LAYER_DENSE[active_layer];
   assign unit_words = core_config::LAYER_UNIT_WORDS[active_layer*UNIT_BITS+:UNIT_BITS];
-  // The last layer's results need the score buffer, which may still hold those of the step before.
-  assign may_begin = !is_last || score_free;
   assign first_slot = running && slot == '0;
   assign last_slot = is_dense || slot == 2'd3;
   assign tick = {later_tick, first_slot && !is_dense};
@@ -71,19 +66,13 @@ module activation (
 
   always_ff @(posedge clock) begin
     if (reset) begin
-      waiting <= 1'b0;
       running <= 1'b0;
       slot <= '0;
       unit_word <= '0;
       later_tick <= '0;
       dense_tick <= '0;
     end else begin
-      if ((layer_done || waiting) && may_begin) begin
-        waiting <= 1'b0;
-        running <= 1'b1;
-      end else if (layer_done) begin
-        waiting <= 1'b1;
-      end
+      if (layer_done) running <= 1'b1;
       if (running) begin
         slot <= last_slot ? '0 : slot + 1'b1;
         if (last_slot) begin

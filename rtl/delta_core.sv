@@ -129,7 +129,7 @@ module delta_core (
   // Between steps, registers and weights come before the next frame.
   assign settled = !busy && !clearing && !reset;
   assign threshold_ready = settled;
-  assign start = settled && frame_ready && !threshold_valid && !w_axis_tvalid && !weight_write;
+  assign start = settled && frame_ready && score_free && !threshold_valid && !w_axis_tvalid && !weight_write;
 
   always_ff @(posedge clock) begin
     if (reset) busy <= 1'b0;
@@ -281,7 +281,6 @@ module delta_core (
       .write(result_write),
       .write_address(result_address),
       .write_data(result_data),
-      .score_free(score_free),
       .score_write(score_write),
       .score_word(score_word),
       .scores(scores),

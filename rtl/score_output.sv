@@ -1,5 +1,6 @@
 // The output stream: the scores of a step, one a beat, TLAST on the last. TUSER is the index of the largest so far, the
-// first of equals: on TLAST's beat, the class. The scores of the next step are taken when the last beat has gone.
+// first of equals: on TLAST's beat, the class. One half of the buffer is sent while the next step fills the other; a
+// step starts when there is one to fill, so that none ever waits half-way.
 /* verilator lint_off IMPORTSTAR */  // yosys takes imports at file scope only
 import core_config::*;
 /* verilator lint_on IMPORTSTAR */
@@ -20,7 +21,9 @@ module score_output (
     input logic m_axis_tready,
     output logic m_axis_tlast
 );
-  logic completed;
+  logic [1:0] filled;
+  logic filling_half;
+  logic sending_half;
   logic beat;
   logic is_best;
   logic [OUTPUT_INDEX_BITS-1:0] index;
@@ -34,19 +37,19 @@ module score_output (
   word_memory #(
       .VALUES(1),
       .BITS(PIPES * ACC_BITS),
-      .WORDS(SCORE_WORDS),
+      .WORDS(2 * SCORE_WORDS),
       .ADDRESS_BITS(SCORE_BITS)
   ) score_memory (
       .clock(clock),
       .read(1'b1),
-      .read_address(SCORE_BITS'(next_index >> PIPE_SHIFT)),
+      .read_address(SCORE_BITS'(next_index >> PIPE_SHIFT) + (sending_half ? SCORE_BITS'(SCORE_WORDS) : '0)),
       .read_data(word),
       .write(write),
-      .write_address(SCORE_BITS'(write_word)),
+      .write_address(SCORE_BITS'(write_word) + (filling_half ? SCORE_BITS'(SCORE_WORDS) : '0)),
       .write_data(write_scores)
   );
 
-  assign free = !completed && !m_axis_tvalid;
+  assign free = !filled[filling_half];
   assign beat = m_axis_tvalid && m_axis_tready;
   assign next_index = beat ? (m_axis_tlast ? '0 : index + 1'b1) : index;
   assign pipe = index & OUTPUT_INDEX_BITS'(PIPES - 1);
@@ -59,15 +62,25 @@ module score_output (
 
   always_ff @(posedge clock) begin
     if (reset) begin
-      completed <= 1'b0;
+      filled <= '0;
+      filling_half <= 1'b0;
+      sending_half <= 1'b0;
       m_axis_tvalid <= 1'b0;
       index <= '0;
     end else begin
-      // A clock between the last write and the first read.
-      completed <= complete;
-      if (completed) m_axis_tvalid <= 1'b1;
-      else if (beat && m_axis_tlast) m_axis_tvalid <= 1'b0;
       index <= next_index;
+      if (complete) begin
+        filled[filling_half] <= 1'b1;
+        filling_half <= !filling_half;
+      end
+      if (beat && m_axis_tlast) begin
+        filled[sending_half] <= 1'b0;
+        sending_half <= !sending_half;
+        m_axis_tvalid <= 1'b0;
+      end else if (!m_axis_tvalid) begin
+        // The first score is being read.
+        m_axis_tvalid <= filled[sending_half];
+      end
     end
   end
 

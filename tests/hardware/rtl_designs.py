@@ -55,7 +55,9 @@ def random_network(
     dense = []
     for index, size in enumerate(head):
         last = index == len(head) - 1
-        dense.append(DenseWeights(rng.normal(size=(size, inputs)), rng.normal(size=size), None if last else "relu"))
+        weight, bias = rng.normal(size=(size, inputs)), rng.normal(size=size)
+        weight[-1], bias[-1] = weight[0], bias[0]  # equal scores: the class is the first
+        dense.append(DenseWeights(weight, bias, None if last else "relu"))
         inputs = size
     return IntegerNetwork.convert(NetworkParameters(cell, tuple(layers), tuple(dense), quantization=q))
 

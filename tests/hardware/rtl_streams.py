@@ -91,7 +91,7 @@ async def streams_that_are_held_up(core):
 
 @cocotb.test()
 async def nothing_is_taken_while_the_output_waits(core):
-    """With no beat taken, the frame in the score buffer, one computed, and two in the frame buffer: then no more."""
+    """Two frames in the score buffer and two in the frame buffer: then no more."""
     await restart(core)
     sending = cocotb.start_soon(send(core, CASE["frames"][:8], 0.0))
     for _ in range(3000):

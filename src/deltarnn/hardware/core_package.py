@@ -161,7 +161,7 @@ def _memory_sizes(network: IntegerNetwork, layout: CoreLayout) -> dict[str, int]
         "STATE_WORDS": layout.state_words,
         "STATE_BITS": address_bits(layout.state_words),
         "SCORE_WORDS": score_words,
-        "SCORE_BITS": address_bits(score_words),
+        "SCORE_BITS": address_bits(2 * score_words),
         "CLEAR_WORDS": clear_words,
         "CLEAR_BITS": clear_words.bit_length(),
         "SIGMOID_FIRST": sigmoid[0],

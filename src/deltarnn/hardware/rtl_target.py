@@ -101,7 +101,7 @@ def small_memories(network: IntegerNetwork, layout: CoreLayout) -> Iterable[Shap
     yield from ((layout.signal_words, word), (layout.held_words, word))
     yield layout.accumulator_words * layout.lanes, accumulator
     yield layout.state_words, layout.pipes * q.activation.bits
-    yield layout.unit_words(len(layout.layers) - 1), layout.pipes * accumulator
+    yield 2 * layout.unit_words(len(layout.layers) - 1), layout.pipes * accumulator
     # An event: whether it ends a layer, the part, the column's weights, the delta.
     event = 2 + address_bits(len(layout.parts)) + address_bits(layout.weight_words) + q.activation.bits
     yield QUEUE_DEPTH, event
