@@ -112,7 +112,8 @@ module activation (
       logic signed [A_BITS-1:0] pipe_hidden;
       logic signed [A_BITS-1:0] pipe_state;
       if (ALIGNED) begin : gen_aligned
-        assign lane = (value_lane & ~LANE_BITS'(PIPES - 1)) | LANE_BITS'(pipe);
+        // The low bits are 0: rows begin at multiples of PIPES.
+        assign lane = value_lane | LANE_BITS'(pipe);
       end else begin : gen_rotated
         assign lane = value_lane + LANE_BITS'(pipe);
       end
