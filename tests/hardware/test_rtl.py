@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tests.hardware.rtl_designs import Q35, Q88_FLOOR, check, needs_simulator, random_frames, random_network, stored
 
 from deltarnn import QFormat, Quantization
+from deltarnn.hardware.core_package import part_matrices, stored_lengths
 from deltarnn.hardware.export_rtl import export_rtl
 from deltarnn.hardware.simulation import (
     BEAT,
@@ -148,7 +149,10 @@ def drawn_networks(draw):
         draw(st.integers(0, 2**32 - 1)),
         gamma,
     )
-    return network, {"lanes": lanes, "encoder_width": width, "activation_pipes": pipes, "compressed": gamma > 0}
+    matrices = part_matrices(network)
+    whole = tuple(-(-len(matrix) // lanes) for matrix in matrices)
+    compressed = gamma > 0 and stored_lengths(matrices, lanes) != whole
+    return network, {"lanes": lanes, "encoder_width": width, "activation_pipes": pipes, "compressed": compressed}
 
 
 @settings(max_examples=EXAMPLES, derandomize=EXAMPLES < 10, deadline=None, suppress_health_check=list(HealthCheck))
