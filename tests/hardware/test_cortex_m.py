@@ -2,19 +2,24 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deltarnn import QFormat, Quantization
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import DenseWeights, NetworkParameters, RecurrentWeights
 from deltarnn.hardware import cortex_m
-from deltarnn.hardware.c_source import memory_type
+from deltarnn.hardware.c_source import compressed, memory_type
+from deltarnn.hardware.c_weights import Compressed, best_elements, columns
 from deltarnn.hardware.export_c import C_FLAGS, export_c
 from deltarnn.hardware.files import ExportError
 from deltarnn.hardware.microcontroller import measure_c
+from deltarnn.prune import column_balanced_dropout
 
 needs_embedded = pytest.mark.skipif(not cortex_m.available(), reason=cortex_m.MISSING)
 WIDE = Quantization(QFormat(8, 8), QFormat(3, 5), QFormat(2, 6))
@@ -57,6 +62,18 @@ def frames(inputs, steps=40, jump=0.0):
     return x
 
 
+def pruned(model, gamma=0.7, elements=8):
+    """`model` with column-balanced weights (CBTD)."""
+
+    def prune(weight):
+        return column_balanced_dropout(weight, gamma, elements)
+
+    layers = [
+        replace(layer, weight_ih=prune(layer.weight_ih), weight_hh=prune(layer.weight_hh)) for layer in model.layers
+    ]
+    return replace(model, layers=tuple(layers))
+
+
 NARROW = Quantization(QFormat(1, 7), QFormat(1, 3), QFormat(2, 4))
 CASES = {
     "events": network(inputs=16),
@@ -68,6 +85,13 @@ CASES = {
     "bytes": network("LSTM", 7, 5, formats=Quantization()),
     "dense bytes": network(thx=0.0, thh=0.0, formats=Quantization()),
     "16-bit weights": network(formats=Quantization(QFormat(6, 4), QFormat(3, 9), QFormat(2, 8), "floor")),
+    "pruned": pruned(network(inputs=16, hidden=16)),
+    "pruned LSTM bytes": pruned(network("LSTM", 7, 16, 2, formats=Quantization())),
+    "one matrix pruned": (lambda model, sparse: replace(model, layers=(replace(model.layers[0], weight_ih=sparse),)))(
+        network(inputs=16, hidden=16), pruned(network(inputs=16, hidden=16)).layers[0].weight_ih
+    ),
+    "pruned, odd": pruned(network(inputs=3, hidden=9, layers=2)),
+    "finer biases": network(formats=Quantization(QFormat(8, 8), QFormat(11, 5), QFormat(2, 6)), scale=90.0),
     "16-bit memories": network(inputs=3, hidden=4, head=(), formats=NARROW, scale=0.3),
 }
 MODELS = [pytest.param(model, id=name) for name, model in CASES.items()]
@@ -159,3 +183,36 @@ def test_what_is_missing_and_misspelt_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(cortex_m, "available", lambda: False)
     with pytest.raises(ModuleNotFoundError, match=r"pip install 'deltarnn\[embedded\]'"):
         cortex_m.cross_compile([], "cortex-m4", ["x"])
+
+
+def test_pruned_weights_are_stored_in_their_pairs(tmp_path):
+    plain, sparse = network(inputs=16, hidden=16), CASES["pruned"]
+    stored = compressed(IntegerNetwork.convert(sparse))
+    assert set(stored) == {"weight_ih_0", "weight_hh_0"}
+    # Of 48 / 8 = 6 weights 6 - floor(6 * 0.7) = 2 are kept: 16 bytes of weights and 8 of places for 48, or less.
+    assert len({each.elements for each in stored.values()}) == 1
+    assert sum(each.size(1) for each in stored.values()) <= 2 * 16 * 24
+    assert not compressed(IntegerNetwork.convert(plain))
+    sizes = [
+        export_c(model, frames(16), tmp_path, name="net").figures["flash bytes, constants"] for model in (plain, sparse)
+    ]
+    assert sizes[0] - sizes[1] >= 2 * 16 * (48 - 24)
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(1, 20), st.floats(0, 1), st.integers(0, 1000))
+def test_compressed_matrices_hold_every_weight(rows, count, half, density, seed):
+    rng = np.random.default_rng(seed)
+    matrix = np.where(rng.random((rows, count)) < density, rng.integers(-128, 128, (rows, count)), 0)
+    elements = min(2 * half, rows // 2 * 2)
+    if elements == 0 or rows > 16 * elements:
+        return
+    stored = Compressed.of(matrix, elements)
+    places = np.stack([stored.indices & 15, stored.indices >> 4], axis=1).ravel()
+    rebuilt = np.zeros_like(matrix)
+    for pair, (value, place) in enumerate(zip(stored.values, places, strict=True)):
+        column, of_column = divmod(pair, elements * stored.length)
+        rebuilt[place * elements + of_column % elements, column] += value
+    assert np.array_equal(rebuilt, matrix)
+    best = best_elements([matrix], 1)
+    if best:
+        assert Compressed.of(matrix, best).size(1) < columns(matrix).size

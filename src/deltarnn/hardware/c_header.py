@@ -9,7 +9,8 @@ from deltarnn.fixed.cells import IntegerLayer
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.spotter import IntegerSpotter
 from deltarnn.hardware import c_spotter
-from deltarnn.hardware.c_source import integer_type, is_dense, memory_size, memory_type, padded
+from deltarnn.hardware.c_source import integer_type, is_dense, memory_size, memory_type
+from deltarnn.hardware.c_weights import padded
 
 WIDTH = 116
 

@@ -10,6 +10,7 @@ from deltarnn.fixed.arithmetic import IntArray
 from deltarnn.fixed.cells import IntegerLayer
 from deltarnn.fixed.network import ACCUMULATOR_BITS, IntegerNetwork
 from deltarnn.fixed.parameters import UnsupportedModelError
+from deltarnn.hardware.c_weights import INDEX_BITS, Compressed, best_elements, columns, padded, units
 
 
 def integer_type(bits: int) -> str:
@@ -59,11 +60,6 @@ def sum_fraction(layer: IntegerLayer) -> int:
     return n_g + max(f.cell.fraction_bits, n_g)
 
 
-def padded(count: int) -> int:
-    """`count` rounded up to the four that a word of 8-bit weights holds."""
-    return -(-count // 4) * 4
-
-
 def is_dense(layer: IntegerLayer) -> bool:
     """Whether a layer's thresholds are 0: then its products are computed as a whole, without events."""
     return layer.thx == 0 and layer.thh == 0
@@ -87,8 +83,8 @@ def memory_size(layer: IntegerLayer) -> int:
 def data_arrays(network: IntegerNetwork) -> dict[str, tuple[str, NDArray[np.int64]]]:
     """The constant arrays by name: C type and values.
 
-    Recurrent weights lie column by column, padded to words with 0; of a layer with thresholds 0 unit by unit. Rows and
-    memories of a GRU stand as nx, r, z, nh: what a column reaches is one stretch.
+    Recurrent weights lie column by column, padded to words with 0, or as `compressed` says; of a layer with thresholds
+    0 unit by unit. Rows and memories of a GRU stand as nx, r, z, nh: what a column reaches is one stretch.
     """
     q = network.quantization
     weight, gate = (integer_type(f.bits) for f in (q.weight, q.gate))
@@ -97,16 +93,40 @@ def data_arrays(network: IntegerNetwork) -> dict[str, tuple[str, NDArray[np.int6
         arrays[f"{name}_table"] = (gate, table.trimmed()[1])
     scale = start_scale(network)
     starts = [_candidate_first(layer, layer.memory) >> scale for layer in network.layers]
-    start = integer_type(max(int(np.abs(values).max(initial=0)).bit_length() + 1 for values in starts))
+    bits = max(int(np.abs(values).max(initial=0)).bit_length() + 1 for values in starts)
+    start = integer_type(bits) if bits <= 16 else "int32_t"
+    stored = compressed(network)
     for index, layer in enumerate(network.layers):
-        for name, matrix in (("weight_ih", _candidate_first(layer, layer.weight_ih)), ("weight_hh", layer.weight_hh)):
-            laid = _units(matrix, layer.hidden_size, is_swapped(network)) if is_dense(layer) else _columns(matrix)
-            arrays[f"{name}_{index}"] = (weight, laid)
+        for name, matrix in recurrent_matrices(index, layer).items():
+            if name in stored:
+                arrays[f"{name}_places"] = ("uint8_t", stored[name].indices)
+                arrays[name] = (weight, stored[name].values)
+            elif is_dense(layer):
+                arrays[name] = (weight, units(matrix, layer.hidden_size, is_swapped(network)))
+            else:
+                arrays[name] = (weight, columns(matrix))
         arrays[f"memory_{index}"] = (start, starts[index])
     for index, dense in enumerate(network.head):
-        arrays[f"head_weight_{index}"] = (weight, _units(dense.weight, len(dense.bias), is_swapped(network)))
+        arrays[f"head_weight_{index}"] = (weight, units(dense.weight, len(dense.bias), is_swapped(network)))
         arrays[f"head_bias_{index}"] = ("int32_t", dense.bias)
     return arrays
+
+
+def recurrent_matrices(index: int, layer: IntegerLayer) -> dict[str, IntArray]:
+    """Both weight matrices by their names in C, rows in the order of the memories."""
+    from_x = _candidate_first(layer, layer.weight_ih)
+    return {f"weight_ih_{index}": from_x, f"weight_hh_{index}": layer.weight_hh}
+
+
+def compressed(network: IntegerNetwork) -> dict[str, Compressed]:
+    """By name, the matrices of layers with thresholds that take fewer bytes compressed; all with one number M."""
+    width = 1 if network.quantization.weight.bits <= 8 else 2
+    layers = [(index, layer) for index, layer in enumerate(network.layers) if not is_dense(layer)]
+    matrices = {name: matrix for pair in layers for name, matrix in recurrent_matrices(*pair).items()}
+    elements = best_elements(list(matrices.values()), width)
+    fitting = {name: matrix for name, matrix in matrices.items() if matrix.shape[0] <= elements << INDEX_BITS}
+    stored = {name: Compressed.of(matrix, elements) for name, matrix in fitting.items()}
+    return {name: each for name, each in stored.items() if each.size(width) < columns(matrices[name]).size * width}
 
 
 def _candidate_first(layer: IntegerLayer, rows: IntArray) -> IntArray:
@@ -126,23 +146,6 @@ def start_scale(network: IntegerNetwork) -> int:
 def is_swapped(network: IntegerNetwork) -> bool:
     """Whether four weights of a row lie as 0 2 1 3: bytes 0 and 2 are then products of one word of activations."""
     return network.quantization.weight.bits <= 8 < network.quantization.activation.bits
-
-
-def _columns(matrix: IntArray) -> IntArray:
-    """(R, C) column by column, each padded to words."""
-    rows, columns = matrix.shape
-    laid = np.zeros((columns, padded(rows)), dtype=np.int64)
-    laid[:, :rows] = matrix.T
-    return laid.ravel()
-
-
-def _units(matrix: IntArray, units: int, swapped: bool) -> IntArray:
-    """(G·units, C): for each unit, four weights of its G rows beside each other, then the next four; columns padded."""
-    gates, columns = matrix.shape[0] // units, matrix.shape[1]
-    laid = np.zeros((gates, units, padded(columns)), dtype=np.int64)
-    laid[:, :, :columns] = matrix.reshape(gates, units, columns)
-    fours = laid.reshape(gates, units, -1, 4)[..., [0, 2, 1, 3] if swapped else [0, 1, 2, 3]]
-    return fours.transpose(1, 2, 0, 3).ravel()
 
 
 DUAL_TEXT = """\
@@ -165,12 +168,14 @@ def source_text(network: IntegerNetwork, name: str) -> str:
     """The library: data, runtime, functions."""
     q, first = network.quantization, network.layers[0]
     sigmoid, tanh = (table.trimmed() for table in first.tables)
-    arrays = data_arrays(network)
+    arrays, stored = data_arrays(network), compressed(network)
     macros = {
         "CELL_GRU": int(first.cell == "GRU"),
         "GATES": 3 if first.cell == "GRU" else 4,
         "DENSE_LAYERS": sum(is_dense(layer) for layer in network.layers),
         "EVENTS": int(not all(is_dense(layer) for layer in network.layers)),
+        "PLAIN": int(len(stored) < 2 * sum(not is_dense(layer) for layer in network.layers)),
+        "ELEMENTS": next((each.elements for each in stored.values()), 0),
         "HEAD_LAYERS": len(network.head),
         "ROUND_NEAREST": int(q.rounding == "nearest"),
         "SWAPPED": int(is_swapped(network)),
@@ -224,7 +229,7 @@ def _lines(values: Iterable[int], width: int = 118) -> str:
 
 def _functions_text(network: IntegerNetwork, name: str) -> str:
     reset = ["    for (i = 0; i < (int)sizeof *state; ++i) {", "        bytes[i] = 0;", "    }"]
-    declarations, step, signal = [], [], "input"
+    declarations, step, signal = _matrices_text(network), [], "input"
     for index, layer in enumerate(network.layers):
         reset += _start_text(index, layer)
         step += _dense_layer(index, layer, signal) if is_dense(layer) else _delta_layer(index, layer, signal)
@@ -270,16 +275,29 @@ def _functions_text(network: IntegerNetwork, name: str) -> str:
     )
 
 
+def _matrices_text(network: IntegerNetwork) -> list[str]:
+    """Declarations that say how each matrix of events is stored."""
+    stored, texts = compressed(network), []
+    for index, layer in enumerate(network.layers):
+        for name, matrix in ({} if is_dense(layer) else recurrent_matrices(index, layer)).items():
+            if name in stored:
+                fields = f"{name}, {name}_places, {stored[name].elements * stored[name].length}"
+            else:
+                fields = f"{name}, 0, {padded(matrix.shape[0])}"
+            texts.append(f"    const struct matrix matrix_{name[7:]} = {{{fields}}};")
+    return texts
+
+
 def _delta_layer(index: int, layer: IntegerLayer, signal: str) -> list[str]:
     """The products of one layer's events."""
-    rows, from_h = padded(layer.weight_hh.shape[0]), 4 * layer.hidden_size - layer.weight_hh.shape[0]
+    from_h = 4 * layer.hidden_size - layer.weight_hh.shape[0]
     # An integer Δ ≠ 0 has at least 1: threshold 0 is 1.
     return [
-        f"    add_changes({signal}, state->x_hat_{index}, {layer.input_size}, {max(layer.thx, 1)}, weight_ih_{index},",
-        f"                {rows}, state->m_{index});",
+        f"    add_changes({signal}, state->x_hat_{index}, {layer.input_size}, {max(layer.thx, 1)}, &matrix_ih_{index},",
+        f"                state->m_{index});",
         f"    add_changes(state->h_{index}, state->h_hat_{index}, {layer.hidden_size}, {max(layer.thh, 1)},"
-        f" weight_hh_{index},",
-        f"                {rows}, state->m_{index}{f' + {from_h}' if from_h else ''});",
+        f" &matrix_hh_{index},",
+        f"                state->m_{index}{f' + {from_h}' if from_h else ''});",
     ]
 
 

@@ -24,10 +24,10 @@ from deltarnn.hardware.c_source import (
     integer_type,
     memory_size,
     memory_type,
-    padded,
     source_text,
     test_text,
 )
+from deltarnn.hardware.c_weights import padded
 from deltarnn.hardware.files import ExportError, ExportResult, write_text
 from deltarnn.hardware.layouts import Layout, arranged
 

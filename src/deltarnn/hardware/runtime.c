@@ -79,6 +79,14 @@ static int32_t odd(uint32_t word)
 #endif
 
 #if EVENTS
+/* A matrix column by column: `size` weights a column, a multiple of four. With `places`, a pruned one: `size` pairs a
+ * column of weight and, two a byte, place; the weight of element p at place i belongs to row i * ELEMENTS + p. */
+struct matrix {
+    const weight_t *weights;
+    const uint8_t *places;
+    int size;
+};
+
 /* Columns that fired and wait for their pass over the memories, as products of `delta` and `column`. */
 struct pass {
     const weight_t *column[4];
@@ -97,6 +105,10 @@ static uint32_t load(const act_t *address)
     return ((const struct loose_word *)(const void *)address)->word;
 }
 
+#endif
+
+#if PLAIN
+#if DUAL
 static int32_t pair(uint32_t low, uint32_t high)
 {
     return (int32_t)((low & 0xffffu) | high << 16);
@@ -190,11 +202,50 @@ static void add_column(memory_t *m, int rows, struct pass *pass, const weight_t 
         add_pass(m, rows, pass);
     }
 }
+#endif
 
-/* Delta encoder and products of one signal: m += weight[:, j] * delta_j where |delta_j| reaches the threshold (>= 1).
- * Columns have `rows` rows, a multiple of four. */
-static void add_changes(const act_t *value, act_t *held, int size, int32_t threshold, const weight_t *columns,
-                        int rows, memory_t *m)
+#if ELEMENTS
+/* m += column . delta, of a pruned column's pairs alone. */
+static void add_pairs(memory_t *m, const weight_t *weight, const uint8_t *place, int size, int32_t delta)
+{
+    const weight_t *end = weight + size;
+    while (weight != end) {
+        int p;
+        for (p = 0; p < ELEMENTS; p += 2) {
+            int both = *place++, first = p + (both & 15) * ELEMENTS, second = p + 1 + (both >> 4) * ELEMENTS;
+            m[first] = (memory_t)(m[first] + *weight++ * delta);
+            m[second] = (memory_t)(m[second] + *weight++ * delta);
+        }
+    }
+}
+#endif
+
+/* The product of column j and delta: now, or in a pass. */
+static void add_product(memory_t *m, struct pass *pass, const struct matrix *matrix, int j, int32_t delta)
+{
+    const weight_t *column = matrix->weights + j * matrix->size;
+#if ELEMENTS
+    if (matrix->places) {
+        add_pairs(m, column, matrix->places + j * (matrix->size / 2), matrix->size, delta);
+        return;
+    }
+#endif
+#if PLAIN
+#if DUAL && ACT_BITS > 8
+    if (delta != (int16_t)delta) { /* more than a halfword holds: in two halves */
+        add_column(m, matrix->size, pass, column, delta / 2);
+        delta -= delta / 2;
+    }
+#endif
+    add_column(m, matrix->size, pass, column, delta);
+#else
+    (void)pass;
+#endif
+}
+
+/* Delta encoder and products of one signal: m += weight[:, j] * delta_j where |delta_j| reaches the threshold (>= 1). */
+static void add_changes(const act_t *value, act_t *held, int size, int32_t threshold, const struct matrix *matrix,
+                        memory_t *m)
 {
     struct pass pass;
     int j = 0;
@@ -222,19 +273,14 @@ static void add_changes(const act_t *value, act_t *held, int size, int32_t thres
         for (; j < end; ++j) {
             int32_t delta = (int32_t)value[j] - held[j];
             if (delta >= threshold || -delta >= threshold) {
-                const weight_t *column = columns + j * rows;
                 held[j] = value[j];
-#if DUAL && ACT_BITS > 8
-                if (delta != (int16_t)delta) { /* more than a halfword holds: in two halves */
-                    add_column(m, rows, &pass, column, delta / 2);
-                    delta -= delta / 2;
-                }
-#endif
-                add_column(m, rows, &pass, column, delta);
+                add_product(m, &pass, matrix, j, delta);
             }
         }
     }
-    add_pass(m, rows, &pass);
+#if PLAIN
+    add_pass(m, matrix->size, &pass);
+#endif
 }
 #endif
 
