@@ -144,8 +144,8 @@ def test_fewer_events_are_fewer_instructions(tmp_path):
     assert wild.by_function.total() == wild.instructions.sum()
     assert 0 < wild.stack < 1000
     text = calm.table(50.0)
-    assert f"{calm.mean:.0f} in the mean, {calm.worst} at most, 40 frames" in text
-    assert f"{calm.mean * 50 / 1e6:.3f} million at 50.0 frames/s" in text
+    assert f"{calm.mean:.0f} instructions per frame in the mean of 40, {calm.worst} at most" in text
+    assert f"{calm.mean * 50 / 1e6:.3f} million instructions at 50.0 frames/s" in text
 
 
 @needs_embedded

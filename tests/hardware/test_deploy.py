@@ -10,7 +10,7 @@ import torch
 from deltarnn import Quantization
 from deltarnn.cli import main
 from deltarnn.fixed.network import IntegerNetwork
-from deltarnn.hardware import EdgeDRNN, NetworkParameters, Spartus
+from deltarnn.hardware import EdgeDRNN, NetworkParameters, Spartus, cortex_m
 from deltarnn.hardware.design_space import DesignGrid, best_points, explore, pruned
 from deltarnn.hardware.export_c import find_compiler
 from deltarnn.kws.config.options_data import FeatureConfig
@@ -147,6 +147,22 @@ def test_export_to_c_takes_samples_or_the_network_alone(folder, tmp_path, capsys
     assert "--network_only" in told
     out = deltarnn(capsys, *base, "--model", tmp_path / "m", "--out", tmp_path / "alone", "--network_only")
     assert "push" not in out + (tmp_path / "alone" / "delta_network.h").read_text()
+
+
+@pytest.mark.skipif(not cortex_m.available(), reason=cortex_m.MISSING)
+def test_export_to_c_measures_on_a_core(folder, tmp_path, capsys):
+    base = ("export", "--format", "c", "--features", folder / "test.safetensors", "--stim_head", 0, "--stim_len", 20)
+    out = deltarnn(
+        capsys, *base, "--model", folder / "gru.safetensors", "--out", tmp_path, "--cpu", "cortex-m4", "--network_only"
+    )
+    told = out.split("measured on cortex-m4:\n")[1]
+    for line in ("flash", "RAM", "network", "a second", "clock for real time"):
+        assert f"  {line} " in told
+    assert "front end" not in told
+    assert "--cpu does nothing for hex" in refused(
+        capsys, "export", "--format", "hex", *base[3:], "--model", folder / "gru.safetensors", "--out", tmp_path / "n",
+        "--cpu", "cortex-m4",
+    )  # fmt: skip
 
 
 def test_export_chooses_formats_on_request(folder, tmp_path, capsys):

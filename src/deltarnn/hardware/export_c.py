@@ -25,8 +25,8 @@ from deltarnn.hardware.c_source import (
     memory_size,
     memory_type,
     source_text,
-    test_text,
 )
+from deltarnn.hardware.c_test import test_text
 from deltarnn.hardware.c_weights import padded
 from deltarnn.hardware.files import ExportError, ExportResult, write_text
 from deltarnn.hardware.layouts import Layout, arranged

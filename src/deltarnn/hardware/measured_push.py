@@ -3,15 +3,18 @@
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deltarnn.fixed.front_end import IntegerFrames
 from deltarnn.fixed.spotter import IntegerSpotter, IntegerStream
 from deltarnn.hardware.cortex_m import FLAGS, Processor, cross_compile
 from deltarnn.hardware.files import ExportError, write_text
-from deltarnn.hardware.microcontroller import Measured
+from deltarnn.hardware.microcontroller import Measured, measure_c
+from deltarnn.hardware.push_test import SECONDS, test_noise
 
 _KEPT = ("probe_reset", "probe_push", "probe_samples", "probe_sums", "probe_state")
 _PROBE = """#include "{header}"
@@ -104,3 +107,16 @@ def measure_push(
         raise ExportError(f"{cpu}: the C program's scores differ from those of the twin")
     state = program.symbols["probe_state"].size
     return Measured(cpu, program.flash, state, processor.stack, np.array(counted), functions)
+
+
+def measure_front_end(folder: Path, name: str, cpu: str, spotter: IntegerSpotter) -> Measured:
+    """What the library takes beside its network: `measure_push` over noise, which takes as long as speech.
+
+    instructions: of each frame, without those that `measure_c` counts of NAME_step on it. All else is the whole
+    spotter's. Errors are `measure_push`'s.
+    """
+    noise = test_noise(SECONDS * spotter.sample_rate)
+    whole = measure_push(folder, name, cpu, spotter, noise)
+    frames = IntegerFrames(spotter.front_end).accept(noise)
+    network = measure_c(folder, name, cpu, spotter.network, frames)
+    return replace(whole, instructions=whole.instructions - network.instructions)

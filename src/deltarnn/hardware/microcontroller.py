@@ -42,22 +42,35 @@ class Measured:
         """Instructions of the frame that took most."""
         return int(self.instructions.max())
 
-    def table(self, frames_per_second: float) -> str:
-        """Figures line by line; the clocks are those of one instruction a cycle, and of two."""
-        per_second = self.mean * frames_per_second
-        clock = self.worst * frames_per_second / 1e6
-        rows = (
-            ("flash", f"{self.flash} bytes"),
-            ("RAM", f"{self.state} bytes of state, {self.stack} of stack"),
+    def table(self, frames_per_second: float, front_end: "Measured | None" = None) -> str:
+        """Figures line by line; the clocks are those of one instruction a cycle, and of two.
+
+        front_end: what a whole spotter takes beside its network, and the whole one's memory.
+        """
+        parts = {"network": self} | ({} if front_end is None else {"front end and rule": front_end})
+        whole = front_end or self
+        clock = sum(part.worst for part in parts.values()) * frames_per_second / 1e6
+        each = {name: part.mean * frames_per_second / 1e6 for name, part in parts.items()}
+        rows = [
+            ("flash", f"{whole.flash} bytes"),
+            ("RAM", f"{whole.state} bytes of state, {whole.stack} of stack"),
+        ]
+        rows += [
             (
-                "instructions per frame",
-                f"{self.mean:.0f} in the mean, {self.worst} at most, {len(self.instructions)} frames",
-            ),
-            ("instructions per second", f"{per_second / 1e6:.3f} million at {frames_per_second:.1f} frames/s"),
+                name,
+                f"{part.mean:.0f} instructions per frame in the mean of {len(part.instructions)}, {part.worst} at most",
+            )
+            for name, part in parts.items()
+        ]
+        total = f"{sum(each.values()):.3f} million instructions at {frames_per_second:.1f} frames/s"
+        if front_end is not None:
+            total += f" ({', '.join(f'{name} {value:.3f}' for name, value in each.items())})"
+        rows += [
+            ("a second", total),
             ("clock for real time", f"{clock:.2f} MHz at one instruction a cycle, {2 * clock:.2f} at two cycles each"),
-        )
+        ]
         width = max(len(title) for title, _ in rows)
-        return "\n".join([f"{self.cpu}:", *(f"  {title:{width}}  {text}" for title, text in rows)])
+        return "\n".join([f"measured on {self.cpu}:", *(f"  {title:{width}}  {text}" for title, text in rows)])
 
 
 def measure_c(

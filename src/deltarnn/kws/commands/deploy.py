@@ -132,6 +132,7 @@ def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dic
         "choose_formats": ("hex", "c", "rtl"),
         "network_only": ("c",),
         "layout": ("c",),
+        "cpu": ("c",),
         "target": ("rtl",),
     }
     refuse_idle(arguments, arguments.format, acts_in)

@@ -2,6 +2,8 @@
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,13 @@ from numpy.typing import NDArray
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import NetworkParameters, UnsupportedModelError
 from deltarnn.fixed.qformat import Quantization
+from deltarnn.fixed.spotter import IntegerSpotter
+from deltarnn.hardware.cortex_m import CPUS, MISSING, available
 from deltarnn.hardware.export_c import export_c
 from deltarnn.hardware.files import ExportResult
 from deltarnn.hardware.layouts import LAYOUTS, Layout
+from deltarnn.hardware.measured_push import measure_front_end
+from deltarnn.hardware.microcontroller import measure_c
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.spotter.calibration import stream_rule
 from deltarnn.kws.spotter.device import integer_spotter
@@ -28,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network_only", action="store_true", default=None,
         help="c: the network alone, for features that something else computes; without front end and rule",
     )  # fmt: skip
+    parser.add_argument(
+        "--cpu", choices=CPUS, help="c: measure flash, RAM and instructions on this core; needs the extra 'embedded'"
+    )
 
 
 def export_library(
@@ -37,22 +46,39 @@ def export_library(
     quantization: Quantization | None,
     header: dict[str, Any],
 ) -> ExportResult:
-    """Write the C library of a model in its own formats, in those given, or in those of the streaming spotter."""
-    formats = quantization or model.formats
-    about = header["labels"], header["features"]
-    if arguments.network_only:
-        if arguments.layout is not None:
-            raise ValueError("--layout does nothing with --network_only: the network alone is laid out plain")
-        return export_c(model, stimulus, arguments.out, formats, arguments.name, *about)
-    rule, notes = stream_rule(header), list[str]()
+    """Write the C library of a model in its own formats, in those given, or in those of the streaming spotter.
+
+    With --cpu the result's notes end with what the library takes on that core.
+    """
+    if arguments.cpu is not None and not available():
+        raise ModuleNotFoundError(MISSING)
+    if arguments.network_only and arguments.layout is not None:
+        raise ValueError("--layout does nothing with --network_only: the network alone is laid out plain")
+    formats, notes = quantization or model.formats, list[str]()
+    network = IntegerNetwork.convert(model, formats)
+    spotter = None if arguments.network_only else _spotter(network, header, notes)
+    about = header["labels"], header["features"], spotter
+    layout: Layout = arguments.layout or "plain"
+    result = export_c(model, stimulus, arguments.out, formats, arguments.name, *about, layout)
+    if arguments.cpu is not None:
+        with TemporaryDirectory() as folder:  # as the plain layout lies, whichever was asked for
+            export_c(model, stimulus, folder, formats, arguments.name, *about)
+            x = network.quantization.activation.to_int(stimulus, network.quantization.rounding)
+            measured = measure_c(Path(folder), arguments.name, arguments.cpu, network, x)
+            around = None
+            if spotter is not None:
+                around = measure_front_end(Path(folder), arguments.name, arguments.cpu, spotter)
+        notes.append(measured.table(1 / header["features"]["frame_stride"], around))
+    return replace(result, notes=(*result.notes, *notes))
+
+
+def _spotter(network: IntegerNetwork, header: dict[str, Any], notes: list[str]) -> IntegerSpotter:
+    """The whole spotter around a network, with the model's rule; `notes` takes what is to be said."""
+    rule = stream_rule(header)
     if rule is None:
         rule = StreamRule(threshold=UNCALIBRATED_THRESHOLD)
         notes.append(f"threshold {rule.threshold:g}: the model stores none; `deltarnn evaluate --stream` chooses one")
-    network = IntegerNetwork.convert(model, formats)
     try:
-        spotter = integer_spotter(network, header, FeaturePipeline.from_dict(header["features"]), rule)
+        return integer_spotter(network, header, FeaturePipeline.from_dict(header["features"]), rule)
     except UnsupportedModelError as error:
         raise UnsupportedModelError(f"{error}; or export the network alone with --network_only") from None
-    layout: Layout = arguments.layout or "plain"
-    result = export_c(model, stimulus, arguments.out, formats, arguments.name, *about, spotter, layout)
-    return replace(result, notes=(*result.notes, *notes))
