@@ -1,4 +1,4 @@
-"""All four steps on speech synthesised on this machine, then a sweep of thresholds, a table and a report.
+"""All four steps on speech synthesised on this machine, a sweep of thresholds; a table, a report, a page that listens.
 
     python examples/demo.py [--work_dir build/demo]
 
@@ -8,6 +8,7 @@ Interrupt it whenever you like: the same command goes on where it stopped.
 import argparse
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Prepare, feature, pretrain, retrain, sweep, evaluate; then say what came of it."""
+    """Prepare, feature, pretrain, retrain, sweep, evaluate, export; then say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work_dir", type=Path, default=ROOT / "build" / "demo", help="(default: build/demo)")
     work_dir = parser.parse_args().work_dir
@@ -29,9 +30,14 @@ def main() -> None:
     models = {step: newest(work_dir, step) for step in ("pretrain", "retrain")}
     run("sweep", str(models["retrain"]), "--thx", "0,0.2,0.3,0.4,0.5", "--thh", "0.1,0.2,0.3", "--workers", "0")
     run("evaluate", str(models["retrain"]))
+    pages = {"report": models["retrain"].with_name("report.html")}
+    if find_spec("ziglang"):  # the compiler that such a page needs; extra `embedded`, which `dev` includes
+        folder = str(models["retrain"].parent)
+        run("export", str(models["retrain"]), "--format", "web", "--name", "listen", "--out", folder)
+        pages["page that listens to your microphone"] = models["retrain"].with_name("listen.html")
     minutes = (time.perf_counter() - started) / 60
     print(table({step: read_json(path.with_name("metrics.json")) for step, path in models.items()}))
-    print(f"\n{minutes:.1f} minutes. The report: {models['retrain'].with_name('report.html')}")
+    print(f"\n{minutes:.1f} minutes. " + "\n".join(f"The {name}: {path}" for name, path in pages.items()))
 
 
 def run(*arguments: str) -> None:

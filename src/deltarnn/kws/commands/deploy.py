@@ -36,7 +36,7 @@ from deltarnn.hardware.files import ExportResult
 from deltarnn.hardware.rtl_board import write_board
 from deltarnn.hardware.rtl_target import default_lanes
 from deltarnn.hardware.stimulus import choose_stimulus
-from deltarnn.kws.commands import library
+from deltarnn.kws.commands import library, web
 from deltarnn.kws.commands.choice import add_model, chosen_model
 from deltarnn.kws.commands.designs import CORE_SHAPE, add_designs, design, edgedrnn, refuse_idle, spartus
 from deltarnn.kws.config.arguments import add_number
@@ -48,6 +48,8 @@ from deltarnn.kws.network.header import check_header, require
 
 Frames = NDArray[np.float64]
 MAX_SWEPT = 1e12
+STIMULATED = ("edgedrnn", "spartus", "hex", "c", "rtl")
+"""Formats that come with a stimulus of frames, and what their test benches expect of it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Clips:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of the command that `parser.get_default("command")` names."""
     add_model(parser)
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group(required=parser.get_default("command") != "export")
     source.add_argument("--features", type=Path, help="feature file of --step feature, such as feat/…/test.safetensors")
     source.add_argument("--audio", type=Path, nargs="+", help="audio files, each one sequence")
     add_number(parser, "clips", int, 1, 1e9, "clips of --features to measure on", default=200)
@@ -87,10 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=("edgedrnn", "spartus", "hex", "c", "rtl"), required=True)
+    parser.add_argument("--format", choices=(*STIMULATED, "web"), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    add_number(parser, "stim_head", int, 0, 1e9, "first frame of the stimulus", default=1000)
-    add_number(parser, "stim_len", int, 1, 1e6, "frames of the stimulus", default=1000)
+    add_number(parser, "stim_head", int, 0, 1e9, "first frame of the stimulus (default: 1000)")
+    add_number(parser, "stim_len", int, 1, 1e6, "frames of the stimulus (default: 1000)")
     add_number(parser, "w_sp_ext", float, 0, 1, "weight sparsity that Spartus's memories are laid out for")
     library.add_arguments(parser)
     parser.add_argument("--target", choices=TARGETS, help="rtl: the device to write for (default: generic)")
@@ -127,7 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dict[str, Any]) -> int:
-    acts_in = {
+    stimulus_flags = dict.fromkeys(("features", "audio", "stim_head", "stim_len"), STIMULATED)
+    own = {
         "w_sp_ext": ("spartus",),
         "choose_formats": ("hex", "c", "rtl"),
         "network_only": ("c",),
@@ -135,9 +138,15 @@ def _export(arguments: argparse.Namespace, model: NetworkParameters, header: dic
         "cpu": ("c",),
         "target": ("rtl",),
     }
-    refuse_idle(arguments, arguments.format, acts_in)
-    clips = _clips(arguments, header)
-    stimulus = choose_stimulus(np.concatenate(clips.frames), arguments.stim_head, arguments.stim_len)
+    refuse_idle(arguments, arguments.format, stimulus_flags | own)
+    pipeline = _pipeline(arguments, header)
+    if arguments.format == "web":
+        return web.export_page(arguments, model, header)
+    if arguments.features is None and arguments.audio is None:
+        raise ValueError(f"--format {arguments.format} needs --features or --audio: frames for the stimulus")
+    clips = _clips(arguments, pipeline)
+    head, length = (1000 if given is None else given for given in (arguments.stim_head, arguments.stim_len))
+    stimulus = choose_stimulus(np.concatenate(clips.frames), head, length)
     quantization = model.quantization
     if arguments.choose_formats is not None:
         some = clips.spread(arguments.clips)
@@ -189,7 +198,7 @@ def _estimate(arguments: argparse.Namespace, model: NetworkParameters, header: d
     if sweeps and not arguments.design_space:
         raise ValueError(f"--{sweeps[0]} does nothing without --design-space")
     accelerator = design(arguments, arguments.target)
-    clips = _clips(arguments, header)
+    clips = _clips(arguments, _pipeline(arguments, header))
     if arguments.design_space:
         return _design_space(arguments, model, header, accelerator, clips)
     seconds = FeaturePipeline.from_dict(header["features"]).config.frame_seconds
@@ -268,12 +277,16 @@ def _with_thresholds(model: NetworkParameters, thx: float | None, thh: float | N
     return replace(model, layers=layers)
 
 
-def _clips(arguments: argparse.Namespace, header: dict[str, Any]) -> Clips:
-    """The clips that --features or --audio name, as the model takes them."""
+def _pipeline(arguments: argparse.Namespace, header: dict[str, Any]) -> FeaturePipeline:
+    """The front end of a keyword model. ValueError where the model is none."""
     if not isinstance(header.get("features"), dict) or "labels" not in header:
         raise ValueError(f"{arguments.model} is no keyword model: its header has no feature configuration and labels")
     check_header(arguments.model, header, len(header["labels"]) if isinstance(header["labels"], list) else 0)
-    pipeline = FeaturePipeline.from_dict(header["features"])
+    return FeaturePipeline.from_dict(header["features"])
+
+
+def _clips(arguments: argparse.Namespace, pipeline: FeaturePipeline) -> Clips:
+    """The clips that --features or --audio name, as the model takes them."""
     if arguments.features is not None:
         stored = load_features(arguments.features)
         if stored.pipeline.to_dict() != pipeline.to_dict():

@@ -27,8 +27,8 @@ from deltarnn.kws.spotter.spotter import UNCALIBRATED_THRESHOLD
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Flags of --format c."""
-    parser.add_argument("--name", default="delta_network", help="c: name of the library (default: delta_network)")
+    """Flags of --format c and web."""
+    parser.add_argument("--name", default="delta_network", help="c, web: of what is written (default: delta_network)")
     parser.add_argument("--layout", choices=LAYOUTS, help="c: how the files lie (default: plain)")
     parser.add_argument(
         "--network_only", action="store_true", default=None,
@@ -73,12 +73,16 @@ def export_library(
 
 
 def _spotter(network: IntegerNetwork, header: dict[str, Any], notes: list[str]) -> IntegerSpotter:
+    try:
+        return spotter_of(network, header, notes)
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"{error}; or export the network alone with --network_only") from None
+
+
+def spotter_of(network: IntegerNetwork, header: dict[str, Any], notes: list[str]) -> IntegerSpotter:
     """The whole spotter around a network, with the model's rule; `notes` takes what is to be said."""
     rule = stream_rule(header)
     if rule is None:
         rule = StreamRule(threshold=UNCALIBRATED_THRESHOLD)
         notes.append(f"threshold {rule.threshold:g}: the model stores none; `deltarnn evaluate --stream` chooses one")
-    try:
-        return integer_spotter(network, header, FeaturePipeline.from_dict(header["features"]), rule)
-    except UnsupportedModelError as error:
-        raise UnsupportedModelError(f"{error}; or export the network alone with --network_only") from None
+    return integer_spotter(network, header, FeaturePipeline.from_dict(header["features"]), rule)
