@@ -58,7 +58,7 @@ def frames(inputs, steps=40, jump=0.0):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(steps, inputs)).cumsum(axis=0) * 0.1
     x[::7, ::2] += jump
-    x[3::7, ::2] -= jump
+    x[1::7, ::2] -= jump
     return x
 
 
