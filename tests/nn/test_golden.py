@@ -49,6 +49,7 @@ def test_golden(path: Path, backend: str):
     if "grad_y" in arrays:
         loss = (y * torch.from_numpy(arrays["grad_y"])).sum() + meta["beta"] * activity.l1_delta_h
         loss.backward()
+        tolerance *= 2  # their long sums are in the order of the machine's BLAS
         assert relative_error(x.grad, arrays["grad.x"]) <= tolerance
         for name, parameter in layer.named_parameters():
             assert relative_error(parameter.grad, arrays[f"grad.param.{name}"]) <= tolerance, name

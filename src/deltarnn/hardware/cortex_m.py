@@ -64,7 +64,7 @@ def cross_compile(sources: Sequence[Path], cpu: str, keep: Sequence[str], flags:
         raise ValueError(f"cpu={cpu!r}: must be one of {', '.join(CPUS)}")
     with tempfile.TemporaryDirectory() as folder:
         script, program = Path(folder, "memory.ld"), Path(folder, "program.elf")
-        script.write_text(_SCRIPT)
+        script.write_text(_SCRIPT, encoding="utf-8")
         kept = [f"-Wl,-u,{name}" for name in keep]
         target = ["-target", "thumb-freestanding-eabi", f"-mcpu={cpu.replace('-', '_')}"]
         command = [sys.executable, "-m", "ziglang", "cc", *target, *flags, *_LINK, f"-Wl,-e,{keep[0]}", *kept]

@@ -64,9 +64,9 @@ def compile_spotter(spotter: IntegerSpotter) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, module = Path(folder, "spotter.c"), Path(folder, "spotter.wasm")
         library = source_text(spotter.network, "spotter") + c_spotter.source_text(spotter, "spotter")
-        Path(folder, "spotter.h").write_text(header_text(spotter.network, "spotter", spotter=spotter))
-        source.write_text(library)
-        Path(folder, "module.c").write_text(_module_text(spotter.network))
+        Path(folder, "spotter.h").write_text(header_text(spotter.network, "spotter", spotter=spotter), encoding="utf-8")
+        source.write_text(library, encoding="utf-8")
+        Path(folder, "module.c").write_text(_module_text(spotter.network), encoding="utf-8")
         exports = [f"-Wl,--export={name}" for name in _EXPORTS]
         command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, *_LINK, *exports, "spotter.c", "module.c"]
         result = subprocess.run([*command, "-o", module.name], cwd=folder, capture_output=True, text=True)
