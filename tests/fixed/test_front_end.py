@@ -19,6 +19,8 @@ A = QFormat(8, 8)
 LOG = FeatureStatistics(mean=110.0, std=20.0)
 IIR = FeatureStatistics(mean=60.0, std=90.0, mic_mean=3.5, mic_full_scale=9000.0)
 
+MEL = {"feat_type": "logmel", "n_filt": 32, "pool_bands": 2, "nfft": 1024, "frame_size": 0.03, "frame_stride": 0.01}
+
 
 def pipeline(**options) -> FeaturePipeline:
     iir = options.get("feat_type") == "iir"
@@ -57,6 +59,17 @@ def test_no_samples_overflow_32_bits(length, nfft, monkeypatch):
     assert 2**27 < max(seen) < 2**31
 
 
+@pytest.mark.parametrize("options", [{}, {"frame_size": 0.064, "freq_high": 8000.0}, {"pool_bands": 32, "nfft": 4096}])
+def test_no_samples_overflow_the_levels_of_powers(options):
+    """The loudest frames that suit each bin stay below 2⁶², as the bound says, and not by far."""
+    front = device_front_end(pipeline(**{**MEL, **options}), A)
+    n, k = np.arange(front.length), np.arange(0, front.spectrum.nfft // 2, 8)[:, None]
+    frames = np.where(np.cos(2 * np.pi * k * n / front.spectrum.nfft) >= 0, 32767, -32768).astype(np.int16)
+    assert 2**59 < front.levels(frames).max() < 2**62
+    assert 0 < front.weights.max() <= 2**12
+    assert front.weights.sum(axis=1).max() <= 2**12 + 1
+
+
 def test_a_spectrum_of_another_length_is_refused():
     with pytest.raises(ValueError, match="nfft=1000: the integer FFT takes powers of two from 64 to 4096"):
         IntegerSpectrum(window_q15(np.hamming(500)), 1000)
@@ -64,7 +77,7 @@ def test_a_spectrum_of_another_length_is_refused():
         IntegerSpectrum(window_q15(np.hamming(600)), 512)
 
 
-@given(st.lists(st.integers(1, 2**32 - 1), min_size=1, max_size=50))
+@given(st.lists(st.integers(1, 2**32 - 1) | st.integers(2**32, 2**63 - 1), min_size=1, max_size=50))
 def test_the_logarithm(levels):
     error = log2(np.array(levels)) / 2.0**15 - np.log2(levels)
     assert (np.abs(error) < 2.5e-4).all()
@@ -87,6 +100,8 @@ def test_a_scale_rounds_to_the_nearest_and_keeps_to_its_range():
         ({"frame_size": 0.032}, 0.003, 0.02),
         ({"frame_size": 0.016, "frame_stride": 0.02, "nfft": 512, "n_filt": 8, "f_spacing": "log"}, 0.003, 0.02),
         ({"log_feat": False, "norm_feat": False}, 0.3, 128.0),
+        (MEL, 0.003, 0.02),
+        ({**MEL, "pool_bands": 1, "log_offset": 1.0, "frame_size": 0.064, "freq_high": 8000.0}, 0.003, 0.02),
         ({"feat_type": "iir"}, 0.002, 0.004),
         ({"feat_type": "iir", "sim_mic": False, "frame_size": 0.01, "ch_orders": 3}, 0.003, 0.02),
         ({"feat_type": "iir", "logf": "lut", "q_factors": 8.0}, 0.002, 0.004),
@@ -109,7 +124,13 @@ def test_features_are_those_of_the_front_end_in_floating_point(options, rms, mos
 @given(
     cuts=st.lists(st.integers(0, 3000), max_size=12),
     options=st.sampled_from(
-        [{"frame_size": 0.032}, {"frame_stride": 0.025}, {"feat_type": "iir", "frame_size": 0.01}, {"feat_type": "iir"}]
+        [
+            {"frame_size": 0.032},
+            {"frame_stride": 0.025},
+            MEL,
+            {"feat_type": "iir", "frame_size": 0.01},
+            {"feat_type": "iir"},
+        ]
     ),
     seed=st.integers(0, 99),
 )
@@ -132,7 +153,9 @@ def test_a_stream_in_pieces_gives_the_frames_of_the_whole(cuts, options, seed):
         ({"feat_type": "iir", "logf": "lut", "approx_log": True}, "--approx_log"),
         ({"feat_type": "iir", "frame_size": 0.032}, "no overlapping frames"),
         ({"feat_type": "iir", "oversample_factor": 2}, r"--oversample_factor \(2\)"),
-        ({"feat_type": "logmel"}, r"--feat_type \(logmel\)"),
+        ({**MEL, "pool_frames": 2}, r"--pool_frames \(2\)"),
+        ({**MEL, "log_feat": False}, "--log_feat"),
+        ({**MEL, "log_offset": 1e-9}, "--log_offset 1e-09"),
         ({"nfft": 1000}, "nfft=1000"),
     ],
 )

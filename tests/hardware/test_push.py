@@ -103,6 +103,7 @@ CASES = {
     "default, frames that overlap, fixed point": {"frame_size": 0.032, "quantization": FORMATS},
     "gaps between frames": {"frame_stride": 0.02, "frame_size": 0.016, "nfft": 512, "f_spacing": "log"},
     "long FFT of a fold": {"frame_size": 0.05, "nfft": 1024, "cell": "LSTM"},
+    "mel": {"feat_type": "logmel", "n_filt": 32, "pool_bands": 2, "frame_size": 0.03, "frame_stride": 0.01},
     "levels": {"log_feat": False, "norm_feat": False, "nfft": 2048},
     "band-passes": {"feat_type": "iir", "freq_high": 6500.0, "quantization": FORMATS},
     "band-passes without a microphone": {

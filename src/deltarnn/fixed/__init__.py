@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from deltarnn.fixed.edgedrnn import edgedrnn_forward
     from deltarnn.fixed.formats import LayerFormats
     from deltarnn.fixed.log_bank import IntegerLogFilterBank
+    from deltarnn.fixed.log_mel_bank import IntegerLogMelFilterBank
     from deltarnn.fixed.network import IntegerNetwork
     from deltarnn.fixed.qformat import QFormat, Quantization
     from deltarnn.fixed.spotter import IntegerSpotter
@@ -21,6 +22,7 @@ __all__ = [
     "IntegerBandPasses",
     "IntegerLayer",
     "IntegerLogFilterBank",
+    "IntegerLogMelFilterBank",
     "IntegerNetwork",
     "IntegerSpotter",
     "LayerFormats",
@@ -43,6 +45,7 @@ __getattr__, __dir__ = lazy_names(
         "IntegerBandPasses": "band_passes",
         "IntegerLayer": "cells",
         "IntegerLogFilterBank": "log_bank",
+        "IntegerLogMelFilterBank": "log_mel_bank",
         "IntegerNetwork": "network",
         "IntegerSpotter": "spotter",
         "LayerFormats": "formats",

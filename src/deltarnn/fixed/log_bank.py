@@ -9,6 +9,7 @@ apart for the bins 4i + 1, 4i + 3 and the even ones, as the FFT gives them.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,22 +39,59 @@ def level_fraction_bits(spectrum: IntegerSpectrum, corners: tuple[int, ...]) -> 
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerLogFilterBank:
-    """Features (frames, filters) in the network's activation format, of int16 samples.
+class SpectrumBank(ABC):
+    """A filter bank over spectra of frames.
 
-    spectrum: window and FFT. corners: bins (filters + 2,), not falling, of the triangles. hop: samples from frame to
-    frame. scale: of levels with `fraction_bits`, in sums of samples.
+    spectrum: window and FFT. hop: samples from frame to frame. scale: of `levels`.
     """
 
     spectrum: IntegerSpectrum
-    corners: tuple[int, ...]
     hop: int
     scale: FeatureScale
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """Filters."""
+
+    @abstractmethod
+    def levels(self, frames: NDArray[np.int16]) -> IntArray:
+        """Σ of each filter (R, filters) of frames (R, length)."""
 
     @property
     def length(self) -> int:
         """Samples of a frame."""
         return len(self.spectrum.window)
+
+    def start(self, batch_size: int) -> None:  # noqa: B027
+        """Samples are not filtered: no state."""
+
+    def filtered(self, audio: NDArray[np.int16], state: None) -> NDArray[np.int16]:
+        """The samples as they are."""
+        return audio
+
+    def features(self, signal: NDArray[np.int16], count: int) -> IntArray:
+        """Features (B, count, filters) of samples (B, N) that hold `count` whole frames."""
+        features = np.empty((len(signal), count, self.num_features), np.int64)
+        if count == 0:
+            return features
+        frames = sliding_window_view(signal, self.length, axis=-1)[:, :: self.hop][:, :count]
+        for clip, of_clip in zip(frames, features, strict=True):
+            for start in range(0, count, _CHUNK):
+                part = slice(start, start + _CHUNK)
+                of_clip[part] = self.scale(self.levels(clip[part]))
+        return features
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerLogFilterBank(SpectrumBank):
+    """Features (frames, filters) in the network's activation format, of int16 samples.
+
+    corners: bins (filters + 2,), not falling, of the triangles. The scale is of levels with `fraction_bits`, in sums of
+    samples.
+    """
+
+    corners: tuple[int, ...]
 
     @property
     def num_features(self) -> int:
@@ -72,25 +110,6 @@ class IntegerLogFilterBank:
             (1 << LEVEL_BITS) // (high - low) if high - low > 1 else 0
             for low, high in zip(self.corners, self.corners[1:], strict=False)
         ]
-
-    def start(self, batch_size: int) -> None:
-        """Samples are not filtered: no state."""
-
-    def filtered(self, audio: NDArray[np.int16], state: None) -> NDArray[np.int16]:
-        """The samples as they are."""
-        return audio
-
-    def features(self, signal: NDArray[np.int16], count: int) -> IntArray:
-        """Features (B, count, filters) of samples (B, N) that hold `count` whole frames."""
-        features = np.empty((len(signal), count, self.num_features), np.int64)
-        if count == 0:
-            return features
-        frames = sliding_window_view(signal, self.length, axis=-1)[:, :: self.hop][:, :count]
-        for clip, of_clip in zip(frames, features, strict=True):
-            for start in range(0, count, _CHUNK):
-                part = slice(start, start + _CHUNK)
-                of_clip[part] = self.scale(self.levels(clip[part]))
-        return features
 
     def levels(self, frames: NDArray[np.int16]) -> IntArray:
         """Σ of each filter (R, filters) of frames (R, length), with `fraction_bits`."""

@@ -117,13 +117,19 @@ class IntegerSpectrum:
 
     def magnitudes(self, frames: NDArray[np.int16], fraction_bits: int) -> IntArray:
         """|X| (R, nfft/2) of frames (R, length), in multiples of 2^−fraction_bits."""
-        out = np.empty((len(frames), self.nfft // 2), np.int64)
         projections = self.projections(fraction_bits)
-        even, odd, m = self._even(frames), self._odd(frames), self.points
-        out[:, 0::2] = _magnitude(*even, projections)
-        odd_magnitude = _magnitude(*odd, projections)
-        out[:, 1::4] = odd_magnitude[:, : m // 2]
-        out[:, 3::4] = odd_magnitude[:, : m // 2 - 1 : -1]
+        return self._ordered(*(_magnitude(*part, projections) for part in (self._even(frames), self._odd(frames))))
+
+    def powers(self, frames: NDArray[np.int16]) -> IntArray:
+        """|X|² (R, nfft/2) of frames (R, length), with 2·`fraction_bits` fraction bits; below 2⁶², as |X| below 2³¹."""
+        return self._ordered(*(re * re + im * im for re, im in (self._even(frames), self._odd(frames))))
+
+    def _ordered(self, even: IntArray, odd: IntArray) -> IntArray:
+        """Values (R, nfft/2) by bin, of those (R, points) of the even and the odd ones."""
+        out = np.empty((len(even), self.nfft // 2), np.int64)
+        out[:, 0::2] = even
+        out[:, 1::4] = odd[:, : self.points // 2]
+        out[:, 3::4] = odd[:, : self.points // 2 - 1 : -1]
         return out
 
     def _windowed(self, frames: NDArray[np.int16], shift: int) -> IntArray:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from deltarnn.fixed.band_passes import IntegerBandPasses
 from deltarnn.fixed.feature_scale import LOG_TABLE
-from deltarnn.fixed.log_bank import PASSES, IntegerLogFilterBank
+from deltarnn.fixed.log_bank import PASSES, IntegerLogFilterBank, SpectrumBank
+from deltarnn.fixed.log_mel_bank import IntegerLogMelFilterBank, power_shift
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.fixed.spotter import IntegerSpotter
 from deltarnn.hardware.c_source import array_text, integer_type
@@ -39,7 +40,7 @@ def state_fields(spotter: IntegerSpotter) -> Fields:
         *(("int32_t", name, 0) for name in ("filled", "skip", "oldest")),
         *(("int32_t", name, 0) for name in ("before", "candidate", "word", "age", "open", "quiet")),
     ]
-    if isinstance(front, IntegerLogFilterBank):
+    if isinstance(front, SpectrumBank):
         fields += [("int32_t", "spectrum", 2 * front.spectrum.points), ("int16_t", "samples", front.length)]
     elif isinstance(front, IntegerBandPasses):
         filters, sections = front.sections.coefficients.shape[:2]
@@ -106,15 +107,24 @@ def quoted(text: str) -> str:
 def data_arrays(spotter: IntegerSpotter) -> Arrays:
     """The constant arrays of front end and rule by name: C type and values."""
     front, arrays = spotter.front_end, Arrays()
-    if isinstance(front, IntegerLogFilterBank):
+    if isinstance(front, SpectrumBank):
         spectrum, points, radix = front.spectrum, front.spectrum.points, front.spectrum.first_radix
         arrays |= {
             "fe_window": ("int16_t", spectrum.window),
             "fe_order": ("uint8_t", spectrum.order[: points // radix] // radix),
             "fe_twiddles": ("int32_t", _pairs(*spectrum.twiddles)),
             "fe_twists": ("int32_t", _pairs(*spectrum.twists)),
+        }
+    if isinstance(front, IntegerLogFilterBank):
+        arrays |= {
             "fe_corners": ("int16_t", np.array(front.corners)),
             "fe_slopes": ("uint32_t", np.array(front.steps)),
+        }
+    elif isinstance(front, IntegerLogMelFilterBank):
+        bands = zip(front.bands, front.weights.T, strict=True)
+        arrays |= {
+            "fe_bands": ("int16_t", np.array(front.bands).ravel()),
+            "fe_weights": ("uint16_t", np.concatenate([column[first:end] for (first, end), column in bands])),
         }
     elif isinstance(front, IntegerBandPasses):
         arrays["fe_coefficients"] = ("int32_t", front.sections.coefficients.ravel())
@@ -126,8 +136,8 @@ def data_arrays(spotter: IntegerSpotter) -> Arrays:
 def source_text(spotter: IntegerSpotter, name: str) -> str:
     """Front end, rule and NAME_push: the text that follows the network's."""
     front = spotter.front_end
-    bank = "log_bank.c" if isinstance(front, IntegerLogFilterBank) else "band_passes.c"
-    of_bank = _log_bank(front) if isinstance(front, IntegerLogFilterBank) else _band_passes(front)
+    bank = "log_bank.c" if isinstance(front, SpectrumBank) else "band_passes.c"
+    of_bank = _spectrum_bank(front) if isinstance(front, SpectrumBank) else _band_passes(front)
     macros = {**_names(name), **_common(spotter), **of_bank}
     parts = [
         NO_CALLS,
@@ -148,12 +158,14 @@ def _names(name: str) -> dict[str, str]:
 def _common(spotter: IntegerSpotter) -> Mapping[str, object]:
     """Macros of any front end, of the scale and of the rule."""
     front, rule, scale = spotter.front_end, spotter.rule, spotter.front_end.scale
+    powers = isinstance(front, IntegerLogMelFilterBank)
     return {
         "FE_LENGTH": front.length,
         "FE_HOP": front.hop,
         "FE_FILTERS": front.num_features,
         "FE_LOGARITHMIC": int(scale.logarithmic),
-        "FE_ADDED": f"{scale.added}u",
+        "FE_POWERS": int(powers),
+        "FE_ADDED": f"UINT64_C({scale.added})" if powers else f"{scale.added}u",
         "FE_SLOPE": _int64(scale.gain),
         "FE_START": _int64(scale.offset),
         "FE_SCALE_SHIFT": scale.shift,
@@ -172,17 +184,20 @@ def _common(spotter: IntegerSpotter) -> Mapping[str, object]:
     }
 
 
-def _log_bank(front: IntegerLogFilterBank) -> Mapping[str, object]:
+def _spectrum_bank(front: SpectrumBank) -> Mapping[str, object]:
     spectrum = front.spectrum
-    projections = _pairs(*np.array(spectrum.projections(front.fraction_bits)).T)
-    first = {f"FE_BIN_{bin}": front.corners[0] + (bin - front.corners[0]) % stride for bin, stride in PASSES}
+    if isinstance(front, IntegerLogFilterBank):
+        projections = _pairs(*np.array(spectrum.projections(front.fraction_bits)).T)
+        of_bank = {f"FE_PROJECTION_{i}": int(pair) for i, pair in enumerate(projections)}
+        of_bank |= {f"FE_BIN_{bin}": front.corners[0] + (bin - front.corners[0]) % stride for bin, stride in PASSES}
+    else:
+        of_bank = {"FE_POWER_SHIFT": power_shift(spectrum)}
     return {
         "FE_POINTS": spectrum.points,
         "FE_FIRST": spectrum.first_radix,
         "FE_BLOCKS": spectrum.points // spectrum.first_radix,
         "FE_SHIFT": spectrum.shift,
-        **{f"FE_PROJECTION_{i}": int(pair) for i, pair in enumerate(projections)},
-        **first,
+        **of_bank,
     }
 
 

@@ -22,7 +22,13 @@ static int32_t fe_log2(uint32_t level)
 }
 #endif
 
-static act_t fe_feature(uint32_t level)
+#if FE_POWERS
+typedef uint64_t level_t;
+#else
+typedef uint32_t level_t;
+#endif
+
+static act_t fe_feature(level_t level)
 {
     int64_t value;
 #if FE_LOGARITHMIC
@@ -30,7 +36,16 @@ static act_t fe_feature(uint32_t level)
     if (level == 0) {
         return FE_LOW;
     }
+#if FE_POWERS
+    value = 0;
+    while (level >> 32 != 0) { /* bits that 32 do not hold */
+        level >>= 1;
+        value += 32768;
+    }
+    value = ((value + fe_log2((uint32_t)level)) * FE_SLOPE + FE_START) >> FE_SCALE_SHIFT;
+#else
     value = ((int64_t)fe_log2(level) * FE_SLOPE + FE_START) >> FE_SCALE_SHIFT;
+#endif
 #else
     value = ((int64_t)level * FE_SLOPE + FE_START) >> FE_SCALE_SHIFT;
 #endif

@@ -185,6 +185,34 @@ static void fe_odd(const int16_t *x, int32_t *z)
     fe_transform(z);
 }
 
+#if FE_POWERS
+/* Adds the weighted powers of every 2^log-th bin from `bin` on, which lie `step` words apart, to the bands' levels. */
+static void fe_add(const int32_t *z, int32_t bin, int32_t log, int32_t step, uint64_t *levels)
+{
+    const uint16_t *weights = fe_weights;
+    int32_t band;
+    for (band = 0; band < FE_FILTERS; ++band) {
+        const int32_t begin = fe_bands[2 * band], end = fe_bands[2 * band + 1];
+        int32_t at = begin + ((bin - begin) & ((1 << log) - 1));
+        const int32_t *p = z + ((at - bin) >> log) * step;
+        uint64_t sum = 0;
+        for (; at < end; at += 1 << log) {
+            const uint64_t power = (uint64_t)((int64_t)p[0] * p[0] + (int64_t)p[1] * p[1]);
+            sum += (power >> FE_POWER_SHIFT) * weights[at - begin];
+            p += step;
+        }
+        levels[band] += sum;
+        weights += end - begin;
+    }
+}
+#define FE_BIN_0 0
+#define FE_BIN_1 1
+#define FE_BIN_3 3
+#define FE_SUMS FE_FILTERS
+#define FE_OUTER 0
+#else
+#define FE_SUMS (FE_FILTERS + 2) /* of the corners: first and last are no filter's */
+#define FE_OUTER 1
 /* Adds the magnitudes of every 2^log-th bin from `bin` on to the triangles' levels. They lie `step` words apart.
  * |re + j im| is, within 1 %, the larger of two projections. Of n magnitudes m_i, i = 0 …, `sums` becomes the sum of
  * (n - i) m_i, from which their sum with rising weights follows. */
@@ -213,14 +241,15 @@ static void fe_add(const int32_t *z, int32_t bin, int32_t log, int32_t step, uin
         bin += stride * count;
     }
 }
+#endif
 
 /* The network's input of the samples at hand. */
 static void fe_features(STATE *state)
 {
-    uint32_t levels[FE_FILTERS + 2];
+    level_t levels[FE_SUMS];
     int32_t *const z = state->spectrum;
     int32_t i;
-    for (i = 0; i < FE_FILTERS + 2; ++i) {
+    for (i = 0; i < FE_SUMS; ++i) {
         levels[i] = 0;
     }
     fe_even(state->samples, z);
@@ -229,7 +258,7 @@ static void fe_features(STATE *state)
     fe_add(z + (FE_BIN_1 - 1) / 2, FE_BIN_1, 2, 2, levels);
     fe_add(z + (4 * FE_POINTS - 1 - FE_BIN_3) / 2, FE_BIN_3, 2, -2, levels);
     for (i = 0; i < FE_FILTERS; ++i) {
-        state->features[i] = fe_feature(levels[i + 1]);
+        state->features[i] = fe_feature(levels[i + FE_OUTER]);
     }
     for (i = 0; i < FE_LENGTH - FE_HOP; ++i) {
         state->samples[i] = state->samples[i + FE_HOP];

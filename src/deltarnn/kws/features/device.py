@@ -15,10 +15,12 @@ from deltarnn.fixed.band_passes import (
 from deltarnn.fixed.feature_scale import FeatureScale
 from deltarnn.fixed.front_end import IntegerFrontEnd
 from deltarnn.fixed.log_bank import IntegerLogFilterBank, level_fraction_bits
+from deltarnn.fixed.log_mel_bank import WEIGHT_BITS, IntegerLogMelFilterBank, level_bits
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.fixed.qformat import QFormat
 from deltarnn.fixed.spectrum import IntegerSpectrum, window_q15
 from deltarnn.kws.features.frontend import FULL_SCALE_32BIT, IIRFilterBank, LogFilterBank
+from deltarnn.kws.features.log_mel import LogMelFilterBank
 from deltarnn.kws.features.pipeline import FeaturePipeline
 
 
@@ -33,7 +35,8 @@ def device_front_end(pipeline: FeaturePipeline, activation: QFormat) -> IntegerF
     c, bank = pipeline.config, pipeline.front_end
     iir = c.feat_type == "iir"
     refused = {
-        "feat_type": c.feat_type == "logmel",
+        "pool_frames": c.feat_type == "logmel" and c.pool_frames > 1,
+        "log_feat": c.feat_type == "logmel" and not c.log_feat,
         "mfcc": c.mfcc,
         "gradient": c.gradient,
         "gain_ctrl": c.gain_ctrl,
@@ -55,6 +58,8 @@ def device_front_end(pipeline: FeaturePipeline, activation: QFormat) -> IntegerF
     try:
         if isinstance(bank, LogFilterBank):
             return _log_bank(pipeline, bank, activation)
+        if isinstance(bank, LogMelFilterBank):
+            return _log_mel_bank(pipeline, bank, activation)
         assert isinstance(bank, IIRFilterBank)
         return _band_passes(pipeline, bank, activation)
     except ValueError as error:
@@ -73,7 +78,24 @@ def _log_bank(pipeline: FeaturePipeline, bank: LogFilterBank, activation: QForma
         )  # fmt: skip
     else:
         scale = FeatureScale.of(unit / std, -mean / std, activation, logarithmic=False)
-    return IntegerLogFilterBank(spectrum, corners, bank.framing.hop, scale)
+    return IntegerLogFilterBank(spectrum, bank.framing.hop, scale, corners)
+
+
+def _log_mel_bank(pipeline: FeaturePipeline, bank: LogMelFilterBank, activation: QFormat) -> IntegerLogMelFilterBank:
+    length, levels = bank.frames.length, bank.scale
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(length) / length)
+    spectrum = IntegerSpectrum(window_q15(window), bank.nfft)
+    bits = level_bits(spectrum)
+    added = round(levels.offset * 2.0**bits)
+    if not 1 <= added < 1 << 62:
+        raise ValueError(f"--log_offset {levels.offset:g} is beyond its levels, of {bits} fraction bits")
+    mean, std = _statistics(pipeline)
+    scale = FeatureScale.of(
+        levels.factor * math.log(2) / std, (levels.bias - levels.factor * math.log(2) * bits - mean) / std, activation,
+        logarithmic=True, added=added, floor=(levels.low - mean) / std, ceiling=(levels.high - mean) / std,
+    )  # fmt: skip
+    weights = np.rint(bank.joined(bank.triangles)[: bank.nfft // 2] * 2.0**WEIGHT_BITS).astype(np.int64)
+    return IntegerLogMelFilterBank(spectrum, bank.frames.hop, scale, weights)
 
 
 def _band_passes(pipeline: FeaturePipeline, bank: IIRFilterBank, activation: QFormat) -> IntegerBandPasses:
