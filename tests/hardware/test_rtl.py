@@ -130,7 +130,7 @@ def drawn_networks(draw):
     activation = QFormat(draw(st.integers(1, 6)), draw(st.integers(2, 10)))
     q = Quantization(
         activation,
-        QFormat(draw(st.integers(1, 2)), draw(st.integers(1, 8))),
+        QFormat(draw(st.integers(1, 2)), draw(st.integers(2, 8))),
         QFormat(draw(st.integers(1, 2)), draw(st.integers(1, 8))),
         rounding=draw(st.sampled_from(["nearest", "floor"])),
     )
