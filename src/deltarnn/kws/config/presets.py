@@ -114,9 +114,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         **TWELVE,
         "rnn_size": 31,
         "epochs_pretrain": 20,
-        "epochs_retrain": 26,
+        "epochs_retrain": 22,
         "thx": [0.3, 0.1, 0.1],
-        "beta": 0.04,
+        "beta": 0.035,
     },
     "large12": {
         **TWELVE,
