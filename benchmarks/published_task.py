@@ -102,8 +102,10 @@ def plot(rows: list[Row], path: Path) -> None:
             place = {"xy": (0.99, 100 * row.accuracy), "xycoords": ("axes fraction", "data")}
             axes.annotate(row.name, **place, ha="right", va="bottom", fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
     axes.set(xlabel="weights fetched, MB per second of audio (circle: dense; dot: by events)", ylabel="accuracy, %")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.legend(loc="center", fontsize=8)
     figure.savefig(path, dpi=150)
 
 
