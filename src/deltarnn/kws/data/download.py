@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -44,6 +45,9 @@ OFFICIAL = (
         TEST_FOLDER,
     ),
 )
+
+_FILTER: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+"""Of `TarFile.extract`, from CPython 3.11.4 on: no links, owners and modes of others' choice."""
 
 
 def download(folder: Path, url: str, archives: Sequence[Archive] = OFFICIAL) -> None:
@@ -102,7 +106,9 @@ def unpack(path: Path, folder: Path) -> None:
             for member in tqdm(tar, desc=f"unpacking {path.name}", unit="file", disable=None):
                 if not (member.isfile() or member.isdir()):
                     raise ValueError(f"{path}: {member.name!r} is neither a file nor a folder; nothing was unpacked")
-                tar.extract(member, part, filter="data")
+                if not (part / member.name).resolve().is_relative_to(part.resolve()):
+                    raise ValueError(f"{path}: {member.name!r} lies outside the archive's folder; nothing was unpacked")
+                tar.extract(member, part, **_FILTER)
     except (tarfile.TarError, EOFError) as error:
         shutil.rmtree(part, ignore_errors=True)
         raise ValueError(f"{path}: cannot be unpacked ({error}); remove it and download it again") from None
