@@ -1,6 +1,5 @@
 """Targets of frames by hand; recordings come in chunks, one after another."""
 
-import numpy as np
 import torch
 
 from deltarnn.kws.data.compose import Spoken
@@ -32,10 +31,11 @@ def test_chunks_follow_one_another_and_masks_spare_the_versions():
     features = torch.arange(100.0)[:, None, None].expand(100, 2, 3).half().contiguous()
     targets = torch.arange(100)[:, None].expand(100, 2).to(torch.int8).contiguous()
 
-    def mask(chunk: np.ndarray, rng: np.random.Generator) -> None:
-        chunk[:, 0] = -1
+    class First:
+        def __call__(self, chunk: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+            return torch.cat([torch.full_like(chunk[:1], -1), chunk[1:]])
 
-    sequences = Sequences([(features, targets)], chunk=12, mask=mask)
+    sequences = Sequences([(features, targets)], chunk=12, mask=First())
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
     batches = list(sequences.batches(2, *generators))
     assert len(batches) == sequences.steps(2) == 7

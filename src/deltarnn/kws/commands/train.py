@@ -75,7 +75,7 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     rank_zero_info(f"{step}: {model.rnn}, {model.parameter_count} parameters" + (f", from {start}" if start else ""))
     rule, loss = decision_rule(config), loss_options(config)
     streams = config.stream.stream_minutes > 0
-    groups = {group: clips_of(features) for group, features in sets.items()}
+    groups = {group: clips_of(features).to(fabric.device) for group, features in sets.items()}
     header = model_header(config, step, sets["train"])
 
     def validate(candidate: KeywordModel) -> dict[str, float]:
@@ -94,7 +94,7 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     if fabric.is_global_zero:
         config.save(run.log / CONFIG)
         check_writable(run.model_path.parent)
-    material, teacher = _material(config, sets["train"], teachers)
+    material, teacher = _material(config, sets["train"], teachers, fabric.device)
     plan = _plan(config, step, epochs, material.labels, len(header["labels"]), teacher)
     finisher = _finisher(config, step, groups["validation"])
     trainer = Trainer(
@@ -264,13 +264,24 @@ def _on_grid(flag: str, thresholds: tuple[float, ...], quantization: Quantizatio
     return rounded
 
 
-def _material(config: Config, features: FeatureSet, teachers: list[Path]) -> tuple[TrainingSet, Ensemble | None]:
-    """What is learnt from, and the teacher that listens along: to sequences; clips come with the scores it gave."""
+def _material(
+    config: Config, features: FeatureSet, teachers: list[Path], device: torch.device
+) -> tuple[TrainingSet, Ensemble | None]:
+    """What is learnt from, and the teacher that listens along: to sequences; clips come with the scores it gave. All
+    is on the device."""
     streams = config.stream.stream_minutes > 0
     loaded = [load_teacher(config, path, features, pooled_otherwise=not streams) for path in teachers]
-    if not streams:
-        return training_clips(config, features, loaded), None
-    return training_sequences(config, features), Ensemble([teacher.model for teacher in loaded]) if loaded else None
+    for teacher in loaded:
+        teacher.model.to(device)
+    material = training_sequences(config, features) if streams else training_clips(config, features, loaded)
+    try:
+        resident = material.to(device)
+    except torch.cuda.OutOfMemoryError as error:
+        raise ValueError(
+            f"--use_cuda 1: the training set does not fit into the GPU's memory ({error}); take fewer --aug_versions, "
+            "or --use_cuda 0"
+        ) from None
+    return resident, Ensemble([teacher.model for teacher in loaded]) if loaded and streams else None
 
 
 def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes: int, teacher: Ensemble | None) -> Plan:

@@ -18,8 +18,6 @@ class IntegerScoring:
     architecture: as in the model file's header.
     """
 
-    device = torch.device("cpu")
-
     def __init__(self, network: IntegerNetwork, architecture: Mapping[str, Any]) -> None:
         self._network, self._architecture = network, architecture
         self._fired = FiredCounts(architecture)

@@ -42,6 +42,10 @@ class Clips:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> "Clips":
+        """The same on a device."""
+        return replace(self, features=self.features.to(device), labels=self.labels.to(device))
+
 
 @dataclass(frozen=True)
 class Sparsity:
@@ -85,18 +89,17 @@ class Evaluation:
 def evaluate(
     model: KeywordModel | IntegerScoring, clips: Clips, rule: DecisionRule, loss: LossOptions, batch_size: int = 256
 ) -> Evaluation:
-    """Every clip from a fresh state."""
+    """Every clip from a fresh state; model and clips are on one device."""
     loss = _of_clips(loss)
-    device = model.device if isinstance(model, IntegerScoring) else next(model.parameters()).device
-    predicted, total = [], 0.0
+    predicted, losses = [], []
     with _recording(model) as activity:
         for start in range(0, len(clips), batch_size):
             part = slice(start, start + batch_size)
-            scores, _ = model(clips.features[:, part].to(device))
-            labels = clips.labels[part].to(device)
-            total += float(loss_of(scores, labels, loss)) * len(labels)
-            predicted.append(rule(scores).cpu())
-    return _result(predicted, clips, clips.labels, total / max(1, len(clips)), activity)
+            scores, _ = model(clips.features[:, part])
+            labels = clips.labels[part]
+            losses.append(loss_of(scores, labels, loss) * len(labels))
+            predicted.append(rule(scores))
+    return _result(predicted, clips, clips.labels, float(sum(losses)) / max(1, len(clips)), activity)
 
 
 @torch.no_grad()
@@ -105,21 +108,20 @@ def evaluate_carried(
 ) -> Evaluation:
     """Clips one after another in a few long streams, the state carried from each to the next, in an order from `seed`.
 
-    Clips that do not fill the last round of the streams are left out.
+    Clips that do not fill the last round of the streams are left out. Model and clips are on one device.
     """
     loss = _of_clips(loss)
-    device = model.device if isinstance(model, IntegerScoring) else next(model.parameters()).device
     streams = min(STREAMS, len(clips))
     rounds = len(clips) // streams
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(seed))[: rounds * streams]
-    predicted, total = [], 0.0
+    predicted, losses = [], []
     state = model.initial_state(streams)
     with _recording(model) as activity:
-        for chosen in order.view(rounds, streams):
-            scores, state = model(clips.features[:, chosen].to(device), state)
-            total += float(loss_of(scores, clips.labels[chosen].to(device), loss))
-            predicted.append(rule(scores).cpu())
-    return _result(predicted, clips, clips.labels[order], total / rounds, activity)
+        for chosen in order.view(rounds, streams).to(clips.labels.device):
+            scores, state = model(clips.features[:, chosen], state)
+            losses.append(loss_of(scores, clips.labels[chosen], loss))
+            predicted.append(rule(scores))
+    return _result(predicted, clips, clips.labels[order], float(sum(losses)) / rounds, activity)
 
 
 def clips_of(features: FeatureSet) -> Clips:
@@ -192,5 +194,5 @@ def _recording(model: KeywordModel | IntegerScoring) -> Any:
 def _result(
     predicted: list[Tensor], clips: Clips, targets: Tensor, loss: float, activity: Fractions | None
 ) -> Evaluation:
-    confusion = Confusion.of(torch.cat(predicted), targets, clips.class_names)
+    confusion = Confusion.of(torch.cat(predicted).cpu(), targets.cpu(), clips.class_names)
     return Evaluation(confusion, loss, None if activity is None else Sparsity.of(activity))

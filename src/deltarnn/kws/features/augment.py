@@ -17,8 +17,7 @@ class Augmenter:
     """Features of augmented clips, as `AugmentationConfig` says; every kind of change is off where its option is 0.
 
     In this order: speed and time shift (one resampling by linear interpolation; what moves in from outside is zero),
-    gain, background noise at a signal-to-noise ratio of mean powers (the clip's over its non-zero part), and, on the
-    features, SpecAugment: one masked run of frames and one band of features, set to the training set's mean.
+    gain, and background noise at a signal-to-noise ratio of mean powers (the clip's over its non-zero part).
 
     Parameters
     ----------
@@ -45,7 +44,7 @@ class Augmenter:
         def compute(start: int) -> None:
             rng = np.random.default_rng([self.seed, epoch, start])
             audio = self.audio(np.asarray(clips[start : start + CHUNK]), rng)
-            out[start : start + CHUNK] = self.mask(pipeline.normalise(pipeline(audio)), rng)
+            out[start : start + CHUNK] = pipeline.normalise(pipeline(audio))
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(compute, range(0, len(clips), CHUNK)))
@@ -64,23 +63,6 @@ class Augmenter:
         if self.config.aug_noise:
             self._add_noise(signal, rng)
         return to_int16(signal)
-
-    def mask(self, features: Features, rng: np.random.Generator) -> Features:
-        """SpecAugment on normalised features (B, T, F)."""
-        for axis, longest in ((1, self.config.aug_time_mask), (2, self.config.aug_freq_mask)):
-            if not longest:
-                continue
-            size, batch = features.shape[axis], len(features)
-            width = rng.integers(0, min(longest, size) + 1, (batch, 1))
-            first = rng.integers(0, size - width + 1)
-            positions = np.arange(size)
-            masked = (positions >= first) & (positions < first + width)
-            features[masked if axis == 1 else np.broadcast_to(masked[:, None], features.shape)] = self._mean
-        return features
-
-    @property
-    def _mean(self) -> float:
-        return 0.0 if self.pipeline.config.norm_feat else self.pipeline.statistics.mean
 
     def _move(self, signal: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
         batch, samples = signal.shape

@@ -28,10 +28,10 @@ from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.reading import make_readings
 from deltarnn.kws.data.scenes import Material, SceneMaker, SceneOptions
-from deltarnn.kws.features.augment import Augmenter
+from deltarnn.kws.features.masking import Mask, mask_for
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
-from deltarnn.kws.features.versions import Batch, Masking
+from deltarnn.kws.features.versions import Batch
 from deltarnn.kws.network.losses import IGNORED
 
 BEFORE, AFTER = 0.1, 0.25
@@ -41,11 +41,16 @@ BEFORE, AFTER = 0.1, 0.25
 class Sequences:
     """Versions of B recordings, side by side: features (T, B, I) and targets (T, B) each.
 
-    chunk: frames of a training step. mask: SpecAugment of features (B, T, I), in place; or None.
+    chunk: frames of a training step. mask: SpecAugment of a chunk; or None. All on one device, as the batches are.
     """
 
-    def __init__(self, versions: list[tuple[Tensor, Tensor]], chunk: int, mask: Masking | None = None) -> None:
+    def __init__(self, versions: list[tuple[Tensor, Tensor]], chunk: int, mask: Mask | None = None) -> None:
         self.versions, self.chunk, self.mask = versions, chunk, mask
+
+    def to(self, device: torch.device) -> "Sequences":
+        """The same on a device."""
+        moved = [(features.to(device), targets.to(device)) for features, targets in self.versions]
+        return Sequences(moved, self.chunk, self.mask)
 
     @property
     def labels(self) -> Tensor:
@@ -67,8 +72,7 @@ class Sequences:
             part = slice(first + step * self.chunk, first + (step + 1) * self.chunk)
             chunk = features[part, rank::processes].float()
             if self.mask is not None:
-                seed = int(torch.randint(2**62, (), generator=changes))
-                self.mask(chunk.numpy().transpose(1, 0, 2), np.random.default_rng(seed))
+                chunk = self.mask(chunk, changes)
             yield Batch(chunk, targets[part, rank::processes].long(), goes_on=step > 0)
 
 
@@ -114,8 +118,7 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
             )
             list(bar)
     stored = [_stored(path) for path in paths]
-    masks = augmentation.aug_time_mask > 0 or augmentation.aug_freq_mask > 0
-    mask = Augmenter(augmentation, pipeline, load_noise(read_description(config)), 0).mask if masks else None
+    mask = mask_for(augmentation, pipeline)
     return Sequences([pair for pair in stored if pair is not None], stream.stream_chunk, mask)
 
 

@@ -28,7 +28,8 @@ from deltarnn.kws.data.splice import splice
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.augment_levels import LevelAugmenter
 from deltarnn.kws.features.levels import load_levels, takes_levels
-from deltarnn.kws.features.pipeline import FeaturePipeline, Features
+from deltarnn.kws.features.masking import Mask, mask_for
+from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
 from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.model import KeywordModel
@@ -41,8 +42,6 @@ _KEY = "deltarnn.version"
 
 _TAUGHT_AT_ONCE = 256
 """Clips that a teacher scores together."""
-
-Masking = Callable[[Features, np.random.Generator], Features]
 
 
 @dataclass(frozen=True)
@@ -59,14 +58,20 @@ class Batch:
 class VersionedClips:
     """Labelled clips of which several versions exist; every clip of every batch takes one of them at random.
 
-    versions: normalised features (V, N, T, I) of any floating-point type. labels: classes (N,). mask: SpecAugment of
-    features (B, T, I), in place, drawn anew for every batch; or None. taught: a teacher's scores (V, N, C); or None.
+    versions: normalised features (V, N, T, I) of any floating-point type. labels: classes (N,). mask: SpecAugment,
+    drawn anew for every batch; or None. taught: a teacher's scores (V, N, C); or None. All are on one device, and so
+    are the batches.
     """
 
     def __init__(
-        self, versions: Tensor, labels: Tensor, mask: Masking | None = None, taught: Tensor | None = None
+        self, versions: Tensor, labels: Tensor, mask: Mask | None = None, taught: Tensor | None = None
     ) -> None:
         self.versions, self.labels, self.mask, self.taught = versions, labels, mask, taught
+
+    def to(self, device: torch.device) -> "VersionedClips":
+        """The same on a device."""
+        taught = None if self.taught is None else self.taught.to(device)
+        return VersionedClips(self.versions.to(device), self.labels.to(device), self.mask, taught)
 
     def steps(self, batch_size: int, processes: int = 1) -> int:
         """Training steps of an epoch, with `batch_size` clips each over all processes."""
@@ -75,8 +80,9 @@ class VersionedClips:
     def batches(
         self, batch_size: int, order: torch.Generator, changes: torch.Generator, rank: int = 0, processes: int = 1
     ) -> Iterator[Batch]:
-        """All clips once, in an order from one generator and changed by another: the share of process `rank`."""
-        shuffled = torch.randperm(len(self.labels), generator=order)[: self._usable(processes)]
+        """All clips once, in an order from one generator and changed by another, which is on the clips' device: the
+        share of process `rank`."""
+        shuffled = torch.randperm(len(self.labels), generator=order)[: self._usable(processes)].to(self.labels.device)
         for start in range(0, len(shuffled), batch_size):
             yield self.batch(shuffled[start : start + batch_size][rank::processes], changes)
 
@@ -86,13 +92,12 @@ class VersionedClips:
 
     def batch(self, clips: Tensor, generator: torch.Generator) -> Batch:
         """Clips (B,), given by their numbers, each in a version drawn from the generator."""
-        versions = torch.randint(len(self.versions), clips.shape, generator=generator)
-        features = self.versions[versions, clips].float()
+        versions = torch.randint(len(self.versions), clips.shape, generator=generator, device=clips.device)
+        features = self.versions[versions, clips].float().transpose(0, 1).contiguous()
         if self.mask is not None:
-            seed = int(torch.randint(2**62, (), generator=generator))
-            self.mask(features.numpy(), np.random.default_rng(seed))
+            features = self.mask(features, generator)
         taught = None if self.taught is None else self.taught[versions, clips]
-        return Batch(features.transpose(0, 1).contiguous(), self.labels[clips], taught=taught)
+        return Batch(features, self.labels[clips], taught=taught)
 
 
 @dataclass(frozen=True)
@@ -134,10 +139,8 @@ def training_clips(config: Config, features: FeatureSet, teachers: Sequence[Teac
         if scores:
             taught.append(torch.from_numpy(np.stack(scores)).log_softmax(-1).logsumexp(0) - math.log(len(scores)))
     labels = np.concatenate([features.labels, np.full(augmentation.aug_splice, UNKNOWN)])
-    masks = augmentation.aug_time_mask > 0 or augmentation.aug_freq_mask > 0
-    masks_alone = dataclasses.replace(augmentation, aug_noise=0.0)
-    mask = Augmenter(masks_alone, features.pipeline, np.zeros(0, np.int16), 0).mask if masks else None
     scores_of_all = torch.stack(taught) if taught else None
+    mask = mask_for(augmentation, features.pipeline)
     return VersionedClips(torch.stack(versions), torch.from_numpy(labels), mask, scores_of_all)
 
 
@@ -148,7 +151,6 @@ Make = Callable[[FeaturePipeline, int], NDArray[np.float16]]
 def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, int]:
     """What makes versions, and the seed of their choices."""
     augmentation, description = config.augmentation, read_description(config)
-    unmasked = dataclasses.replace(augmentation, aug_time_mask=0, aug_freq_mask=0)
     seed, workers = config.training.seed, config.run.workers
     if takes_levels(config, description):
         if augmentation.aug_splice:
@@ -159,7 +161,9 @@ def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, i
         seed = description.settings["seed"]
 
         def change(pipeline: FeaturePipeline, number: int) -> NDArray[np.float16]:
-            return LevelAugmenter(unmasked, pipeline, noise, seed).features(levels, number, workers).astype(np.float16)
+            return (
+                LevelAugmenter(augmentation, pipeline, noise, seed).features(levels, number, workers).astype(np.float16)
+            )
 
         return change, seed
     if not changes:
@@ -170,7 +174,7 @@ def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, i
     noises = load_noise(description)
 
     def make(pipeline: FeaturePipeline, number: int) -> NDArray[np.float16]:
-        augmenter = Augmenter(unmasked, pipeline, noises, seed)
+        augmenter = Augmenter(augmentation, pipeline, noises, seed)
         spliced = splice(audio, features.labels, augmentation.aug_splice, np.random.default_rng([seed, number]))
         made = [augmenter.features(clips, number, workers) for clips in (audio, spliced) if len(clips)]
         return np.concatenate(made).astype(np.float16)
@@ -179,10 +183,11 @@ def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, i
 
 
 def _scores(model: KeywordModel, heard: NDArray[np.floating]) -> NDArray[np.float32]:
-    """A teacher's scores (N, C) of clips (N, T, I)."""
-    ensemble, parts = Ensemble([model]), torch.split(torch.from_numpy(heard), _TAUGHT_AT_ONCE)
-    each = [ensemble.clip_scores(part.float().transpose(0, 1).contiguous()) for part in parts]
-    scores: NDArray[np.float32] = torch.cat(each).numpy()
+    """A teacher's scores (N, C) of clips (N, T, I), computed where the teacher is."""
+    ensemble, device = Ensemble([model]), next(model.parameters()).device
+    parts = torch.split(torch.from_numpy(heard), _TAUGHT_AT_ONCE)
+    each = [ensemble.clip_scores(part.to(device).float().transpose(0, 1).contiguous()) for part in parts]
+    scores: NDArray[np.float32] = torch.cat(each).cpu().numpy()
     return scores
 
 

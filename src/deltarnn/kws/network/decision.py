@@ -3,6 +3,7 @@
 Scores are (T, B, C), any real numbers; class 0 is silence. Frame posteriors are p_c(t) = softmax_c(l(t)).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,4 +76,4 @@ def smoothed_posteriors(scores: Tensor, window: int, target: Target = "clip") ->
 
 def clip_scores(scores: Tensor) -> Tensor:
     """Scores (B, C) of whole clips: log of the mean over frames of exp(l_c(t))."""
-    return scores.logsumexp(0) - torch.log(scores.new_tensor(float(len(scores))))
+    return scores.logsumexp(0) - math.log(len(scores))

@@ -16,10 +16,6 @@ class Ensemble:
     def __init__(self, models: Sequence[KeywordModel]) -> None:
         self.models = [model.eval() for model in models]
 
-    def to(self, device: torch.device) -> "Ensemble":
-        """All networks on `device`."""
-        return Ensemble([model.to(device) for model in self.models])
-
     @torch.no_grad()
     def frame_scores(self, features: Tensor, states: list[State] | None = None) -> tuple[Tensor, list[State]]:
         """Log of the mean posteriors (T, B, C) at every frame of features (T, B, I), and the networks' states after it.

@@ -81,19 +81,19 @@ def word_loss(scores: Tensor, targets: Tensor, options: LossOptions, taught: Ten
     whether it is silence or another word matters less. Targets are smoothed by `label_smoothing`; a teacher's share
     pulls towards its posteriors of the same frames.
     """
-    asked = targets != IGNORED
-    chosen, classes = scores[asked].log_softmax(-1), targets[asked]
-    neither = torch.logaddexp(chosen[:, 0], chosen[:, 1])
+    posteriors = scores.log_softmax(-1)
+    neither = torch.logaddexp(posteriors[..., 0], posteriors[..., 1])
     smoothing, share = options.label_smoothing, options.tell_silence
-    exact = F.nll_loss(chosen, classes, reduction="none") * (1 - smoothing) - smoothing * chosen.mean(-1)
-    joint = -(1 - smoothing) * neither - smoothing * chosen[:, 2:].mean(-1)
+    named = posteriors.gather(-1, targets.clamp(min=0)[..., None])[..., 0]
+    exact = -(1 - smoothing) * named - smoothing * posteriors.mean(-1)
+    joint = -(1 - smoothing) * neither - smoothing * posteriors[..., 2:].mean(-1)
     weights = (1.0 + MINIMUM - neither.detach().exp()).clamp(MINIMUM, 1.0) ** options.focus
-    spoken = classes > 1
-    weights = torch.where(spoken, 1.0, weights)
+    spoken = targets > 1
+    weights = torch.where(spoken, 1.0, weights) * (targets != IGNORED)
     each = torch.where(spoken, exact, share * exact + (1 - share) * joint)
     if taught is not None:
-        own = (scores[asked] / options.temperature).log_softmax(-1)
-        softened = (taught[asked] / options.temperature).softmax(-1)
+        own = (scores / options.temperature).log_softmax(-1)
+        softened = (taught / options.temperature).softmax(-1)
         pull = F.kl_div(own, softened, reduction="none").sum(-1) * options.temperature**2
         each = (1 - options.teacher_weight) * each + options.teacher_weight * pull
     return (each * weights).sum() / weights.sum()

@@ -30,7 +30,7 @@ class CarriedStates:
         """The teacher's scores of clips (B, C), those made in advance if there are any, or of the frames of sequences
         (T, B, C); None without one."""
         if batch.taught is not None:
-            return batch.taught.to(features.device)
+            return batch.taught
         if self.teacher is None or batch.targets.dim() == 1:
             return None if self.teacher is None else self.teacher.clip_scores(features)
         left = self._teachers_left if batch.goes_on else None
@@ -44,9 +44,10 @@ class CarriedStates:
         if not self.share or self.left is None:
             return None
         left = self.left if isinstance(self.left, tuple) else (self.left,)
-        chosen = torch.randint(left[0].shape[1], (len(batch.targets),), generator=generator)
-        carries = torch.rand(len(chosen), 1, generator=generator) < self.share
-        parts = tuple(part.detach()[:, chosen] * carries.to(part.device) for part in left)
+        device = generator.device
+        chosen = torch.randint(left[0].shape[1], (len(batch.targets),), generator=generator, device=device)
+        carries = torch.rand(len(chosen), 1, generator=generator, device=device) < self.share
+        parts = tuple(part.detach()[:, chosen] * carries for part in left)
         return parts if len(parts) > 1 else parts[0]
 
     def _continued(self) -> Any:

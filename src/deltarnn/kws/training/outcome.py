@@ -130,7 +130,7 @@ def write_signals(path: Path, model: KeywordModel, clips: Clips, count: int = 4)
     """The signals of the first `count` clips as a NumPy archive: features, labels, class scores, and per layer of a
     delta network the events fired_x and fired_h; all (T, B, …) but labels (B,)."""
     features = clips.features[:, :count]
-    signals: dict[str, Any] = {"features": features, "labels": clips.labels[:count]}
+    signals = {"features": features, "labels": clips.labels[:count]}
     if model.delta is None:
         signals["scores"] = model(features)[0]
     else:
@@ -139,8 +139,9 @@ def write_signals(path: Path, model: KeywordModel, clips: Clips, count: int = 4)
         for layer in activity.per_layer:
             name = layer.name.rsplit(".", 1)[-1]
             signals[f"fired_x_{name}"], signals[f"fired_h_{name}"] = layer.events
+    arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in signals.items()}
     with replacing(path) as part:
-        np.savez_compressed(part, **signals)
+        np.savez_compressed(part, **arrays)
 
 
 def _listed(values: tuple[float, ...]) -> str:

@@ -34,7 +34,7 @@ class TrainingError(RuntimeError):
 
 
 class TrainingSet(Protocol):
-    """What is learnt from, changed at random."""
+    """What is learnt from, changed at random; on the device of the training."""
 
     @property
     def labels(self) -> Tensor:
@@ -127,8 +127,7 @@ class Trainer:
         self.progress = Progress()
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
-        teacher = None if plan.teacher is None else plan.teacher.to(fabric.device)
-        self.carried = CarriedStates(model, teacher, plan.carry_state)
+        self.carried = CarriedStates(model, plan.teacher, plan.carry_state)
 
     def fit(self) -> Progress:
         """Train to the plan's last epoch, from the checkpoint if there is one."""
@@ -169,43 +168,46 @@ class Trainer:
         plan, started = self.plan, time.perf_counter()
         world, rank = self.fabric.world_size, self.fabric.global_rank
         order = cpu_generator(plan.seed, epoch, ORDER)
-        changes = cpu_generator(plan.seed, epoch, CHANGES, rank)
+        seed = cpu_generator(plan.seed, epoch, CHANGES, rank).initial_seed()
+        changes = torch.Generator(self.fabric.device).manual_seed(seed)
         torch.manual_seed(cpu_generator(plan.seed, epoch, DROPOUT, rank).initial_seed())
         self.wrapped.train()
         self.carried.forget()
-        losses, activity = 0.0, 0.0
+        steps = []
         for index, batch in enumerate(self.material.batches(plan.batch_size, order, changes, rank, world)):
             step = epoch * self.steps_per_epoch + index
-            loss, moved = self._step(step, batch, changes)
-            if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss} at step {index + 1} of epoch {epoch + 1}: lower --lr "
-                    f"(now {self.rate.at(step):g}) or --grad_clip_val (now {plan.gradient_limit:g})"
-                )
-            losses += loss
-            activity += moved
+            steps.append(self._step(step, batch, changes))
             bar.update()
+        losses, activity = torch.stack(steps, 1).cpu()  # the one time that a GPU is waited for
+        finite = losses.isfinite()
+        if not finite.all():
+            index = int(finite.int().argmin())
+            raise TrainingError(
+                f"the loss is {losses[index]:g} at step {index + 1} of epoch {epoch + 1}: lower --lr "
+                f"(now {self.rate.at(epoch * self.steps_per_epoch + index):g}) or --grad_clip_val "
+                f"(now {plan.gradient_limit:g})"
+            )
         trained = time.perf_counter() - started
         evaluated = self._evaluated(epoch)
         row: dict[str, Any] = {
             "epoch": epoch + 1,
             "lr": self.rate.at(epoch * self.steps_per_epoch),
-            "train_loss": losses / self.steps_per_epoch,
+            "train_loss": float(losses.mean()),
         }
         if self.model.delta is not None:
-            row["l1_delta_h"] = activity / self.steps_per_epoch
+            row["l1_delta_h"] = float(activity.mean())
         return {**row, **self.validate(evaluated), "seconds": round(trained, 3)}
 
-    def _step(self, step: int, batch: Batch, generator: torch.Generator) -> tuple[float, float]:
-        """One optimiser step; the loss, and the mean Σ|Δh| per frame and clip."""
+    def _step(self, step: int, batch: Batch, generator: torch.Generator) -> Tensor:
+        """One optimiser step; (2,): the loss, and the mean Σ|Δh| per frame and clip."""
         plan, delta = self.plan, self.model.delta
-        features, targets = self.fabric.to_device(batch.features), self.fabric.to_device(batch.targets)
+        features = batch.features
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(step)
         taught = self.carried.taught(features, batch)
         carried = self.carried.states(batch, generator)
         if delta is None:
-            (scores, left), moved = self.wrapped(features, carried), None
+            (scores, left), moved = self.wrapped(features, carried), features.new_zeros(())
         else:
             warmup = round(plan.threshold_warmup * plan.epochs * self.steps_per_epoch)
             grid = delta.quantization.activation if delta.quantization is not None else None
@@ -213,8 +215,8 @@ class Trainer:
             with record_activity(self.model) as activity:
                 scores, left = self.wrapped(features, carried)
             moved = activity.l1_delta_h / (features.shape[0] * features.shape[1])
-        loss = loss_of(scores, targets, plan.loss, self.class_weights, taught)
-        total = loss if moved is None or not plan.beta else loss + plan.beta * moved
+        loss = loss_of(scores, batch.targets, plan.loss, self.class_weights, taught)
+        total = loss + plan.beta * moved if plan.beta else loss
         self.optimizer.zero_grad()
         self.fabric.backward(total)
         if plan.gradient_limit:
@@ -224,7 +226,7 @@ class Trainer:
         self.optimizer.step()
         self.carried.left = left
         self.averaged.update(self.model, step + 1)
-        return float(total.detach()), 0.0 if moved is None else float(moved.detach())
+        return torch.stack([total, moved]).detach()
 
     def _evaluated(self, epoch: int) -> KeywordModel:
         """The model to evaluate after an epoch: averaged, rounded, pruned, at full thresholds."""
