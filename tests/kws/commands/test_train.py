@@ -362,6 +362,26 @@ def test_quantised_training_evaluates_in_fixed_point(prepared, capsys):
     assert torch.equal(scores * 32, (scores * 32).round())
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_evaluate_needs_the_gpu_that_it_is_told_to_take(prepared, capsys):
+    (path,) = prepared.glob("save/gscdv2/pretrain-*/model.safetensors")
+    assert main(["evaluate", str(path), "--use_cuda", "1"]) == 1
+    assert "there is no GPU here" in capsys.readouterr().err
+    assert main(["evaluate", str(path), "--stream", "--use_cuda", "1"]) == 1
+    assert "a stream runs on the CPU" in capsys.readouterr().err
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_evaluate_gives_the_same_on_a_gpu(prepared, capsys):
+    metrics = run(capsys, prepared, "retrain", "--epochs_retrain", "1", "--thx", "0.2", "--thh", "0.1", "--seed", "7")
+    tables = []
+    for flag in ("0", "1"):
+        assert main(["evaluate", str(metrics["model_file"]), "--use_cuda", flag]) == 0
+        tables.append([line for line in capsys.readouterr().out.splitlines() if line.startswith(("float", "fixed "))])
+    assert tables[0] == tables[1]
+
+
 def test_nan_stops_at_once(prepared, capsys):
     wild = ["--lr", "1e30", "--seed", "3", "--lr_schedule", "0", "--grad_clip_val", "0"]
     assert main(["pretrain", *QUICK, "--work_dir", str(prepared), "--epochs_pretrain", "2", *wild]) == 1

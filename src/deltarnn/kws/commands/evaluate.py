@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from deltarnn.files import read_json
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.commands import evaluate_stream
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="device: front end, network and rule as the exported C library computes them, beside the others",
     )  # fmt: skip
     add_number(parser, "batch_size_eval", int, 1, 65536, "clips per step", default=256)
+    parser.add_argument("--use_cuda", type=int, choices=(0, 1), default=0, help="1: evaluate clips on the GPU")
     evaluate_stream.add_arguments(parser)
 
 
@@ -55,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate, print, and write report.html and metrics.json beside the model."""
     arguments.model = chosen_model(arguments)
     evaluate_stream.check(arguments)
+    if arguments.use_cuda and (arguments.stream or not torch.cuda.is_available()):
+        raise ValueError(f"--use_cuda 1: {'a stream runs on the CPU' if arguments.stream else 'there is no GPU here'}")
     if arguments.stream:
         return evaluate_stream.run(arguments)
     wanted = [name for name in (arguments.groups or "validation,test").split(",") if name]
@@ -71,7 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     for precision, candidate in precisions(
         model, *(getattr(arguments, n) for n in ("activation", "weight", "gate"))
     ).items():
-        variants[precision] = _evaluated(candidate, groups, rule, loss, arguments.batch_size_eval)
+        device = torch.device("cuda" if arguments.use_cuda else "cpu")
+        moved = {name: clips.to(device) for name, clips in groups.items()}
+        variants[precision] = _evaluated(candidate.to(device), moved, rule, loss, arguments.batch_size_eval)
+        candidate.cpu()
     if arguments.arithmetic == "device":
         spotter = DeviceSpotter.load(arguments.model, threshold=0.0).integers
         heard = {name: device_clips(features, spotter) for name, features in stored_features.items()}
