@@ -152,6 +152,7 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
         int count_rh = 0;
         if (shape.reset_before) {
             kernels.gru_reset(layer_.hard, acc_.data(), h_.data(), rh_.data(), hp);
+            std::fill(rh_.data() + shape.hidden, rh_.data() + hp, 0.0f);
             count_rh = add_events(rh_, rh_hat_, layer_.reset_columns, shape.reset_offset(), shape.reset_rows());
         }
         activity_.fired_x += count_[t];
@@ -165,6 +166,8 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
             kernels.lstm_gates(layer_.hard, acc_.data(), c_.data(), full_h_.data(), hp);
             project();
         }
+        // NaN and infinity times the zeros that columns are padded with are NaN, which must not fire there: no column is theirs.
+        std::fill(h_.data() + shape.outputs(), h_.data() + op, 0.0f);
         std::memcpy(y + t * op, h_.data(), op * sizeof(float));
         work_since_refresh_ += std::int64_t{count_[t]} * rows + std::int64_t{count_h} * shape.hidden_rows() +
                                std::int64_t{count_rh} * shape.reset_rows();

@@ -56,7 +56,15 @@ void check(const Int8LayerSpec& spec) {
         spec.projection_fraction < 0 || spec.projection_fraction > 30 || spec.gate_fraction < 0 || spec.gate_fraction > 15) {
         throw std::invalid_argument("formats out of range: at most 16 bits for gates, and no memory coarser than what gates look up");
     }
-    if (spec.sigmoid.entries.empty() || spec.tanh.entries.empty()) throw std::invalid_argument("a table needs at least one entry");
+    const std::int64_t last = (std::int64_t{1} << (spec.address.bits - 1)) - 1, largest = std::int64_t{1} << spec.gate_fraction;
+    for (const TableSpec* table : {&spec.sigmoid, &spec.tanh}) {
+        if (table->entries.empty()) throw std::invalid_argument("a table needs at least one entry");
+        const std::int64_t end = table->first + static_cast<std::int64_t>(table->entries.size()) - 1;
+        const auto beyond = [&](std::int32_t entry) { return std::abs(std::int64_t{entry}) > largest; };
+        if (table->first < -last - 1 || end > last || std::any_of(table->entries.begin(), table->entries.end(), beyond)) {
+            throw std::invalid_argument("a table is of addresses within their format, and of values within −1…1");
+        }
+    }
 }
 
 bool needs_wide(const Int8LayerSpec& s) {
@@ -67,6 +75,10 @@ bool needs_wide(const Int8LayerSpec& s) {
         return std::accumulate(row, row + n, std::int64_t{0}, [](std::int64_t sum, std::int8_t w) { return sum + std::abs(int{w}); });
     };
     const int inputs = shape.input, outputs = shape.outputs(), hidden = shape.hidden;
+    const std::int64_t largest = std::int64_t{1} << 62;
+    if (std::any_of(s.memory, s.memory + 4 * hidden, [&](std::int64_t m) { return m > largest || m < -largest; })) {
+        throw std::invalid_argument("a memory has more than 62 bits");
+    }
     for (int row = 0; row < shape.gates() * hidden; ++row) {
         const std::int64_t products = magnitude(s.weight_ih + static_cast<std::size_t>(row) * inputs, inputs) * largest_x +
                                       magnitude(s.weight_hh + static_cast<std::size_t>(row) * outputs, outputs) * largest_h;
@@ -194,6 +206,7 @@ void Int8LayerState::run(const std::int32_t* x, int frames, std::int32_t* y) {
                  : kernels.lstm_gates(formats, acc_.data(), c_.data(), gate_output, hp);
         }
         if (shape.projection > 0) project();
+        std::fill(h_.data() + shape.outputs(), h_.data() + op, 0);  // whatever the tables say of 0: no column is theirs
         std::memcpy(y + t * op, h_.data(), op * sizeof(std::int32_t));
     }
     activity_.steps += frames;

@@ -97,6 +97,7 @@ void Program::check(const Instruction& i) const {
         case Operation::mean:
         case Operation::highest:
         case Operation::lowest:
+            if (inner < 1) throw std::invalid_argument("a reduction of nothing");
             inside(i.a, rows * inner);
             inside(i.to, rows);
             break;

@@ -266,6 +266,25 @@ void check_int8(Isa isa, LayerShape shape, int bits, int a, int w, int n, bool f
     expect(difference == 0, isa_name(isa), model->wide(0) ? "int8 (wide)" : "int8", shape, difference);
 }
 
+// NaN and infinity reach every value after them, and no step outside of memory is taken.
+void check_not_finite(Isa isa, const LayerShape& shape, float value) {
+    const std::size_t rows = static_cast<std::size_t>(shape.gates()) * shape.hidden;
+    const std::vector<float> weight_ih(rows * shape.input, 0.03f), weight_hh(rows * shape.outputs(), -0.02f), memory(4 * shape.hidden, 0.1f);
+    const std::vector<float> weight_hr(static_cast<std::size_t>(shape.projection) * shape.hidden, 0.1f);
+    const FloatLayerSpec spec = {shape, false, false, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
+    LayerShape next = shape;
+    next.input = shape.outputs();
+    const std::vector<float> weight_next(rows * next.input, 0.05f);
+    const FloatLayerSpec second = {next, false, false, false, 0.1f, 0.01f, weight_next.data(), weight_hh.data(), memory.data(), weight_hr.data()};
+    const auto model = make_model(isa, std::vector<FloatLayerSpec>{spec, second}, {});
+    std::vector<float> frames(static_cast<std::size_t>(30) * shape.input, 0.5f), out(static_cast<std::size_t>(30) * shape.outputs());
+    std::fill_n(frames.begin() + 10 * shape.input, shape.input, value);
+    model->stream()->run(frames.data(), 30, out.data());
+    const auto is_nan = [](float y) { return std::isnan(y); };
+    expect(std::none_of(out.begin(), out.begin() + 10 * shape.outputs(), is_nan), isa_name(isa), "before NaN", shape, 0);
+    if (std::isnan(value)) expect(std::all_of(out.begin() + 10 * shape.outputs(), out.end(), is_nan), isa_name(isa), "after NaN", shape, 0);
+}
+
 // Streams over shared weights, each in its own thread, and a head.
 void check_threads(Isa isa) {
     const LayerShape shape = {Cell::gru, 19, 33, 0};
@@ -312,6 +331,13 @@ int main() {
         check_int8(isa, {Cell::gru, 700, 5, 0}, 16, 8, 7, 6, false, true);  // 64-bit accumulators
         check_threads(isa);
         cases += 3;
+        for (const float value : {std::nanf(""), INFINITY, -INFINITY}) {
+            check_not_finite(isa, {Cell::gru, 3, 5, 0}, value);
+            check_not_finite(isa, {Cell::gru, 3, 5, 0, true}, value);
+            check_not_finite(isa, {Cell::lstm, 31, 17, 0}, value);
+            check_not_finite(isa, {Cell::lstm, 3, 33, 9}, value);
+            cases += 4;
+        }
         std::printf("%s: checked\n", isa_name(isa));
     }
     std::printf("%d cases, %d differ\n", cases, failures);

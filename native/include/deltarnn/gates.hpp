@@ -24,7 +24,7 @@ DELTARNN_INLINE Exponential exponential(vf x) {
     q = fma(q, r, splat(0.0416665561f));
     q = fma(q, r, splat(0.166665763f));
     q = fma(q, r, splat(0.5f));
-    const vi exponent = ((vi)shifted + 127) << 23;  // the magic number's own bits leave by the top
+    const vu exponent = ((vu)shifted + 127) << 23;  // the magic number's own bits leave by the top; NaN's wrap
     return {(vf)exponent, fma(r * r, q, r)};
 }
 

@@ -36,6 +36,7 @@ void check(const Int8LayerSpec& spec);
 
 // Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), each of its own format, so a row's memory is at
 // most |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are bounded by their formats.
+// std::invalid_argument if a bias has more than 62 bits.
 bool needs_wide(const Int8LayerSpec& spec);
 
 // Immutable, shared by all streams.

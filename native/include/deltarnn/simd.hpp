@@ -34,6 +34,7 @@ constexpr int lanes = 4;
 
 typedef float vf __attribute__((vector_size(lanes * 4)));
 typedef std::int32_t vi __attribute__((vector_size(lanes * 4)));  // also the result of comparing two vf or vi: −1 or 0
+typedef std::uint32_t vu __attribute__((vector_size(lanes * 4)));  // for sums that may wrap
 
 namespace detail {
 typedef float vf_any __attribute__((vector_size(lanes * 4), aligned(4), may_alias));
