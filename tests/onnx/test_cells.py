@@ -140,6 +140,16 @@ def test_lstm_cells(tmp_path: Path, arguments: Callable[..., list[str]]) -> None
     assert net.activity.per_part[name].steps == 24
 
 
+def test_one_initial_state_for_the_whole_batch(tmp_path: Path) -> None:
+    """The sums in a cell broadcast it."""
+    b = Builder(1)
+    next_h, next_c = lstm_cell(b, gate_by_gate, "x", "h", "c")
+    path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": [1, H], "c": [1, H]}, [next_h, next_c])
+    feed = {"x": slow_signal(5, 3, I), "h": slow_signal(6, 1, H), "c": slow_signal(7, 1, H)}
+    for got, expected in zip(load(path).run(None, feed), onnx_runtime(path).run(None, feed), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+
+
 @pytest.mark.parametrize("form", ["difference", "blend"])
 def test_gru_cells(tmp_path: Path, form: str) -> None:
     b = Builder(2)

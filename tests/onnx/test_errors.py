@@ -161,6 +161,41 @@ def test_calls_that_do_not_fit(tmp_path: Path) -> None:
             net.run(names, feed)
 
 
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"x": (3, 2, 5)}, r"the GRU 'rnn' gets an input of shape \(3, 2, 5\): it takes \(T, B, 4\)"),
+        ({"x": (2, 4)}, r"the GRU 'rnn' gets an input of shape \(2, 4\): it takes \(T, B, 4\)"),
+        ({"x": (0, 2, 4)}, r"the GRU 'rnn' gets an input of shape \(0, 2, 4\): .*none of them 0"),
+        ({"h": (1, 3, 6)}, r"the GRU 'rnn' gets an initial h of shape \(1, 3, 6\): .* \(1, 2, 6\)"),
+        ({"h": (1, 1, 6)}, r"the GRU 'rnn' gets an initial h of shape \(1, 1, 6\): .* \(1, 2, 6\)"),
+        ({"h": (1, 2, 5)}, r"the GRU 'rnn' gets an initial h of shape \(1, 2, 5\): .* \(1, 2, 6\)"),
+    ],
+)
+def test_sizes_that_only_a_call_shows(tmp_path: Path, sizes: dict[str, tuple[int, ...]], message: str) -> None:
+    b = Builder()
+    y = recurrent_node(b, "GRU", 4, 6, "x", states=["h"], prefix="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": None, "h": None}, [y])
+    net, feed = load(path), {"x": (3, 2, 4), "h": (1, 2, 6)}
+    assert net.run(None, {name: np.zeros(size, np.float32) for name, size in feed.items()})[0].shape == (3, 1, 2, 6)
+    for _ in range(2):  # by the program for all sizes, and by one of their own
+        with pytest.raises(ValueError, match=message):
+            net.run(None, {name: np.zeros(size, np.float32) for name, size in {**feed, **sizes}.items()})
+    with pytest.raises(ValueError, match=message):
+        load(path).run(None, {name: np.zeros(size, np.float32) for name, size in {**feed, **sizes}.items()})
+
+
+@pytest.mark.parametrize("lengths", [[4, 1], [-1, 2], [1], [1, 2, 3]])
+def test_lengths_that_do_not_fit(tmp_path: Path, lengths: list[int]) -> None:
+    b = Builder()
+    y = recurrent_node(b, "LSTM", 4, 6, "x", lengths="lengths", prefix="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "lengths": (TensorProto.INT32, ["N"])}, [y])
+    feed = {"x": np.zeros((3, 2, 4), np.float32), "lengths": np.array(lengths, np.int32)}
+    with pytest.raises(ValueError, match=r"the LSTM 'rnn' gets lengths .*: one for each of 2 sequences, up to 3"):
+        load(path).run(None, feed)
+
+
 def test_options_of_load(tmp_path: Path) -> None:
     path = one_layer(tmp_path, direction="bidirectional")
     with pytest.raises(UnsupportedGraphError, match="states='held' needs a network that runs forwards in time"):

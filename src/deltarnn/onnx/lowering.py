@@ -119,6 +119,8 @@ class Lowering:
             if constant is None or constant.dtype != np.float32:
                 raise NotNativeError(f"{name} is no float32 value")
             self.places[name] = self.builder.constant(constant)
+        if not self.places[name].size:
+            raise NotNativeError(f"{name} is empty")
         return self.places[name]
 
     def parameter(self, node: Any, position: int, default: Any = None) -> Any:
@@ -247,12 +249,13 @@ class Lowering:
             raise NotNativeError("sequences of several lengths")
         x, h, c = (self.value(name) if name else None for name in (site.x, site.h, site.c))
         assert x is not None
+        site.check_shapes(x.shape, (h, c))
         if site.is_cell:
-            x, h, c = (None if value is None else value[None] for value in (x, h, c))
+            x = x[None]
         elif site.batch_first:
-            x, h, c = (None if value is None else value.swapaxes(0, 1) for value in (x, h, c))
-        assert x is not None
+            x = x.swapaxes(0, 1)
         steps, batch, _ = x.shape
+        h, c = (site.initial(state, batch) for state in (h, c))
         hidden, directions = site.weights[0].hidden_size, len(site.parts)
         y = np.zeros((steps, directions, batch, hidden), np.int64)
         finals = np.zeros((2, directions, batch, hidden), np.int64)

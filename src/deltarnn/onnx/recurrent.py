@@ -18,6 +18,7 @@ from deltarnn.fixed.verification import UnsupportedModelError
 from deltarnn.onnx.graph import Array
 
 FloatArray = NDArray[np.float32]
+Shape = tuple[int, ...]
 GATES = {"GRU": 3, "LSTM": 4}
 
 
@@ -99,6 +100,41 @@ class Site:
     def output(self) -> list[str]:
         """Names of the values that it makes."""
         return [name for name in (self.y, self.next_h, self.next_c) if name]
+
+    def initial(self, state: Array | None, batch: int) -> Array | None:
+        """An initial h or c, or its places, as (D, B, H)."""
+        if state is None:
+            return None
+        if self.is_cell:
+            return np.broadcast_to(state, (1, batch, state.shape[-1]))
+        return state.swapaxes(0, 1) if self.batch_first else state
+
+    def check_shapes(self, x: Shape, states: Sequence[Array | None], lengths: Array | None = None) -> None:
+        """Raise ValueError, naming the site and what it takes, if what enters does not fit.
+
+        states: h and c, or their places. Those of a cell may be one row for all, as the sums in it allow.
+        """
+        what = f"the cell {self.name!r}" if self.is_cell else f"the {self.weights[0].cell} {self.name!r}"
+        size, hidden, directions = self.weights[0].input_size, self.weights[0].hidden_size, len(self.weights)
+        order = "B" if self.is_cell else "B, T" if self.batch_first else "T, B"
+        if len(x) != (2 if self.is_cell else 3) or x[-1] != size or 0 in x:
+            raise ValueError(f"{what} gets an input of shape {x}: it takes ({order}, {size}), none of them 0")
+        batch = x[0] if self.is_cell or self.batch_first else x[1]
+        if self.is_cell:
+            wanted = [(batch, hidden), (1, hidden)]
+        else:
+            wanted = [(batch, directions, hidden) if self.batch_first else (directions, batch, hidden)]
+        for name, state in zip("hc", states, strict=True):
+            if state is not None and state.shape not in wanted:
+                raise ValueError(
+                    f"{what} gets an initial {name} of shape {state.shape}: with its input of shape {x}, {wanted[0]}"
+                )
+        if lengths is not None:
+            steps = x[1] if self.batch_first else x[0]
+            if lengths.shape != (batch,) or lengths.min() < 0 or lengths.max() > steps:
+                raise ValueError(
+                    f"{what} gets lengths {lengths.tolist()}: one for each of {batch} sequences, up to {steps}"
+                )
 
 
 @dataclass

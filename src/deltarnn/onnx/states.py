@@ -86,6 +86,9 @@ class States:
     def run(self, site: Site, values: Values) -> None:
         """Compute a site's outputs from `values` and add them."""
         x = values[site.x]
+        lengths = values[site.lengths] if site.lengths else None
+        states = [values[name] if name else None for name in (site.h, site.c)]
+        site.check_shapes(x.shape, states, lengths)
         if site.is_cell:
             x = x[None]
         elif site.batch_first:
@@ -93,8 +96,7 @@ class States:
         steps, batch, _ = x.shape
         directions = len(site.parts)
         hidden = site.weights[0].hidden_size
-        states = [self.entering(site, values, name, batch) for name in (site.h, site.c)]
-        lengths = values[site.lengths] if site.lengths else None
+        states = [site.initial(state, batch) for state in states]
         y = np.empty((steps, directions, batch, hidden), np.float32)
         finals = np.empty((2, directions, batch, hidden), np.float32)
         for direction, name in enumerate(site.parts):
@@ -117,18 +119,6 @@ class States:
                 y[count:, direction, row] = 0
                 engine.hidden(finals[0, direction, row], finals[1, direction, row])
         self.leave(site, values, y, finals)
-
-    def entering(self, site: Site, values: Values, name: str, batch: int) -> Array | None:
-        """The initial h or c as (D, B, H)."""
-        if not name:
-            return None
-        state = values[name]
-        if site.is_cell:
-            state = state[None]
-        elif site.batch_first:
-            state = state.swapaxes(0, 1)
-        expected = (len(site.parts), batch, site.weights[0].hidden_size)
-        return np.broadcast_to(state, expected)
 
     def rows_of(self, part: str, stream: str, direction: int, batch: int) -> _Rows:
         """The state of a site and direction, with at least `batch` streams; a new one if the part was compiled anew."""
