@@ -121,7 +121,7 @@ class Site:
             raise ValueError(f"{what} gets an input of shape {x}: it takes ({order}, {size}), none of them 0")
         batch = x[0] if self.is_cell or self.batch_first else x[1]
         if self.is_cell:
-            wanted = [(batch, hidden), (1, hidden)]
+            wanted: list[Shape] = [(batch, hidden), (1, hidden)]
         else:
             wanted = [(batch, directions, hidden) if self.batch_first else (directions, batch, hidden)]
         for name, state in zip("hc", states, strict=True):
