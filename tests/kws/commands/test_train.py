@@ -394,7 +394,7 @@ def test_retrain_names_what_is_missing(prepared, capsys):
 
 
 def test_a_killed_run_goes_on_to_the_same_result(prepared, tmp_path):
-    thresholds = ["--thx", "0.1", "--thh", "0.1", "--threshold_warmup", "0.5", "--rnn_dropout", "0.2"]
+    thresholds = ["--thx", "0.1", "--thh", "0.1", "--threshold_warmup", "0.5", "--fc_dropout", "0.2"]
     changes = ["--aug_shift", "0.05", "--aug_versions", "2", "--aug_time_mask", "5", "--carry_state", "0.5"]
     flags = [*QUICK, *thresholds, *changes, "--epochs_retrain", "5"]
     results = []

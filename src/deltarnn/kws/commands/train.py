@@ -219,7 +219,7 @@ def _model(config: Config, step: str, features: FeatureSet, start: Path | None) 
         hard_activations=options.use_hardsigmoid,
     )
     torch.manual_seed(config.training.seed)
-    model = KeywordModel(architecture, options.rnn_dropout, options.fc_dropout)
+    model = KeywordModel(architecture, options.rnn_dropout if step == "pretrain" else 0.0, options.fc_dropout)
     if start is not None:
         pretrained, header = load_keyword_model(start)
         if pretrained.architecture != architecture or header.get("labels") != features.class_names:

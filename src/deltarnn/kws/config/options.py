@@ -20,10 +20,10 @@ class ModelConfig:
     rnn_size: int = option(64, "units per recurrent layer", minimum=1, maximum=4096, steps=TRAIN)
     rnn_dropout: float = option(
         0.0,
-        "dropout between recurrent layers",
+        "dropout between recurrent layers, dense as they are: new for every frame, it would let all deltas fire",
         minimum=0,
         maximum=1,
-        steps=TRAIN,
+        steps=("pretrain",),
         needs=("--rnn_layers 2 or more", lambda c: c.model.rnn_layers > 1),
     )
     fc_extra_size: int = option(
