@@ -86,6 +86,23 @@ class Last(nn.Module):
         return self.head(torch.cat([y[:, -1], F.relu(h[-2])], -1))
 
 
+class Started(nn.Module):
+    """Learned initial states, and zeros; the final state beside the output, in a mapping: (T, B, I)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = DeltaGRU(6, 9, 2, thx=0.1, thh=0.05), DeltaLSTM(9, 7, thx=0.1, proj_size=5)
+        self.three = DeltaGRU(5, 4, thx=0.05)
+        self.h, self.c = nn.Parameter(torch.empty(3, 1, 9)), nn.Parameter(torch.empty(1, 7))
+        nn.init.uniform_(self.h, -1, 1)
+        nn.init.uniform_(self.c, -2, 2)
+
+    def forward(self, x: Tensor, scale: float = 0.5) -> dict[str, Any]:
+        y, last = self.one(x, self.h[:2].expand(-1, x.shape[1], -1) * scale)
+        y, _ = self.two(y, (self.h[2:, :, :5].tanh(), self.c[:, None]))
+        return {"y": self.three(y, torch.zeros(1, x.shape[1], 4))[0], "state": (last,)}
+
+
 class Bands(nn.Module):
     """Along the bands of each frame in both directions, then along time in each band: (B, C, T, F), as in DPRNN."""
 
@@ -110,6 +127,7 @@ TREES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "normed": (Normed, (1, 12, 6), 1),
     "branches": (Branches, (12, 1, 8), 0),
     "last": (Last, (1, 12, 6), 1),
+    "started": (Started, (12, 1, 6), 0),
     "bands": (Bands, (1, 2, 12, 5), 2),
 }
 
@@ -151,7 +169,8 @@ def eager(model: nn.Module, name: str, frames: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         if name == "last":
             return np.concatenate([model(shaped(name, frames[: n + 1])).numpy() for n in range(len(frames))])
-        return np.moveaxis(model(shaped(name, frames)).numpy(), axis, 0).reshape(len(frames), -1)
+        y = model(shaped(name, frames))
+        return np.moveaxis((y["y"] if name == "started" else y).numpy(), axis, 0).reshape(len(frames), -1)
 
 
 def is_guarded(model: nn.Module, name: str, frames: np.ndarray) -> bool:
@@ -248,6 +267,16 @@ def test_other_precisions(tmp_path: Path) -> None:
     assert Engine.compile(model, "int8").quantization == Quantization()
 
 
+def test_initial_states_other_than_zeros_have_no_int8_form() -> None:
+    model = Started().eval()
+    with pytest.raises(UnsupportedModelError, match="has an initial state other than zeros, which int8's formats"):
+        Engine.compile(model, "int8")
+    with torch.no_grad():
+        model.h.zero_()
+        model.c.zero_()
+    assert Engine.compile(model, "int8").precision == "int8"
+
+
 class Around(nn.Module):
     """A delta layer, and code before and after it: (T, B, I)."""
 
@@ -292,13 +321,49 @@ class Loop(nn.Module):
 
 
 class State(nn.Module):
-    def __init__(self) -> None:
+    """An initial state that the signal decides."""
+
+    def __init__(self, start: Any = lambda x: x[-1:]) -> None:
         super().__init__()
-        self.rnn = DeltaGRU(6, 6)
-        self.start = nn.Parameter(torch.zeros(1, 1, 6))
+        self.rnn, self.start = DeltaGRU(6, 6), start
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.rnn(x, self.start)[0] + x
+        return self.rnn(x, self.start(x))[0] + x
+
+
+class Within(nn.Module):
+    """An initial state of a layer along the bands of each frame, (T, 1, F·I)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.along, self.rnn = DeltaGRU(10, 12), DeltaGRU(4, 6, batch_first=True)
+        self.start = nn.Parameter(torch.ones(1, 1, 6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bands = self.along(x)[0].reshape(-1, 3, 4)
+        return self.rnn(bands, self.start.expand(-1, x.shape[0], -1))[0]
+
+
+class Two(nn.Module):
+    """Two sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = DeltaGRU(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.rnn(x)[0]
+        return y, self.out(y)
+
+
+class Carried(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.out = DeltaGRU(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        y, h = self.rnn(x, h)
+        return self.out(y), h
 
 
 def conv(y: Tensor, pad: tuple[int, int], **options: Any) -> Tensor:
@@ -311,7 +376,16 @@ def conv(y: Tensor, pad: tuple[int, int], **options: Any) -> Tensor:
         (Attention, r"test_modules.py, line \d+, `return self.attention\(y, y, y.*`: .*(meet|product)"),
         (Cells, "rnn is a dense GRU: convert it first"),
         (Loop, "Loop fixes the number of frames"),
-        (State, r"`return self.rnn\(x, self.start\)\[0\] \+ x`: a delta layer is given an initial state"),
+        (
+            State,
+            r"`return self.rnn\(x, self.start\(x\)\)\[0\] \+ x`: a delta layer is given an initial state that comes",
+        ),
+        (Within, r"`return self.rnn\(bands, self.start.expand.*`: makes values as long as the signal"),
+        (
+            Two,
+            r"test_modules.py, line \d+, `return y, self.out\(y\)`: the module returns this sequence beside its first",
+        ),
+        (Carried, r"test_modules.py, line \d+: Carried.forward takes x, h: an engine has one input, and keeps states"),
         (lambda: Around(bidirectional=True, after=lambda y: y[..., :5]), "bidirectional delta layer along the frames"),
         (lambda: Around(after=lambda y: conv(y, (1, 1))), "looks 1 frames ahead: pad its input by .* = 2 frames"),
         (lambda: Around(after=lambda y: conv(y, (2, 0), stride=2)), "stride 2 over the frames"),

@@ -238,6 +238,7 @@ def delta_layer(low: FrameLowering, node: Any, a: Bound) -> list[Value]:
     held = axis == 0
     if held and directions == 2:
         raise NotStreamableError("a bidirectional delta layer along the frames: its second half would need the future")
+    starts = [_start(low, a[name], alone) for name in ("h0", "c0")]
     finals = []
     for depth in range(int(a["states"]) // directions):
         halves = []
@@ -248,7 +249,8 @@ def delta_layer(low: FrameLowering, node: Any, a: Bound) -> list[Value]:
             for row in range(places.shape[1]):
                 entering = places[order, row]
                 low.streams.append(Stream(layer, part, entering, held))
-                rows.append(low.builder.step((layer, part), entering, outputs, None, None, held, cells))
+                h, c = (None if start is None else start[part, row] for start in starts)
+                rows.append(low.builder.step((layer, part), entering, outputs, h, c, held, cells))
             halves.append(np.stack([y[order] for y, _, _ in rows], 1))
             finals.append((np.stack([h for _, h, _ in rows]), np.stack([c for _, _, c in rows])))
         places = np.concatenate(halves, -1)
@@ -259,6 +261,22 @@ def delta_layer(low: FrameLowering, node: Any, a: Bound) -> list[Value]:
         Value(y, value.axis),
         *(Value(state[:, 0] if alone else state, of_states) for state in (h, c)),
     ]
+
+
+def _start(low: FrameLowering, given: Any, alone: bool) -> Places | None:
+    """A layer's initial h or c, (states, B, ·); None for zeros.
+
+    Of a layer along time: that of any other has rows for every frame, and so is no constant.
+    """
+    if isinstance(given, Value):
+        raise NotStreamableError(
+            "a delta layer is given an initial state that comes from the signal, of which a stream has nothing before "
+            "its first frame: call the layer with its input alone, or with a constant or parameter"
+        )
+    if given is None or not array_of(given).any():
+        return None
+    places = low.constant(given)
+    return places[:, None] if alone else places
 
 
 OPERATIONS: Operations = {

@@ -113,8 +113,12 @@ class FrameLowering:
         first, *others = (self._look_up(node) for node in returned)
         if not isinstance(first, Value):
             raise UnsupportedModelError("the module returns something that does not depend on its input")
-        if any(isinstance(other, Value) and other.axis is not None for other in others):
-            raise UnsupportedModelError("the module returns several sequences: concatenate them into one")
+        for node, other in zip(returned[1:], others, strict=True):
+            if isinstance(other, Value) and other.axis is not None:
+                raise UnsupportedModelError(
+                    f"{line_of(node)}: the module returns this sequence beside its first, and an engine gives one: "
+                    "concatenate them along their features"
+                )
         extra = 0 if first.axis is None else self.extra(returned[0].meta["val"].shape[first.axis])
         if extra or first.lead:
             raise UnsupportedModelError(

@@ -16,6 +16,7 @@ from deltarnn.engine.module_program import ModuleProgram, compile_module
 from deltarnn.engine.program import ProgramParts
 from deltarnn.engine.tracing import delta_layers
 from deltarnn.fixed.qformat import Quantization
+from deltarnn.fixed.verification import UnsupportedModelError
 
 
 class ModuleEngine(Engine):
@@ -31,6 +32,11 @@ class ModuleEngine(Engine):
 
     def __init__(self, program: ModuleProgram, precision: Precision, engines: Sequence[Engine]) -> None:
         """Not for callers: use `Engine.compile` or `Engine.load`."""
+        if precision == "int8" and any(places.keys() & {"h", "c"} for places in program.parts.recurrent):
+            raise UnsupportedModelError(
+                "a delta layer has an initial state other than zeros, which int8's formats do not hold: "
+                "take float32 or bfloat16"
+            )
         self._program, self._precision, self._engines = program, precision, tuple(engines)
         self._native, self._streams = program.start(engines)
         self.step, self.run, self.reset = self._native.step, self._native.run, self._native.reset

@@ -1,7 +1,9 @@
 """From a torch module to its program for one frame: which axis of its input is time, and whether it gives the same."""
 
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,6 +52,7 @@ def compile_module(model: Any, example: Any) -> tuple[ModuleProgram, ProgramPart
         If no layout of the input gives a program: of the one that got furthest, with the line of the module's code.
     """
     _refuse_modules(model)
+    _refuse_arguments(model)
     layers = delta_layers(model)
     furthest, failure = -1, UnsupportedModelError(f"{type(model).__name__} has no layer that says how large a frame is")
     for shape, axis in _layouts(model, layers, example):
@@ -118,7 +121,8 @@ class _Attempt:
                 f"is compiled with it, and failed: {type(error).__name__}: {error}; give Engine.compile an example= of "
                 "its input"
             ) from error
-        output = output[0] if isinstance(output, (tuple, list)) else output
+        while not hasattr(output, "detach"):
+            output = next(iter(output.values() if isinstance(output, Mapping) else output))
         return output.detach().cpu().double().numpy()
 
     def program(self, contents: Sequence[LayerContents]) -> ModuleProgram:
@@ -162,6 +166,18 @@ def _refuse_modules(model: Any) -> None:
                 f"{name or type(module).__name__} is a BatchNorm in training mode, which takes its statistics from the "
                 "signal: call model.eval() first"
             )
+
+
+def _refuse_arguments(model: Any) -> None:
+    """States that go in and out as arguments: an engine has one input."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    if len(needed) > 1:
+        code = model.forward.__code__
+        raise UnsupportedModelError(
+            f"{Path(code.co_filename).name}, line {code.co_firstlineno}: {type(model).__name__}.forward takes "
+            f"{', '.join(needed)}: an engine has one input, and keeps states by itself; give the others a default"
+        )
 
 
 def _layouts(model: Any, layers: Sequence[Any], example: Any) -> Iterator[tuple[tuple[int, ...], int]]:

@@ -72,17 +72,27 @@ def delta_layers(model: Any) -> list[Any]:
 
 @cache
 def layer_operator() -> Any:
-    """The operation that stands for a delta layer: (x, number of the layer, its sizes) → (y, h, c)."""
+    """The operation that stands for a delta layer: (x, initial h and c, number of the layer, its sizes) → (y, h, c)."""
     import torch
 
     @torch.library.custom_op("deltarnn::streamed_layer", mutates_args=())
     def streamed(
-        x: torch.Tensor, layer: int, outputs: int, cells: int, states: int, directions: int, batch_axis: int
+        x: torch.Tensor,
+        h0: torch.Tensor | None,
+        c0: torch.Tensor | None,
+        layer: int,
+        outputs: int,
+        cells: int,
+        states: int,
+        directions: int,
+        batch_axis: int,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         raise NotImplementedError("it is only traced")
 
     @streamed.register_fake
-    def _(x: Any, layer: int, outputs: int, cells: int, states: int, directions: int, batch_axis: int) -> Any:
+    def _(
+        x: Any, h0: Any, c0: Any, layer: int, outputs: int, cells: int, states: int, directions: int, batch_axis: int
+    ) -> Any:
         batch = (x.shape[batch_axis],) if batch_axis >= 0 else ()
         y = x.new_empty(*x.shape[:-1], outputs * directions)
         return y, x.new_empty(states, *batch, outputs), x.new_empty(states, *batch, cells)
@@ -105,9 +115,10 @@ def _stand_ins(layers: Iterable[Any]) -> Iterator[None]:
 
 def _stand_in(number: int, layer: Any) -> Any:
     def called(x: Any, state: Any) -> Any:
-        if state is not None:
+        h0, c0 = state if layer.mode == "LSTM" and state is not None else (state, None)
+        if any(given is not None and not hasattr(given, "ndim") for given in (h0, c0)):
             raise UnsupportedModelError(
-                f"{_calling_line()}: a delta layer is given an initial state, which the engine keeps by itself: call "
+                f"{_calling_line()}: a delta layer is given a delta state, which the engine keeps by itself: call "
                 "the layer with its input alone"
             )
         if not hasattr(x, "ndim"):
@@ -115,7 +126,7 @@ def _stand_in(number: int, layer: Any) -> Any:
         outputs = layer.proj_size or layer.hidden_size
         batch_axis = -1 if x.ndim == 2 else 0 if layer.batch_first else 1
         sizes = outputs, layer.hidden_size, len(layer.layer_names), 1 + layer.bidirectional, batch_axis
-        y, h, c = layer_operator()(x, number, *sizes)
+        y, h, c = layer_operator()(x, h0, c0, number, *sizes)
         return y, (h, c) if layer.mode == "LSTM" else h
 
     return called
