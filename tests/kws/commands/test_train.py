@@ -5,9 +5,7 @@ import csv
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from tests.kws.killed import check_it_goes_on
 
 from deltarnn.adapt.checkpoint import Checkpoint, CheckpointError
 from deltarnn.cli import main
@@ -396,32 +395,7 @@ def test_retrain_names_what_is_missing(prepared, capsys):
 def test_a_killed_run_goes_on_to_the_same_result(prepared, tmp_path):
     thresholds = ["--thx", "0.1", "--thh", "0.1", "--threshold_warmup", "0.5", "--fc_dropout", "0.2"]
     changes = ["--aug_shift", "0.05", "--aug_versions", "2", "--aug_time_mask", "5", "--carry_state", "0.5"]
-    flags = [*QUICK, *thresholds, *changes, "--epochs_retrain", "5"]
-    results = []
-    for name in ("whole", "killed"):
-        work = tmp_path / name
-        shutil.copytree(prepared, work)
-        code = "import sys; from deltarnn.cli import main; sys.exit(main())"
-        command = [sys.executable, "-u", "-c", code, "retrain", *flags, "--work_dir", str(work)]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        if name == "killed":
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-            assert process.stdout is not None
-            for line in process.stdout:
-                if line.startswith("epoch 2/"):
-                    process.send_signal(signal.SIGKILL)
-                    break
-            assert process.wait() == -signal.SIGKILL
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-        if name == "killed":
-            assert "epoch 1/5" not in done.stdout
-        path = Path(done.stdout.strip().splitlines()[-1])
-        rows = (path.parents[3] / "log" / "gscdv2" / path.parent.name / "history.csv").read_text().splitlines()
-        results.append((load_keyword_model(path.with_name("model.safetensors"))[0].state_dict(), rows))
-    (whole, rows), (killed, other_rows) = results
-    assert all(torch.equal(whole[name], killed[name]) for name in whole)
-    # All columns but the last, the seconds.
-    assert [r.rsplit(",", 1)[0] for r in rows] == [r.rsplit(",", 1)[0] for r in other_rows]
+    check_it_goes_on(tmp_path, prepared, ["retrain", *QUICK, *thresholds, *changes, "--epochs_retrain", "5"])
 
 
 class FewClips(VersionedClips):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tests.kws.killed import check_it_goes_on
 
 from deltarnn.cli import main
 from deltarnn.kws import LogMelFilterBank
@@ -84,6 +85,14 @@ def test_recordings_are_cut_and_centred(elsewhere):
     whole = of[test / "b0000000_nohash_0.wav"]
     np.testing.assert_allclose(whole, bank(read_audio(test / "b0000000_nohash_0.wav")), atol=1e-3)
     assert features.pipeline.of_clip(np.zeros(16000, np.int16), 16000).max() == 0
+
+
+def test_a_killed_run_goes_on_to_the_same_result(elsewhere, tmp_path):
+    stored(configure(elsewhere, pool_bands=2))
+    data = ["--dataset", "shared", "--cfg_feat", "feat_logmel", "--zero_padding", "centre", "--pool_bands", "2"]
+    changes = ["--aug_noise", "0.5", "--aug_speed", "0.1", "--aug_versions", "2", "--aug_time_mask", "9"]
+    network = ["--keywords", "yes,no", "--rnn_size", "8", "--batch_size", "16", "--epochs_pretrain", "5"]
+    check_it_goes_on(tmp_path, elsewhere / "work", ["pretrain", *data, *changes, *network])
 
 
 def test_versions_are_those_of_the_seed_whoever_makes_them(elsewhere):

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,10 +21,11 @@ from deltarnn.kws.features.intake import DESCRIPTION
 from deltarnn.kws.features.log_mel import LogMelFilterBank
 from deltarnn.kws.features.pipeline import FeatureStatistics, make_front_end
 from deltarnn.kws.features.resynthesis import Resynthesis
+from deltarnn.kws.workers import processes
 
 MARKER = "resynthesised.json"
 _BATCH = 32
-"""Clips of one call: their spectra stay in the caches."""
+"""Clips that a process takes at a time."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     if config.feat_type != "logmel":
         raise ValueError(f"{described}: only levels of --feat_type logmel can be made into recordings")
     made = Resynthesis(cast(LogMelFilterBank, make_front_end(config, FeatureStatistics())))
+    make = partial(_write, made, arguments.seed, config.sample_rate)
     settings = {"file": path.name, "clips": arguments.clips, "seed": arguments.seed}
     if (read_json(out / MARKER) or settings) != settings:
         raise ValueError(f"{out}: holds recordings of other settings, named in {MARKER}; name an empty folder")
@@ -57,18 +59,19 @@ def run(arguments: argparse.Namespace) -> int:
     names = [out / word / f"{name}.wav" for word, name in zip(clips.words, clips.names, strict=True)]
     chosen = [i for i in _chosen(clips.words, arguments.clips, arguments.seed) if not names[i].is_file()]
 
-    def make(index: int) -> None:
-        word, name = names[index].parts[-2:]
-        levels: NDArray[Any] = clips.levels[index : index + 1]
-        write_wav(names[index], made(levels, rng_of(arguments.seed, word, name))[0], config.sample_rate)
-
-    with ThreadPoolExecutor(arguments.workers) as pool:
-        jobs = pool.map(make, chosen, chunksize=_BATCH)
+    with processes(arguments.workers) as pool:
+        jobs = pool.map(make, (names[i] for i in chosen), (clips.levels[i : i + 1] for i in chosen), chunksize=_BATCH)
         for _ in tqdm(jobs, total=len(chosen), desc="recordings", unit="clip", disable=None):
             pass
     words = len(set(clips.words))
     print(f"made {len(chosen)} recordings of {words} words; to train on them: prepare --more_train {out}")
     return 0
+
+
+def _write(made: Resynthesis, seed: int, sample_rate: int, path: Path, levels: NDArray[Any]) -> None:
+    """One recording, of levels (1, frames, bands)."""
+    word, name = path.parts[-2:]
+    write_wav(path, made(levels, rng_of(seed, word, name))[0], sample_rate)
 
 
 def _chosen(words: list[str], most: int, seed: int) -> list[int]:

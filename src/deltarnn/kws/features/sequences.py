@@ -7,8 +7,6 @@ As with clips (`deltarnn.kws.features.versions`), several versions are made once
 
 import dataclasses
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,7 @@ from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
 from deltarnn.kws.features.versions import Batch
 from deltarnn.kws.network.losses import IGNORED
+from deltarnn.kws.workers import processes
 
 BEFORE, AFTER = 0.1, 0.25
 """Seconds before a keyword's end from which it is the target, and after a word's end until which it is."""
@@ -112,7 +111,7 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
     missing = [(number, path) for number, path in enumerate(paths) if _stored(path) is None]
     if missing:
         _readings(config)  # before the workers need them
-        with ProcessPoolExecutor(min(config.run.workers, len(missing)), get_context("spawn")) as pool:
+        with processes(min(config.run.workers, len(missing))) as pool:
             bar = tqdm(
                 pool.map(job.write, *zip(*missing, strict=True)), desc="recordings", total=len(missing), disable=None
             )

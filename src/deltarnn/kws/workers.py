@@ -1,0 +1,15 @@
+"""Processes that share work in numpy."""
+
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+from threadpoolctl import threadpool_limits
+
+
+def processes(count: int) -> ProcessPoolExecutor:
+    """A pool of `count` processes of one BLAS thread each: threads of its own in each would wait for one another."""
+    return ProcessPoolExecutor(count, get_context("spawn"), initializer=_one_thread)
+
+
+def _one_thread() -> None:
+    threadpool_limits(1)
