@@ -20,32 +20,59 @@ struct Backward {
     uint32_t* done;  // how many blocks are: 0 at launch, and afterwards; Scope::grid
 };
 
+// Where a unit's records of a step are, and where its S goes: its element of a row of the tape and of each array.
+template <bool lstm>
+struct Steps {
+    static constexpr int parts_count = lstm ? 5 : 4;
+    const float *tape, *grad_y, *y;
+    float* sums;
+    int64_t tape_step, step;  // between the steps; a quarter of that of S
+
+    // Of the last step.
+    __device__ Steps(const Backward& job, int64_t sample, int column)
+        : tape_step(int64_t{job.batch} * ((parts_count + 1) * job.hidden + job.inputs)),
+          step(int64_t{job.batch} * job.hidden) {
+        const int64_t last = job.steps - 1, at = last * step + sample * job.hidden + column;
+        tape = job.tape + last * tape_step + sample * (tape_step / job.batch) + column;
+        grad_y = job.grad_y + at;
+        y = lstm ? nullptr : job.y + at;
+        sums = job.sums + (last * job.batch + sample) * 4 * job.hidden + column;
+    }
+
+    __device__ void go_back() {
+        tape -= tape_step;
+        grad_y -= step;
+        if (!lstm) y -= step;
+    }
+
+    // Into the cache, some steps before they are loaded: the records of `steps` before.
+    __device__ void prefetch_before(int steps, int n) const {
+        const float* from = tape - steps * tape_step;
+#pragma unroll
+        for (int part = 0; part <= parts_count; ++part) prefetch(from + part * n);
+        prefetch(grad_y - steps * step);
+        if (!lstm) prefetch(y - steps * step);
+    }
+};
+
 // What a unit needs of one step.
 template <bool lstm>
 struct Record {
-    static constexpr int parts_count = lstm ? 5 : 4;
+    static constexpr int parts_count = Steps<lstm>::parts_count;
     float parts[parts_count] = {}, delta = 0.0f, h_before = 0.0f, c_before = 0.0f, grad_y = 0.0f;
 
-    __device__ void load(const Backward& job, int t, int64_t sample, int column) {
+    __device__ void load(const Backward& job, const Steps<lstm>& from, int t, int64_t sample, int column) {
         const int n = job.hidden;
-        const int64_t row = static_cast<int64_t>(t) * job.batch + sample;
-        const int64_t width = (parts_count + 1) * n + job.inputs;
-        const float* tape = job.tape + row * width + column;
 #pragma unroll
-        for (int part = 0; part < parts_count; ++part) parts[part] = tape[part * n];
-        delta = tape[parts_count * n];
-        grad_y = job.grad_y[row * n + column];
-        const int64_t start = sample * n + column;
-        if constexpr (lstm) {
-            if (t > 0) {
-                c_before = tape[4 * n - width * job.batch];
-            } else {
-                c_before = job.c0 == nullptr ? 0.0f : job.c0[start];
-            }
-        } else if (t > 0) {
-            h_before = job.y[(row - job.batch) * n + column];
+        for (int part = 0; part < parts_count; ++part) parts[part] = from.tape[part * n];
+        delta = from.tape[parts_count * n];
+        grad_y = *from.grad_y;
+        const float* start = lstm ? job.c0 : job.h0;
+        float& before = lstm ? c_before : h_before;
+        if (t > 0) {
+            before = lstm ? from.tape[4 * n - from.tape_step] : from.y[-from.step];
         } else {
-            h_before = job.h0 == nullptr ? 0.0f : job.h0[start];
+            before = start == nullptr ? 0.0f : start[sample * n + column];
         }
     }
 };
@@ -104,11 +131,12 @@ struct UnitGradient {
     }
 };
 
-template <bool lstm, Scope scope, bool resident>
+template <bool lstm, Scope scope, bool resident, bool spread>
 struct BackwardRun {
     static constexpr int gates = lstm ? 4 : 3;
-    static constexpr int together = scope == Scope::grid ? 8 : 2;  // columns that share one reading of S
-    static constexpr int loads = scope == Scope::grid ? 16 : 8;    // of S in flight
+    static constexpr int together = scope == Scope::grid ? 8 : spread ? 2 : 4;  // columns that share one reading of S
+    static constexpr int loads = scope == Scope::grid && resident ? 16 : 8;  // of S in flight
+    static constexpr bool early = scope != Scope::grid;  // whether records are loaded two steps ahead, not one
     const Backward& job;
     const Team& team;
     Place& place;
@@ -130,7 +158,11 @@ struct BackwardRun {
         columns = resident ? slab : job.weight_hh + static_cast<int64_t>(place.first) * count;
         stride = resident ? odd : count;
         if constexpr (resident) load_own_columns<gates>(job.weight_hh, job.hidden, team, place, slab);
-        team_barrier<scope>(team, place);
+        if constexpr (scope == Scope::block) {
+            __syncthreads();
+        } else {
+            team_barrier<scope>(team, place);
+        }
     }
 
     __device__ int chunk_of_block() const { return place.slot * place.chunks + place.chunk; }
@@ -146,13 +178,13 @@ struct BackwardRun {
     // W[:, j]·S for this warp's share of the columns of its chunk that fired.
     __device__ void multiply(int t, int64_t sample) const {
         const int* list = fired + chunk_of_block() * 33;
-        const int columns_fired = list[32];
-        for (int begin = place.part; begin < columns_fired; begin += team.parts * together) {
+        const int columns_fired = list[32], parts = spread ? team.parts : 1;
+        for (int begin = spread ? place.part : 0; begin < columns_fired; begin += parts * together) {
             float acc[together] = {};
             const float* of[together];
 #pragma unroll
             for (int e = 0; e < together; ++e) {
-                const int at = begin + e * team.parts;
+                const int at = begin + e * parts;
                 of[e] = columns + (at < columns_fired ? (place.chunk * 32 + list[at]) * stride : 0) + place.lane;
             }
             for (int first = 0; first < count; first += 32 * loads) {
@@ -161,19 +193,17 @@ struct BackwardRun {
                 for (int i = 0; i < loads; ++i) s[i] = sum_of_row(t, sample, first + 32 * i + place.lane);
 #pragma unroll
                 for (int e = 0; e < together; ++e) {
-                    if (begin + e * team.parts >= columns_fired) continue;
+                    if (together > 4 && begin + e * parts >= columns_fired) continue;
 #pragma unroll
                     for (int i = 0; i < loads; ++i) {
                         if (first + 32 * i + place.lane < count) acc[e] = fmaf(of[e][first + 32 * i], s[i], acc[e]);
                     }
                 }
             }
-#pragma unroll
-            for (int e = 0; e < together; ++e) {
-                const int at = begin + e * team.parts;
-                if (at >= columns_fired) continue;
-                const float sum = sum_over_warp(acc[e]);
-                if (place.lane == 0) products[chunk_of_block() * 32 + list[at]] = sum;
+            const float sum = sums_over_warp(acc, place.lane);
+            const int at = begin + place.lane / (32 / together) * parts;
+            if (place.lane % (32 / together) == 0 && at < columns_fired) {
+                products[chunk_of_block() * 32 + list[at]] = sum;
             }
         }
     }
@@ -203,10 +233,10 @@ struct BackwardRun {
     }
 
     // S of a unit, for the weights' gradients; Scope::grid: for the team too.
-    __device__ void record(const UnitGradient<lstm>& unit, int t, int64_t sample) const {
-        float* to = job.sums + (static_cast<int64_t>(t) * job.batch + sample) * 4 * job.hidden + place.column;
+    __device__ void record(const UnitGradient<lstm>& unit, Steps<lstm>& of) const {
 #pragma unroll
-        for (int part = 0; part < 4; ++part) store_for_team(to + part * job.hidden, unit.s[part]);
+        for (int part = 0; part < 4; ++part) store_for_team(of.sums + part * job.hidden, unit.s[part]);
+        of.sums -= 4 * of.step;
     }
 
     __device__ void samples() {
@@ -217,7 +247,7 @@ struct BackwardRun {
         for (int t = job.steps - 1; t >= 0; --t) {
             team_barrier<scope>(team, place);
             multiply(t, place.first_sample + place.slot);
-            __syncthreads();
+            crew_barrier(place);
         }
     }
 
@@ -228,28 +258,40 @@ struct BackwardRun {
         if (valid) length = job.lengths == nullptr ? job.steps : static_cast<int>(job.lengths[sample]);
         const float grad_l1 = job.grad_l1 == nullptr ? 0.0f : *job.grad_l1;
         UnitGradient<lstm> unit;
-        Record<lstm> now;
+        Record<lstm> now, next;
+        Steps<lstm> at(job, sample, place.column);
         if (owner) {
             unit.load(job, sample, place.column);
-            now.load(job, job.steps - 1, sample, place.column);
+            now.load(job, at, job.steps - 1, sample, place.column);
+            if (early && job.steps > 1) {
+                at.go_back();
+                next.load(job, at, job.steps - 2, sample, place.column);
+            }
+            for (int steps = 1; steps <= min(ahead, job.steps - 2); ++steps) at.prefetch_before(steps, job.hidden);
         }
         for (int t = job.steps - 1; t >= 0; --t) {
             const bool running = owner && t < length;
             const float delta = now.delta;
             if (running) unit.gates(now, job.hard);
             if (owner) publish(unit, t);
-            if (scope == Scope::grid && owner) record(unit, t, sample);
+            if (scope == Scope::grid && owner) record(unit, at);
             const bool passes = running && (job.thh == 0.0f || delta != 0.0f);
             list(passes);
             team_barrier<scope>(team, place);
             // What nobody waits for, while other warps multiply.
-            if (owner && t > 0) now.load(job, t - 1, sample, place.column);
-            if (scope != Scope::grid && owner) record(unit, t, sample);
-            if (team.parts == 1) {
+            if constexpr (early) now = next;
+            const int soon = t - (early ? 2 : 1);
+            if (owner && soon >= 0) {
+                at.go_back();
+                (early ? next : now).load(job, at, soon, sample, place.column);
+                if (early && soon >= ahead) at.prefetch_before(ahead, job.hidden);
+            }
+            if (scope != Scope::grid && owner) record(unit, at);
+            if constexpr (spread) {
+                crew_barrier(place);
+            } else {
                 multiply(t, sample);
                 __syncwarp();
-            } else {
-                __syncthreads();
             }
             if (passes) {
                 const float sign = delta > 0.0f ? grad_l1 : delta < 0.0f ? -grad_l1 : 0.0f;
@@ -263,10 +305,10 @@ struct BackwardRun {
     }
 };
 
-template <bool lstm, Scope scope, bool resident>
+template <bool lstm, Scope scope, bool resident, bool spread>
 __device__ __forceinline__ void backward(const Backward& job, const Team& team) {
-    Place place(team, job.hidden);
-    BackwardRun<lstm, scope, resident> run(job, team, place);
+    Place place(team, job.hidden, spread);
+    BackwardRun<lstm, scope, resident, spread> run(job, team, place);
     const int stride = team.count * team.samples;
     for (place.first_sample = place.team * team.samples; place.first_sample < job.batch; place.first_sample += stride) {
         run.samples();

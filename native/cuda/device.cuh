@@ -42,6 +42,23 @@ __device__ __forceinline__ void cluster_barrier() {
 #endif
 }
 
+// Of some warps of a block, `threads` in all: they wait for each other. id: 1 to 15.
+__device__ __forceinline__ void barrier_of_some(int id, int threads) {
+    asm volatile("barrier.sync.aligned %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+__device__ __forceinline__ float of_bits(int64_t bits) { return __int_as_float(static_cast<int>(bits)); }
+
+// 2^x; of what is too small, 0.
+__device__ __forceinline__ float power_of_two(float x) {
+    float result;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
+}
+
+// Into the level 2 cache, for a later load.
+__device__ __forceinline__ void prefetch(const float* from) { asm volatile("prefetch.global.L2 [%0];" ::"l"(from)); }
+
 // Counts this block in: how many were before. What they wrote is seen from here on.
 __device__ __forceinline__ uint32_t arrive(uint32_t* counter) {
     __threadfence();

@@ -16,6 +16,8 @@ struct InputWarp {
     Event* list;
     int input, sample, length;
     bool there, writes;
+    const float* from;  // x of the step to fetch
+    float* tape;        // of the step to compute
     float x_hat = 0.0f, next = 0.0f, l1 = 0.0f;
     int events = 0;
 
@@ -31,12 +33,20 @@ struct InputWarp {
         there = valid && input < job.inputs;
         length = !valid ? 0 : job.lengths == nullptr ? job.steps : static_cast<int>(job.lengths[sample]);
         if (there && job.x_hat0 != nullptr) x_hat = job.x_hat0[static_cast<int64_t>(sample) * job.inputs + input];
+        from = job.x + sample * job.x_sample + input;
+        tape = job.tape;
+        if (tape != nullptr) tape += (int64_t{sample} + 1) * job.tape_width() - job.inputs + input;
+        for (int t = 0; t < min(ahead, length); ++t) {
+            if (there) prefetch(from + t * job.x_step);
+        }
         fetch(0);
     }
 
-    // A step ahead, for the time that memory takes.
+    // A step ahead, and into the cache some more, for the time that memory takes.
     __device__ void fetch(int t) {
-        if (there && t < length) next = job.x[t * job.x_step + sample * job.x_sample + input];
+        if (there && t + ahead < length) prefetch(from + ahead * job.x_step);
+        if (there && t < length) next = *from;
+        from += job.x_step;
     }
 
     // W_ih Δx of step t, this part's, to[g·stride + lane].
@@ -56,12 +66,15 @@ struct InputWarp {
     }
 
     __device__ void record(int t, uint32_t mask, float delta) {
-        const int64_t row = static_cast<int64_t>(t) * job.batch + sample;
-        if (there && job.tape != nullptr) job.tape[(row + 1) * job.tape_width() - job.inputs + input] = delta;
-        if (job.fired_x == nullptr) return;
+        if (tape != nullptr) {
+            if (there) *tape = delta;
+            tape += int64_t{job.batch} * job.tape_width();
+        }
         events += __popc(mask);
         l1 += fabsf(delta);
+        if (job.fired_x == nullptr) return;
         // The other half of the 64-bit word too, where no warp has it.
+        const int64_t row = static_cast<int64_t>(t) * job.batch + sample;
         const int lane = place.lane;
         if (lane < 2 && lane % job.input_parts == 0) job.fired_x[row * 2 + place.part + lane] = lane == 0 ? mask : 0u;
     }
@@ -75,7 +88,7 @@ struct InputWarp {
 };
 
 // Whole sequences of the samples of one team.
-template <bool lstm, Scope scope, bool resident, bool inputs_resident>
+template <bool lstm, Scope scope, bool resident, bool inputs_resident, bool spread>
 struct ForwardRun {
     static constexpr int gates = lstm ? 4 : 3;
     static constexpr int loads = 8;  // of a team's deltas in flight
@@ -87,7 +100,7 @@ struct ForwardRun {
     Event* lists;        // events of h: (2, N, ⌈H/32⌉) lists, Scope::grid: one of each warp
     int* counts;         // (2, N, ⌈H/32⌉)
     Event* input_lists;  // one of each warp of the inputs
-    float* partial;      // (P, N, G, 32·chunks), of P > 1
+    float* partial;      // (P, N, G, 32·chunks), if spread
     float* from_inputs;  // (2, input parts, N, G, 32·chunks)
     const float* weights;  // of column 0, at the lane's unit
     int column, gate;      // between columns and gates of the weights
@@ -106,14 +119,18 @@ struct ForwardRun {
         next += list_floats * job.input_parts * warps;
         counts = reinterpret_cast<int*>(next);
         partial = next + (scope == Scope::grid ? 0 : 2 * team.samples * segments);
-        from_inputs = partial + (team.parts > 1 ? team.parts * team.samples * gates * width : 0);
+        from_inputs = partial + (spread ? team.parts * team.samples * gates * width : 0);
         if constexpr (resident) load_own_rows<gates>(job.weight_hh, job.hidden, job.hidden, team, place, slab);
         if constexpr (inputs_resident) load_own_rows<gates>(job.weight_ih, job.inputs, job.hidden, team, place, slab_ih);
         const int unit = place.mine ? place.unit : 0;
         weights = resident ? slab + unit : job.weight_hh + place.first + unit;
         column = resident ? odd : gates * job.hidden;
         gate = resident ? team.units : job.hidden;
-        team_barrier<scope>(team, place);
+        if constexpr (scope == Scope::block) {
+            __syncthreads();
+        } else {
+            team_barrier<scope>(team, place);
+        }
     }
 
     __device__ float* exchange_of(int t, int64_t sample) const {
@@ -146,8 +163,8 @@ struct ForwardRun {
         }
     }
 
-    // W_hh Δh of this warp's part of the columns.
-    __device__ void multiply(int t, int64_t sample, float (&acc)[gates]) const {
+    // W_hh Δh of a part of the columns.
+    __device__ void multiply(int t, int64_t sample, int part, float (&acc)[gates]) const {
         if constexpr (scope == Scope::grid) {
             Event* list = lists + (place.slot * place.chunks + place.chunk) * list_size;
             const float* from = exchange_of(t, sample);
@@ -167,11 +184,22 @@ struct ForwardRun {
             }
         } else {  // fewer lists than parts: parts share a list
             const int shares = max(1, team.parts / segments);
-            if (place.part >= segments * shares && segments < team.parts) return;
-            for (int segment = place.part % segments; segment < segments; segment += team.parts) {
+            if (part >= segments * shares && segments < team.parts) return;
+            for (int segment = part % segments; segment < segments; segment += team.parts) {
                 const int at = list_of(t, segment);
-                add_events<gates>(acc, weights, gate, lists + at * list_size, counts[at], place.part / segments, shares);
+                add_events<gates>(acc, weights, gate, lists + at * list_size, counts[at], part / segments, shares);
             }
+        }
+    }
+
+    // What the warps of the parts do at once, where there are such: the same sums.
+    __device__ void multiply_in_turn(int t, int64_t sample, float (&from_h)[gates]) const {
+#pragma unroll
+        for (int part = 0; part < team.parts; ++part) {
+            float acc[gates] = {};
+            multiply(t, sample, part, acc);
+#pragma unroll
+            for (int g = 0; g < gates; ++g) from_h[g] += acc[g];
         }
     }
 
@@ -196,6 +224,7 @@ struct ForwardRun {
         const int length = length_of(sample);
         Unit<lstm> unit;
         if (owner) unit.load(job, sample, place.column);
+        Rows rows(job, sample, place.column);
         float l1 = 0.0f;
         int events = 0;
         for (int t = 0; t < job.steps; ++t) {
@@ -206,20 +235,24 @@ struct ForwardRun {
             team_barrier<scope>(team, place);
             // What nobody waits for, while other warps multiply.
             float from_x[gates] = {}, from_h[gates] = {};
-            if (running && job.products != nullptr) fetch_products(t, sample, from_x);
-            if (owner && t > 0) unit.record(job, t - 1, sample, place.column, t - 1 < length);
-            if (valid) record(t, sample, delta, mask, owner);
+            if (running && job.input_parts == 0) fetch_products(t, sample, from_x);
+            if (t > 0) {
+                if (owner) unit.record(rows, job.hidden, t - 1 < length);
+                rows.advance();
+            }
+            if (owner && rows.taped) rows.tape[job.tape_parts * job.hidden] = delta;
+            if (valid && job.fired_h != nullptr && place.lane == 0) record(t, sample, mask);
             l1 += fabsf(delta);
             events += __popc(mask);
-            if (team.parts == 1 && t < length) multiply(t, sample, from_h);
-            if (team.parts > 1 || job.input_parts > 0) __syncthreads();
+            if (!spread && t < length) multiply_in_turn(t, sample, from_h);
+            if (spread) crew_barrier(place);
             if (running) {
                 gather(t, from_x, from_h);
                 unit.advance(from_x, from_h, job.hard);
             }
         }
         if (owner) {
-            unit.record(job, job.steps - 1, sample, place.column, job.steps - 1 < length);
+            unit.record(rows, job.hidden, job.steps - 1 < length);
             unit.store(job, sample, place.column);
         }
         l1 = sum_over_warp(l1);
@@ -233,13 +266,9 @@ struct ForwardRun {
         for (int g = 0; g < gates; ++g) from_x[g] = job.products[(row * gates + g) * job.hidden + place.column];
     }
 
-    // A step's deltas of h, and which they are.
-    __device__ void record(int t, int64_t sample, float delta, uint32_t mask, bool owner) const {
+    // Which deltas of h fired at a step, by one lane.
+    __device__ void record(int t, int64_t sample, uint32_t mask) const {
         const int64_t row = static_cast<int64_t>(t) * job.batch + sample;
-        if (owner && job.tape != nullptr) {
-            job.tape[(row + 1) * job.tape_width() - job.inputs - job.hidden + place.column] = delta;
-        }
-        if (place.lane != 0 || job.fired_h == nullptr) return;
         uint32_t* words = job.fired_h + row * ((job.hidden + 63) / 64 * 2);
         if constexpr (scope == Scope::block) {
             words[place.chunk] = mask;
@@ -256,11 +285,11 @@ struct ForwardRun {
     __device__ void gather(int t, float (&from_x)[gates], float (&from_h)[gates]) const {
         const float* of = partial + place.slot * gates * width + place.unit;
 #pragma unroll 8
-        for (int part = 0; part < (team.parts > 1 ? team.parts : 0); ++part) {
+        for (int part = 0; part < (spread ? team.parts : 0); ++part) {
 #pragma unroll
             for (int g = 0; g < gates; ++g) from_h[g] += of[(part * team.samples * gates + g) * width];
         }
-#pragma unroll 2
+#pragma unroll
         for (int part = 0; part < job.input_parts; ++part) {
             const int row = (t % 2 * job.input_parts + part) * team.samples + place.slot;
             const float* from = from_inputs + row * gates * width + place.unit;
@@ -276,10 +305,10 @@ struct ForwardRun {
         for (int t = 0; t < job.steps; ++t) {
             team_barrier<scope>(team, place);
             float acc[gates] = {};
-            if (t < length) multiply(t, sample, acc);
+            if (t < length) multiply(t, sample, place.part, acc);
 #pragma unroll
             for (int g = 0; g < gates; ++g) to[g * width] = acc[g];
-            __syncthreads();
+            crew_barrier(place);
         }
     }
 
@@ -295,16 +324,16 @@ struct ForwardRun {
         for (int t = 0; t < job.steps; ++t) {
             team_barrier<scope>(team, place);
             if (t + 1 < job.steps) inputs.step(t + 1, to(t + 1), width);
-            __syncthreads();
+            if (spread) crew_barrier(place);
         }
         inputs.finish();
     }
 };
 
-template <bool lstm, Scope scope, bool resident, bool inputs_resident>
+template <bool lstm, Scope scope, bool resident, bool inputs_resident, bool spread>
 __device__ __forceinline__ void forward(const Forward& job, const Team& team) {
-    Place place(team, job.hidden);
-    ForwardRun<lstm, scope, resident, inputs_resident> run(job, team, place);
+    Place place(team, job.hidden, spread);
+    ForwardRun<lstm, scope, resident, inputs_resident, spread> run(job, team, place);
     const int stride = team.count * team.samples;
     for (place.first_sample = place.team * team.samples; place.first_sample < job.batch; place.first_sample += stride) {
         run.samples();

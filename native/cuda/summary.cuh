@@ -32,8 +32,10 @@ __device__ __forceinline__ void summarise(const Forward& job, const Team& team, 
             l1 += job.sums_h[(sample * of_h + k) * 2];
             of_sample_h += job.sums_h[(sample * of_h + k) * 2 + 1];
         }
-        job.events[sample] = static_cast<int64_t>(of_sample_x);
-        job.events[job.batch + sample] = static_cast<int64_t>(of_sample_h);
+        if (job.events != nullptr) {
+            job.events[sample] = static_cast<int64_t>(of_sample_x);
+            job.events[job.batch + sample] = static_cast<int64_t>(of_sample_h);
+        }
         fired_x += of_sample_x;
         fired_h += of_sample_h;
         running += job.lengths == nullptr ? job.steps : static_cast<double>(job.lengths[sample]);

@@ -3,8 +3,9 @@
 // Shapes below: T steps, B samples, I inputs, H hidden units, G gates (GRU 3, LSTM 4). A team of C blocks computes N
 // samples at a time; each block owns U of the units and holds their weights, in shared memory where they fit. A block's
 // warps are N·⌈U/32⌉ for each of its roles: the first leads, that is, has the state of sample `slot` and the units
-// 32·chunk + lane; the next P multiply a part of the columns each, for the same units; the rest are for the inputs.
-// With P = 1 the leading warps multiply too.
+// 32·chunk + lane; if the work is spread, the next P multiply a part of the columns each, for the same units; the rest
+// are for the inputs. If it is not, the leading warps multiply, the parts in turn: the sums are the same. A sample's
+// warps in a block, its crew, go at their own pace.
 #pragma once
 #include "device.cuh"
 
@@ -14,14 +15,27 @@
 #define DELTARNN_HIDDEN 0
 #define DELTARNN_UNITS 0
 #define DELTARNN_PARTS 0
+#define DELTARNN_SAMPLES 0
+#define DELTARNN_HARD -1
+#define DELTARNN_INPUT_PARTS -1
 #endif
 
 namespace deltarnn {
 
 constexpr int constant_inputs = DELTARNN_INPUTS, constant_hidden = DELTARNN_HIDDEN, constant_units = DELTARNN_UNITS,
-              constant_parts = DELTARNN_PARTS;
+              constant_parts = DELTARNN_PARTS, constant_samples = DELTARNN_SAMPLES;
 
 __device__ __forceinline__ int constant_or(int constant, int given) { return constant > 0 ? constant : given; }
+
+#ifndef DELTARNN_AHEAD
+#define DELTARNN_AHEAD 4
+#endif
+constexpr int ahead = DELTARNN_AHEAD;  // steps by which memory is asked for
+
+__device__ __forceinline__ int input_parts_or(int given) { return DELTARNN_INPUT_PARTS < 0 ? given : DELTARNN_INPUT_PARTS; }
+
+// Whether the activation functions are hard.
+__device__ __forceinline__ bool hard_or(bool given) { return DELTARNN_HARD < 0 ? given : DELTARNN_HARD != 0; }
 
 constexpr uint32_t all_lanes = 0xffffffffu;
 
@@ -35,13 +49,14 @@ struct Team {
     uint32_t* counters;                 // (count,), 0 at launch and afterwards; Scope::grid alone
 
     __device__ Team(int blocks_of, int units_of, int samples_of, int parts_of, int teams, uint32_t* zeros)
-        : blocks(blocks_of), units(constant_or(constant_units, units_of)), samples(samples_of),
+        : blocks(blocks_of), units(constant_or(constant_units, units_of)), samples(constant_or(constant_samples, samples_of)),
           parts(constant_or(constant_parts, parts_of)), count(teams), counters(zeros) {}
 };
 
 // Where a thread stands in its team.
 struct Place {
     int lane, chunk, slot;
+    int crew;            // threads of the sample in the block
     int role, part;      // of those that multiply: which part; of those for the inputs: which 32 of them
     bool leads, multiplies;
     int chunks;          // ⌈U/32⌉
@@ -52,17 +67,18 @@ struct Place {
     int first_sample;
     uint32_t arrivals;   // of the team's barrier so far
 
-    __device__ Place(const Team& team_of, int hidden) {
+    __device__ Place(const Team& team_of, int hidden, bool spread) {
         const int warp = static_cast<int>(threadIdx.x) / 32;
         lane = static_cast<int>(threadIdx.x) % 32;
         chunks = (team_of.units + 31) / 32;
         chunk = warp % chunks;
         slot = warp / chunks % team_of.samples;
         role = warp / (chunks * team_of.samples);
-        const int own_roles = team_of.parts > 1 ? 1 : 0;  // before those that multiply
+        crew = static_cast<int>(blockDim.x) / team_of.samples;
+        const int multiplying = spread ? team_of.parts : 0;
         leads = role == 0;
-        multiplies = role >= own_roles && role < own_roles + team_of.parts;
-        part = role - own_roles - (role >= own_roles + team_of.parts ? team_of.parts : 0);
+        multiplies = role > 0 && role <= multiplying;
+        part = role - 1 - (multiplies ? 0 : multiplying);
         rank = static_cast<int>(blockIdx.x) % team_of.blocks;
         first = rank * team_of.units;
         own = min(team_of.units, hidden - first);
@@ -75,11 +91,20 @@ struct Place {
     }
 };
 
-// All threads of the team wait for each other, and see what each wrote.
+// A sample's warps in this block wait for each other.
+__device__ __forceinline__ void crew_barrier(const Place& place) {
+    if constexpr (constant_samples == 1) {
+        __syncthreads();
+    } else {
+        barrier_of_some(1 + place.slot, place.crew);
+    }
+}
+
+// All threads of the team that a sample has wait for each other, and see what each wrote.
 template <Scope scope>
 __device__ __forceinline__ void team_barrier(const Team& team, Place& place) {
     if constexpr (scope == Scope::block) {
-        __syncthreads();
+        crew_barrier(place);
     } else if constexpr (scope == Scope::cluster) {
         cluster_barrier();
     } else {
@@ -188,6 +213,27 @@ __device__ __forceinline__ void multiply_deltas(float (&acc)[gates], const float
     add_events<gates>(acc, weights, gate, list, count, 0, 1);
 }
 
+// Sums over the warp of N values at once: lane gets that of value lane / (32 / N), whose terms are added in the same
+// order as those of each other value.
+template <int count>
+__device__ __forceinline__ float sums_over_warp(float (&values)[count], int lane) {
+    int distance = 16;
+#pragma unroll
+    for (int kept = count / 2; kept > 0; kept /= 2) {
+        const bool upper = (lane & distance) != 0;
+#pragma unroll
+        for (int i = 0; i < count / 2; ++i) {
+            if (i >= kept) continue;
+            const float other = __shfl_xor_sync(all_lanes, upper ? values[i] : values[i + kept], distance);
+            values[i] = (upper ? values[i + kept] : values[i]) + other;
+        }
+        distance /= 2;
+    }
+#pragma unroll
+    for (int rest = 16 / count; rest > 0; rest /= 2) values[0] += __shfl_xor_sync(all_lanes, values[0], rest);
+    return values[0];
+}
+
 __device__ __forceinline__ float sum_over_warp(float value) {
 #pragma unroll
     for (int distance = 16; distance > 0; distance /= 2) value += __shfl_xor_sync(all_lanes, value, distance);
@@ -200,13 +246,16 @@ __device__ __forceinline__ bool fires(float difference, float threshold) { retur
 // A NaN stays one.
 __device__ __forceinline__ float clipped(float x, float low, float high) { return x < low ? low : x > high ? high : x; }
 
+constexpr float log2e = 1.44269504f;
+
 __device__ __forceinline__ float sigmoid(float x, bool hard) {
     // Where the fast exponential and division are off most, their effect on the sum below 1 is below 1e-7.
-    return hard ? clipped(fmaf(x, 0.25f, 0.5f), 0.0f, 1.0f) : __fdividef(1.0f, 1.0f + __expf(-x));
+    return hard ? clipped(fmaf(x, 0.25f, 0.5f), 0.0f, 1.0f) : __fdividef(1.0f, 1.0f + power_of_two(-log2e * x));
 }
 
 __device__ __forceinline__ float hyperbolic_tangent(float x, bool hard) {
-    return hard ? clipped(x, -1.0f, 1.0f) : tanhf(x);
+    // Off by less than 2e-7.
+    return hard ? clipped(x, -1.0f, 1.0f) : 1.0f - __fdividef(2.0f, 1.0f + power_of_two(2.0f * log2e * x));
 }
 
 // Derivatives, by the function's value.

@@ -34,6 +34,24 @@ struct Forward {
     __device__ int tape_width() const { return (tape_parts + 1) * hidden + inputs; }
 };
 
+// Where a unit's results of a step go: its element of a row of y and of the tape.
+struct Rows {
+    float *y, *tape;
+    int64_t y_step, tape_step;  // between the steps
+    bool taped;
+
+    __device__ Rows(const Forward& job, int64_t sample, int column)
+        : y(job.y + sample * job.hidden + column), tape(job.tape), y_step(int64_t{job.batch} * job.hidden),
+          tape_step(int64_t{job.batch} * job.tape_width()), taped(tape != nullptr) {
+        if (taped) tape += sample * job.tape_width() + column;
+    }
+
+    __device__ void advance() {
+        y += y_step;
+        if (taped) tape += tape_step;
+    }
+};
+
 template <bool lstm>
 struct Unit {
     static constexpr int gates = lstm ? 4 : 3;
@@ -101,15 +119,12 @@ struct Unit {
     }
 
     // The output of the step that was last, and its gates on the tape.
-    __device__ void record(const Forward& job, int t, int64_t sample, int column, bool ran) const {
-        const int n = job.hidden;
-        const int64_t row = static_cast<int64_t>(t) * job.batch + sample;
-        job.y[row * n + column] = ran ? h : 0.0f;
-        if (job.tape == nullptr) return;
-        float* tape = job.tape + row * job.tape_width() + column;
+    __device__ void record(const Rows& to, int n, bool ran) const {
+        *to.y = ran ? h : 0.0f;
+        if (!to.taped) return;
 #pragma unroll
-        for (int part = 0; part < 4; ++part) tape[part * n] = ran ? parts[part] : 0.0f;
-        if constexpr (lstm) tape[4 * n] = ran ? c : 0.0f;
+        for (int part = 0; part < 4; ++part) to.tape[part * n] = ran ? parts[part] : 0.0f;
+        if constexpr (lstm) to.tape[4 * n] = ran ? c : 0.0f;
     }
 };
 

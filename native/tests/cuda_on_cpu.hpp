@@ -4,6 +4,7 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -55,6 +56,7 @@ struct alignas(16) Line {  // as shared memory is aligned
 
 struct Block {
     Barrier barrier;
+    std::array<Barrier, 16> of_some;
     std::vector<Warp> warps;
     std::vector<Line> shared;
     unsigned index = 0;
@@ -161,6 +163,11 @@ NOT_SANITIZED inline void wait(Barrier& barrier) {
         ++machine.progress;
     }
     while (barrier.generation == generation) yield();
+}
+
+NOT_SANITIZED inline void wait(Barrier& barrier, int expected) {
+    barrier.expected = expected;
+    wait(barrier);
 }
 
 NOT_SANITIZED inline void moved() { ++machine.progress; }
@@ -303,7 +310,6 @@ NOT_SANITIZED T __shfl_xor_sync(std::uint32_t mask, T value, int distance) {
     return __shfl_sync(mask, value, static_cast<int>(cuda_on_cpu::self().thread % 32) ^ distance);
 }
 
-inline float __expf(float value) { return std::exp(value); }
 inline float __fdividef(float above, float below) { return above / below; }
 inline int __ffs(int value) { return __builtin_ffs(value); }
 inline int __popc(std::uint32_t value) { return __builtin_popcount(value); }
@@ -321,6 +327,17 @@ void store_to_block(T* to, int rank, T value) {
     char* there = reinterpret_cast<char*>(cuda_on_cpu::machine.running[rank].shared.data());
     *reinterpret_cast<T*>(there + (reinterpret_cast<char*>(to) - here)) = value;
 }
+
+inline void barrier_of_some(int id, int threads) {
+    cuda_on_cpu::Barrier& barrier = cuda_on_cpu::self().block->of_some.at(static_cast<std::size_t>(id));
+    ORDERED_BEFORE(&barrier);
+    cuda_on_cpu::wait(barrier, threads);
+    ORDERED_AFTER(&barrier);
+}
+
+inline float of_bits(std::int64_t bits) { return std::bit_cast<float>(static_cast<std::int32_t>(bits)); }
+inline float power_of_two(float x) { return std::exp2(x); }
+inline void prefetch(const float*) {}
 
 inline void cluster_barrier() {
     ORDERED_BEFORE(&cuda_on_cpu::machine.cluster);

@@ -16,7 +16,7 @@ std::uint64_t address(const std::vector<T>& of) {
     return std::bit_cast<std::uint64_t>(of.data());
 }
 
-std::uint64_t number(double value) { return std::bit_cast<std::uint64_t>(value); }
+std::uint64_t number(float value) { return std::bit_cast<std::uint32_t>(value); }
 
 struct Layout {
     std::uint64_t blocks, units, samples, parts, teams, input_parts;
@@ -49,7 +49,7 @@ std::vector<float> run(const Layout& layout) {
     const std::uint64_t of_inputs = layout.input_parts > 0 ? 0 : address(products);
     const std::uint64_t forward[] = {
         layout.blocks, layout.units, layout.samples, layout.parts, layout.teams, address(counters), 0,
-        steps, batch, inputs, hidden, number(0.1), number(0.05), 0,
+        steps, batch, inputs, hidden, number(0.1f), number(0.05f), 0,
         address(x), batch * inputs, inputs, of_inputs, layout.input_parts, 0, 0, 0, 0, 0,
         address(weight_ih), address(weight_hh), address(bias), address(bias),
         address(y), address(x_hat), address(h), address(h_hat), address(c), address(m), address(fired_x), address(fired_h),
@@ -58,7 +58,7 @@ std::vector<float> run(const Layout& layout) {
     cuda_on_cpu::launch(deltarnn_forward, layout.launch(layout.forward_warps), forward);
     const std::uint64_t backward[] = {
         layout.blocks, layout.units, layout.samples, layout.parts, layout.teams, address(counters), 0,
-        steps, batch, inputs, hidden, number(0.05), 0, 0, 0, address(weight_hh), address(y), address(tape),
+        steps, batch, inputs, hidden, number(0.05f), 0, 0, 0, address(weight_hh), address(y), address(tape),
         address(grad_y), 0, 0, 0, 0, 0, address(sums), 0, 0, 0, 0};
     cuda_on_cpu::launch(deltarnn_backward, layout.launch(layout.backward_warps), backward);
     y.insert(y.end(), sums.begin(), sums.end());
@@ -68,7 +68,9 @@ std::vector<float> run(const Layout& layout) {
 }  // namespace
 
 int main() {
-#if DELTARNN_SCOPE == 0
+#if DELTARNN_SCOPE == 0 && !DELTARNN_SPREAD
+    const Layout layout{1, 70, 2, 4, 2, 1, 12, 6, 160 * 1024};
+#elif DELTARNN_SCOPE == 0
     const Layout layout{1, 70, 1, 4, 3, 1, 18, 15, 160 * 1024};
 #elif DELTARNN_SCOPE == 1
     const Layout layout{3, 32, 2, 4, 2, 1, 12, 10, 160 * 1024};

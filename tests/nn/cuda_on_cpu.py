@@ -1,11 +1,9 @@
 """The CUDA kernels run on a CPU (native/tests/cuda_on_cpu.hpp), in the place of those for CPU tensors."""
 
 import ctypes
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -19,7 +17,7 @@ LARGE = GPU(multiprocessors=6, shared_bytes=227 * 1024, capability=90)
 """Every layer of the tests fits into one block."""
 
 
-SIZES = ("INPUTS", "HIDDEN", "UNITS", "PARTS")
+SIZES = ("INPUTS", "HIDDEN", "UNITS", "PARTS", "SAMPLES", "HARD", "INPUT_PARTS")
 
 
 def flags(variant: Variant, constant: bool) -> list[str]:
@@ -61,16 +59,15 @@ class CPU:
         return self.zeros
 
     def launch(
-        self, device: int | None, source: str, name: str, variant: Variant, shape: Shape, arguments: tuple[Any, ...]
+        self, device: int | None, source: str, name: str, variant: Variant, shape: Shape, arguments: tuple[int, ...]
     ) -> None:
         of_team = source in ("forward", "backward")
         assert shape.shared_bytes <= (self.limits.shared_bytes if of_team else 48 * 1024)
         assert shape.block <= variant.threads
         assert not shape.cooperative or shape.grid <= self.limits.multiprocessors
-        words = [struct.unpack("q", struct.pack("d" if isinstance(a, float) else "q", a))[0] for a in arguments]
-        function = getattr(library(Variant(*variant[:4])), f"run_deltarnn_{name}")
+        function = getattr(library(Variant(*variant[:5])), f"run_deltarnn_{name}")
         together = shape.grid if shape.cooperative else shape.cluster
-        function(shape.grid, shape.block, shape.shared_bytes, together, (ctypes.c_int64 * len(words))(*words))
+        function(shape.grid, shape.block, shape.shared_bytes, together, (ctypes.c_int64 * len(arguments))(*arguments))
         assert not self.zeros.any()
 
 

@@ -5,6 +5,8 @@ a GPU, on it (pytest -m cuda).
 import io
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from tests.nn.sequences import CELLS, Case, cases, check_against_eager, close
 
 from deltarnn import record_activity
 from deltarnn.nn import cuda_kernels, native
-from deltarnn.nn.cuda_kernels import Variant
+from deltarnn.nn.cuda_kernels import Shape, Variant
 from deltarnn.nn.cuda_passes import _layer
 from deltarnn.nn.cuda_plan import GPU
 from deltarnn.nn.state import LayerOptions
@@ -39,6 +41,7 @@ except pytest.skip.Exception:
 
 GPUS = {  # fewer and smaller multiprocessors than any, so that small layers are laid out as large ones
     "block": LARGE,
+    "crowd": GPU(1, 100 * 1024, 90),
     "cluster": GPU(8, 40 * 1024, 90),
     "grid": GPU(7, 13 * 1024, 80),
     "memory": GPU(2, 11 * 1024, 80),
@@ -72,8 +75,9 @@ def test_layouts(gpu: str, cell: str):
     for inputs, hidden in ((70, 64), (16, 64)):
         options = LayerOptions(0.3, 0.05, False, None)
         with cuda_kernels_on_cpu(GPUS[gpu]):
-            plan = _layer(GPUS[gpu], cell == "LSTM", 5, inputs, hidden).forward.plan
-            assert gpu == ("memory" if not plan.resident else plan.scope)
+            plan = _layer(GPUS[gpu], cell == "LSTM", False, 5, inputs, hidden).forward.plan
+            kind = "memory" if not plan.resident else "crowd" if plan.samples > 1 and not plan.spread else plan.scope
+            assert gpu in (kind, plan.scope)
             check_against_eager(Case(cell, 6, 5, inputs, hidden, options, torch.tensor([6, 1, 4, 6, 3]), 1, 3), native)
 
 
@@ -145,7 +149,7 @@ def test_nvrtc_compiles_without_spills(capability: int):
     multiprocessors, kilobytes = ARCHITECTURES[capability]
     gpu = GPU(multiprocessors, kilobytes * 1024, capability)
     lstm, batch, inputs, hidden = LAYERS[capability % 4]
-    layer = _layer(gpu, lstm, batch, inputs, hidden)
+    layer = _layer(gpu, lstm, False, batch, inputs, hidden)
     for source, variant in (("forward", layer.forward.variant), ("backward", layer.backward.variant)):
         log = io.StringIO()
         code = cuda_kernels.compile_kernel(source, variant, f"sm_{capability}", logs=log)
@@ -185,11 +189,40 @@ def test_nvrtc_code_is_kept_on_disk(tmp_path, monkeypatch):
     assert of_a_new_process("sm_80") == b"code"  # nowhere to keep it
 
 
+@pytest.mark.parametrize("context", [None, 0, 16])
+def test_a_thread_without_a_context_gets_one_before_it_launches(context: int | None, monkeypatch: pytest.MonkeyPatch):
+    """As autograd's may be, whose first call of CUDA is a launch."""
+    happened: list[str] = []
+
+    def device_of(index: int) -> SimpleNamespace:
+        return SimpleNamespace(set_current=lambda: happened.append(f"context of {index}"))
+
+    monkeypatch.setattr(cuda_kernels, "_contexts", lambda: (lambda: (None, context), device_of))
+    monkeypatch.setattr(cuda_kernels, "_launcher", lambda: lambda *_: happened.append("launch"))
+    monkeypatch.setattr(cuda_kernels, "_stream", lambda handle: handle)
+    monkeypatch.setattr(cuda_kernels, "_prepared", lambda *_: (None, None))
+    monkeypatch.setattr(torch._C, "_cuda_getCurrentRawStream", lambda device: 7, raising=False)
+    monkeypatch.setattr(torch._C, "_cuda_getDevice", lambda: 0, raising=False)
+    cuda_kernels.launch(0, "weights", "take_gradients", Variant(), Shape(1, 32), ())
+    assert happened == [*([] if context else ["context of 0"]), "launch"]
+
+
+@pytest.mark.cuda
+@ON_GPU
+def test_a_launch_may_be_a_threads_first_call_of_cuda():
+    layer = CELLS["GRU"][0](8, 32, thx=0.1, thh=0.1, device="cuda")
+    x = torch.randn(5, 3, 8, device="cuda")
+    expected = layer(x)[0].detach()  # and memory for another one is there
+    with ThreadPoolExecutor(1) as pool:
+        assert torch.equal(pool.submit(lambda: layer(x)[0].detach()).result(), expected)
+
+
 GPU_CASES = [
     Case(cell, 12, batch, inputs, hidden, LayerOptions(thx, thh, hard, None), lengths, 1, 5)
     for cell in CELLS
     for batch, inputs, hidden, thx, thh, hard, lengths in (
         (5, 16, 64, 0.3, 0.05, False, torch.tensor([12, 3, 1, 7, 12])),
+        (450, 16, 64, 0.3, 0.05, False, None),
         (3, 70, 33, 0.3, 0.3, True, None),
         (7, 40, 128, 0.05, 0.05, False, None),
         (3, 40, 256, 0.3, 0.0, False, torch.tensor([4, 12, 9])),
@@ -203,12 +236,7 @@ GPU_CASES = [
 @ON_GPU
 @pytest.mark.parametrize("case", GPU_CASES, ids=lambda case: f"{case.cell}-{case.inputs}-{case.hidden}")
 def test_equals_eager_on_a_gpu(case: Case):
-    try:
-        check_against_eager(case, native, "cuda")
-    except Exception as error:
-        if type(error).__name__ != "UnsatisfiedAssumption":
-            raise
-        pytest.skip("a decision of this case is too close")
+    check_against_eager(case, native, "cuda", drawn=8)
 
 
 @pytest.mark.cuda

@@ -13,7 +13,9 @@ Backend = Literal["auto", "eager", "native", "cuda"]
 
 _EAGER: dict[str, Callable[..., SequenceResult]] = {"GRU": eager.gru_sequence, "LSTM": eager.lstm_sequence}
 _KERNELS: dict[str, Callable[..., SequenceResult]] = {"GRU": native.gru_sequence, "LSTM": native.lstm_sequence}
-_OUTPUT: dict[str, Callable[..., SequenceResult]] = {"GRU": cuda.gru_output, "LSTM": cuda.lstm_output}
+Wanted = Literal["all", "output", "activity"]
+"""What a caller asks for: of a fresh state of samples of one length the output and the final h and c alone, or the
+activity too, but for which deltas fired; or all."""
 
 
 class Choice(NamedTuple):
@@ -30,11 +32,9 @@ def choose(
     x: Tensor,
     parameters: LayerParameters,
     options: LayerOptions,
-    output_only: bool = False,
+    wanted: Wanted = "all",
 ) -> Choice:
     """The sequence function for x (T, B, I).
-
-    output_only: of a fresh state of samples of one length, nothing but the output and the final h and c is asked for.
 
     Raises
     ------
@@ -47,8 +47,10 @@ def choose(
     gpu = on_gpu(requested, x)
     reason = operators.unsupported(parameters, options) or (cuda if gpu else native).unsupported(x)
     if reason is None and gpu:
-        run = (_OUTPUT if output_only and not is_recorded() else _KERNELS)[mode]
-        return Choice(run, True, f"cuda ({cuda.layout_used(x, mode, parameters.weight_hh.shape[1])})")
+        description = f"cuda ({cuda.layout_used(x, mode, parameters.weight_hh.shape[1])})"
+        if wanted == "all" or is_recorded():
+            return Choice(_KERNELS[mode], True, description)
+        return Choice(cuda.fresh_sequence if wanted == "output" else cuda.recorded_sequence, True, description)
     if reason is None:
         return Choice(_KERNELS[mode], True, f"native ({native.products_used(options)})")
     if requested != "auto":

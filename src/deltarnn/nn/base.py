@@ -155,8 +155,8 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
             for direction in range(directions):
                 index = layer * directions + direction
                 sequence = reverse(x, lengths) if direction else x
-                output_only = lengths is None and not self.recorders and isinstance(states[index], FreshState)
-                result = self._run_layer(index, sequence, states[index], lengths, output_only)
+                whole_state = lengths is not None or not isinstance(states[index], FreshState)
+                result = self._run_layer(index, sequence, states[index], lengths, whole_state)
                 outputs.append(reverse(result.output, lengths) if direction else result.output)
                 finals.append(result.state)
                 for recorder in self.recorders:
@@ -205,8 +205,10 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         """The final states as the dense layer returns them."""
         raise NotImplementedError
 
-    def _stack(self, parts: Sequence[Tensor], dtype: torch.dtype, batched: bool) -> Tensor:
-        stacked = torch.stack(list(parts)) if len(parts) > 1 else parts[0].unsqueeze(0)
+    def _stack(self, parts: list[Tensor | None], dtype: torch.dtype, batched: bool) -> Tensor:
+        """One part of every layer's final state, which has it."""
+        given = cast(list[Tensor], parts)
+        stacked = torch.stack(given) if len(given) > 1 else given[0].unsqueeze(0)
         stacked = stacked if stacked.dtype == dtype else stacked.to(dtype)
         return stacked if batched else stacked.squeeze(1)
 

@@ -1,5 +1,5 @@
 """Whole sequences of the delta layers on a GPU: the CUDA implementation of the operators of `native`, and a way past
-them for what most calls are, eager ones of a fresh sequence whose activity nobody records. See docs/training.md.
+them for what most calls are, eager ones of a fresh sequence. See docs/training.md.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 from deltarnn.nn import cuda_passes, native
 from deltarnn.nn.cuda_passes import Gradients, Layer, Record, contiguous
 from deltarnn.nn.operators import LIBRARY
-from deltarnn.nn.state import FreshState, LayerOptions, LayerParameters, SequenceResult
+from deltarnn.nn.state import FreshState, LayerOptions, LayerParameters, SequenceActivity, SequenceResult
 
 
 def unsupported(x: Tensor) -> str | None:
@@ -31,114 +31,121 @@ def runs(x: Tensor) -> bool:
 
 def layout_used(x: Tensor, mode: str, hidden: int) -> str:
     """How the kernels lay this layer on the GPU."""
-    plan = Layer.of(x, mode == "LSTM", hidden).forward.plan
-    if plan.scope == "block":
-        return "one block per sequence"
-    where = "" if plan.resident else ", weights in memory"
-    return f"{'clusters' if plan.scope == 'cluster' else 'teams'} of {plan.blocks} blocks{where}"
+    return Layer.of(x, mode == "LSTM", hidden, False).forward.plan.description
 
 
-def gru_output(
+def fresh_sequence(
     x: Tensor, state: FreshState, parameters: LayerParameters, options: LayerOptions, *_: Any
 ) -> SequenceResult:
-    """One DeltaGRU layer over x (T, B, I) from `state`: its output and its final h, as a FreshState; no activity."""
-    y, h = _output(False, x, (state.h, None), parameters, options)
-    return SequenceResult(y, FreshState(h), None)
+    """One layer over x (T, B, I) from `state`: its output and its final h, of an LSTM c too, as a FreshState."""
+    y, *final = _run(False, x, state, parameters, options)
+    return SequenceResult(y, FreshState(*final), None)
 
 
-def lstm_output(
+def recorded_sequence(
     x: Tensor, state: FreshState, parameters: LayerParameters, options: LayerOptions, *_: Any
 ) -> SequenceResult:
-    """One DeltaLSTM layer over x (T, B, I) from `state`: its output and its final h and c; no activity."""
-    y, h, c = _output(True, x, (state.h, state.c), parameters, options)
-    return SequenceResult(y, FreshState(h, c), None)
-
-
-def _output(
-    lstm: bool,
-    x: Tensor,
-    start: tuple[Tensor | None, Tensor | None],
-    parameters: LayerParameters,
-    options: LayerOptions,
-) -> tuple[Tensor, ...]:
-    tensors = (x, *start, *parameters[:4])
-    settings = options[:3]
-    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
-        results: tuple[Tensor, ...] = _Output.apply(settings, *tensors)  # type: ignore[no-untyped-call]
-        return results
-    return _run(settings, tensors, None)
+    """As `fresh_sequence`, and its activity, but for which deltas fired."""
+    l1, counts, y, *final = _run(True, x, state, parameters, options)
+    return SequenceResult(y, FreshState(*final), SequenceActivity(counts, l1, None, None))
 
 
 def _run(
-    settings: tuple[float, float, bool], tensors: tuple[Tensor | None, ...], tape: Tensor | None
+    record: bool, x: Tensor, state: FreshState, parameters: LayerParameters, options: LayerOptions
 ) -> tuple[Tensor, ...]:
-    """y, h and of an LSTM c. tensors: x, h, c, weight_ih, weight_hh, bias_ih, bias_hh."""
-    x, h, c, *parameters = tensors
-    assert x is not None
-    weight_hh = parameters[1]
-    assert weight_hh is not None
+    h, c = state
+    weight_ih, weight_hh, bias_ih, bias_hh, _ = parameters
     rows, hidden = weight_hh.shape
+    layer = Layer.of(x, rows == 4 * hidden, hidden, options.hard_activations)
+    tensors = (x, h, c, weight_ih, weight_hh, bias_ih, bias_hh)
+    if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        # Not by way of Function.apply, which looks for the transforms of torch.func: this call is none of theirs.
+        apply = super(torch.autograd.Function, _Fresh).apply
+        results: tuple[Tensor, ...] = apply(layer, options[:3], record, *tensors)  # type: ignore[no-untyped-call]
+        return results
+    return _forward(layer, options[:3], record, tensors, None)
+
+
+def _forward(
+    layer: Layer,
+    settings: tuple[float, float, bool],
+    record: bool,
+    tensors: tuple[Tensor | None, ...],
+    tape: Tensor | None,
+) -> tuple[Tensor, ...]:
+    """y, h and of an LSTM c; before them, if they are to be recorded, Σ|Δh| and counts. tensors: x, h, c, weight_ih,
+    weight_hh, bias_ih, bias_hh."""
+    x, h, c, weight_ih, weight_hh, bias_ih, bias_hh = tensors
+    assert x is not None
+    assert weight_hh is not None
     steps, batch, _ = x.shape
+    hidden = weight_hh.shape[1]
     if x.stride(2) != 1:
         x = x.contiguous()
-    results = [x.new_empty(steps, batch, hidden)]
-    results += [x.new_empty(batch, hidden) for _ in range(rows // hidden - 2)]
-    start = None, contiguous(h), None, contiguous(c), None
-    final = None, results[1], None, results[2] if len(results) > 2 else None, None
-    cuda_passes.forward(
-        *(Layer.of(x, len(results) > 2, hidden), x, start, tuple(map(contiguous, parameters)), None, settings),
-        *(results[0], final, tape, None),
-    )
-    return tuple(results)
+    y, h_after = x.new_empty((steps, batch, hidden)), x.new_empty((batch, hidden))
+    c_after = x.new_empty((batch, hidden)) if layer.gates == 4 else None
+    results = (y, h_after) if c_after is None else (y, h_after, c_after)
+    activity = None
+    if record:
+        activity = Record(x.new_empty(()), x.new_empty(4, dtype=torch.int64), None, None, None)
+        results = (activity.l1, activity.counts, *results)
+    start, final = (None, contiguous(h), None, contiguous(c), None), (None, h_after, None, c_after, None)
+    parameters = tuple(map(contiguous, (weight_ih, weight_hh, bias_ih, bias_hh)))
+    cuda_passes.forward(layer, x, start, parameters, None, settings, y, final, tape, activity)
+    return results
 
 
-class _Output(torch.autograd.Function):
-    """`_run` with its gradients.
+class _Fresh(torch.autograd.Function):
+    """`_forward` with its gradients.
 
     The output belongs to the caller, who may write into it: it is not saved as the inputs are, and if its version says
     that it was written to, the backward pass computes it again.
     """
 
     @staticmethod
-    def forward(ctx: Any, settings: tuple[float, float, bool], *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        x, weight_hh = tensors[0], tensors[4]
+    def forward(
+        ctx: Any, layer: Layer, settings: tuple[float, float, bool], record: bool, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        x = tensors[0]
         assert x is not None
-        assert weight_hh is not None
-        layer = Layer.of(x, weight_hh.shape[0] == 4 * weight_hh.shape[1], weight_hh.shape[1])
-        tape = x.new_empty(x.shape[0] * x.shape[1], layer.tape_width)
-        results = _run(settings, tensors, tape)
+        tape = x.new_empty((x.shape[0] * x.shape[1], layer.tape_width))
+        results = _forward(layer, settings, record, tensors, tape)
+        if record:
+            ctx.mark_non_differentiable(results[1])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, tape)
-        ctx.layer, ctx.settings = layer, settings
-        ctx.output = results[0].detach() if layer.gates == 3 else None
-        ctx.version = results[0]._version
+        ctx.layer, ctx.settings, ctx.record = layer, settings, record
+        ctx.output, ctx.version = None, 0
+        if layer.gates == 3:
+            y = results[2 * record]
+            ctx.output, ctx.version = y.detach(), y._version
         return results
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
             raise RuntimeError("the CUDA kernels have no second derivatives (create_graph=True): use backend='eager'")
-        *tensors, tape = ctx.saved_tensors
-        x, h, c, weight_ih, weight_hh, bias_ih, _ = tensors
-        output = ctx.output
+        x, h, c, weight_ih, weight_hh, bias_ih, bias_hh, tape = ctx.saved_tensors
+        layer, output = ctx.layer, ctx.output
         if output is not None and output._version != ctx.version:
-            output = _run(ctx.settings, tuple(tensors), None)[0]
-        grad_y, grad_h, grad_c = (*map(contiguous, grads), None)[:3]
+            output = _forward(layer, ctx.settings, False, (x, h, c, weight_ih, weight_hh, bias_ih, bias_hh), None)[0]
+        grad_l1, _, *grads_of = grads if ctx.record else (None, None, *grads)
+        grad_y, grad_h, grad_c = (*map(contiguous, grads_of), None)[:3]
         if grad_y is None:
-            grad_y = x.new_zeros(*x.shape[:2], weight_hh.shape[1])
+            grad_y = x.new_zeros((*x.shape[:2], weight_hh.shape[1]))
+        h, c = contiguous(h), contiguous(c)
+        weights = weight_ih.contiguous(), weight_hh.contiguous()
         gradients = Gradients(
-            *(x.new_empty(x.shape) if ctx.needs_input_grad[1] else None, None),
+            *(torch.empty_like(x, memory_format=torch.contiguous_format) if ctx.needs_input_grad[3] else None, None),
             *(None if h is None else torch.empty_like(h), None, None if c is None else torch.empty_like(c), None),
-            *(x.new_empty(weight_ih.shape), x.new_empty(weight_hh.shape)),
-            *(None if bias_ih is None else x.new_empty(bias_ih.shape) for _ in range(2)),
+            *map(torch.empty_like, weights),
+            *(None, None) if bias_ih is None else (torch.empty_like(bias_ih), torch.empty_like(bias_ih)),
         )
-        start, weights = (contiguous(h), contiguous(c)), (weight_ih.contiguous(), weight_hh.contiguous())
-        incoming = (grad_y, None, grad_h, None, grad_c, None, None)
-        cuda_passes.backward(ctx.layer, x.shape, start, weights, None, ctx.settings, output, tape, incoming, gradients)
+        incoming = (grad_y, None, grad_h, None, grad_c, None, grad_l1)
+        cuda_passes.backward(layer, x.shape, (h, c), weights, None, ctx.settings, output, tape, incoming, gradients)
         wanted = (gradients.x, gradients.h, gradients.c, *gradients[6:])
-        return None, *(
-            gradient if need else None for gradient, need in zip(wanted, ctx.needs_input_grad[1:], strict=True)
-        )
+        needed = ctx.needs_input_grad[3:]
+        return None, None, None, *(g if need else None for g, need in zip(wanted, needed, strict=True))
 
 
 def _sequence(*arguments: Any) -> tuple[Tensor, ...]:
@@ -152,7 +159,7 @@ def _sequence(*arguments: Any) -> tuple[Tensor, ...]:
     if x.shape[1] == 0:
         return _of_no_samples(results)
     *start, weight_ih, weight_hh, bias_ih, bias_hh = map(contiguous, given)
-    layer, parameters = Layer.of(x, lstm, given[6].shape[1]), (weight_ih, weight_hh, bias_ih, bias_hh)
+    layer, parameters = Layer.of(x, lstm, given[6].shape[1], hard), (weight_ih, weight_hh, bias_ih, bias_hh)
     record = Record(l1, counts, fired_x, fired_h, events)
     cuda_passes.forward(
         layer, x, tuple(start), parameters, _on_device(lengths, x), (thx, thh, hard), y, tuple(final),
@@ -172,7 +179,12 @@ def _sequence_backward(*arguments: Any) -> tuple[Tensor, ...]:
         return _of_no_samples(grads)
     _, h, _, c = map(contiguous, start)
     cuda_passes.backward(
-        *(Layer.of(x, lstm, weight_hh.shape[1]), x.shape, (h, c), (weight_ih.contiguous(), weight_hh.contiguous())),
+        *(
+            Layer.of(x, lstm, weight_hh.shape[1], hard),
+            x.shape,
+            (h, c),
+            (weight_ih.contiguous(), weight_hh.contiguous()),
+        ),
         *(_on_device(lengths, x), (thx, thh, hard), output.contiguous(), tape.contiguous()),
         *(tuple(map(contiguous, incoming)), Gradients(*grads)),
     )

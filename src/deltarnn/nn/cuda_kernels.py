@@ -22,19 +22,24 @@ LEAST_CAPABILITY = 75
 class Variant(NamedTuple):
     """What a source is compiled for.
 
-    threads: of a block, and `blocks` of them on a multiprocessor at once. Sizes that are 0 are given at launch.
+    threads: of a block, and `blocks` of them on a multiprocessor at once. Sizes that are 0 are given at launch, and
+    so is what is −1.
     """
 
     lstm: bool = False
     scope: Scope = "block"
     resident: bool = True
     inputs_resident: bool = False
+    spread: bool = False
     threads: int = 256
     blocks: int = 1
     inputs: int = 0
     hidden: int = 0
     units: int = 0
     parts: int = 0
+    samples: int = 0
+    hard: int = -1
+    input_parts: int = -1
 
     @property
     def macros(self) -> list[tuple[str, str]]:
@@ -99,13 +104,32 @@ def compile_kernel(source: str, variant: Variant, architecture: str, *, logs: An
     return code
 
 
-def launch(device: int, source: str, name: str, variant: Variant, shape: Shape, arguments: tuple[Any, ...]) -> None:
-    """Run deltarnn_`name` of a source on PyTorch's current stream. arguments: addresses and sizes (int), floats."""
+def _ensure_context(device: int) -> None:
+    """A thread that has called nothing of CUDA yet, as autograd's may be, has no context to launch in: PyTorch's own,
+    the device's primary one, becomes its."""
+    current, device_of = _contexts()
+    _, context = current()
+    if context is None or not int(context):
+        device_of(device).set_current()
+
+
+@cache
+def _contexts() -> tuple[Any, Any]:
+    from cuda.bindings import driver
+    from cuda.core import Device
+
+    return driver.cuCtxGetCurrent, Device
+
+
+def launch(device: int, source: str, name: str, variant: Variant, shape: Shape, arguments: tuple[int, ...]) -> None:
+    """Run deltarnn_`name` of a source on PyTorch's current stream. arguments: addresses and numbers."""
     stream = torch._C._cuda_getCurrentRawStream(device)
     if torch._C._cuda_getDevice() == device:
+        _ensure_context(device)
         _launcher()(_stream(stream), *_prepared(device, source, name, variant, shape), *arguments)
         return
     with torch.cuda.device(device):
+        _ensure_context(device)
         _launcher()(_stream(stream), *_prepared(device, source, name, variant, shape), *arguments)
 
 

@@ -4,6 +4,7 @@ Everything goes by events, in a fixed order: a sample's result does not depend o
 gradients are one product over all steps, and follow torch's own switch for TF32.
 """
 
+import struct
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -39,6 +40,26 @@ class Team(NamedTuple):
     shape: Shape
     arguments: tuple[int, ...]
 
+    @staticmethod
+    def of(plan: Plan, gpu: GPU, lstm: bool, hard: bool, inputs: int, hidden: int) -> "Team":
+        variant = Variant(
+            *(lstm, plan.scope, plan.resident, plan.inputs_resident, plan.spread),
+            *(
+                32 * plan.warps,
+                plan.blocks_together(gpu),
+                inputs,
+                hidden,
+                plan.units,
+                plan.parts,
+                plan.samples,
+                int(hard),
+                plan.input_parts,
+            ),
+        )
+        cluster = plan.blocks if plan.scope == "cluster" else 1
+        shape = Shape(plan.teams * plan.blocks, 32 * plan.warps, plan.shared_bytes, cluster, plan.scope == "grid")
+        return Team(plan, variant, shape, (plan.blocks, plan.units, plan.samples, plan.parts, plan.teams))
+
 
 class Layer(NamedTuple):
     """How a layer of these sizes runs over a batch."""
@@ -49,39 +70,42 @@ class Layer(NamedTuple):
     backward: Team
 
     @staticmethod
-    def of(x: Tensor, lstm: bool, hidden: int) -> "Layer":
-        return _layer(device.gpu(x.device.index), lstm, x.shape[1], x.shape[2], hidden)
+    def of(x: Tensor, lstm: bool, hidden: int, hard: bool) -> "Layer":
+        return _layer(device.gpu(x.device.index), lstm, hard, x.shape[1], x.shape[2], hidden)
 
 
 @lru_cache(maxsize=1024)
-def _layer(gpu: GPU, lstm: bool, batch: int, inputs: int, hidden: int) -> Layer:
+def _layer(gpu: GPU, lstm: bool, hard: bool, batch: int, inputs: int, hidden: int) -> Layer:
     gates = 4 if lstm else 3
-    teams = []
-    for backward in (False, True):
-        plan = plan_for(gpu, backward, gates, batch, inputs, hidden)
-        variant = Variant(
-            *(lstm, plan.scope, plan.resident, plan.inputs_resident, 32 * plan.warps, plan.blocks_at_once(gpu)),
-            *(inputs, hidden, plan.units, plan.parts),
-        )
-        cluster = plan.blocks if plan.scope == "cluster" else 1
-        grid = plan.teams * plan.blocks
-        shape = Shape(grid, 32 * plan.warps, plan.shared_bytes, cluster, plan.scope == "grid")
-        teams.append(Team(plan, variant, shape, (plan.blocks, plan.units, plan.samples, plan.parts, plan.teams)))
+    plans = (plan_for(gpu, backward, gates, batch, inputs, hidden) for backward in (False, True))
+    teams = (Team.of(plan, gpu, lstm, hard, inputs, hidden) for plan in plans)
     return Layer(gates, (gates + 2) * hidden + inputs, *teams)
 
 
 class Record(NamedTuple):
-    """What is told of the events: Σ|Δh|, counts (4,), bits (T, B, ·) of x and h, per sample (2, B)."""
+    """What is told of the events: Σ|Δh|, counts (4,); where wanted, bits (T, B, ·) of x and h, per sample (2, B)."""
 
     l1: Tensor
     counts: Tensor
-    fired_x: Tensor
-    fired_h: Tensor
-    events: Tensor
+    fired_x: Tensor | None
+    fired_h: Tensor | None
+    events: Tensor | None
 
 
 def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()  # 0 of an empty tensor too
+
+
+@lru_cache(maxsize=1024)
+def bits(threshold: float) -> int:
+    """Of a float32, as the kernels take it."""
+    value: int = struct.unpack("i", struct.pack("f", threshold))[0]
+    return value
+
+
+def _counters(like: Tensor, plan: Plan, summarises: bool) -> int:
+    """For teams of a grid, and for the last block to know that it is the last."""
+    return address(device.counters(like.device)) if summarises or plan.scope == "grid" else 0
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -116,11 +140,11 @@ def forward(
     held = []  # until the launch
     if record is not None:
         of_h = plan.blocks * (-(-plan.units // 32))
-        of_x = of_x or 2 * record.fired_x.shape[2]
+        of_x = of_x or 2 * (-(-inputs // 64))
         space = x.new_empty((batch * (of_x + of_h), 2), dtype=torch.float64)
         held.append(space)
         sums = address(space), address(space) + 16 * batch * of_x
-        if plan.scope != "block":
+        if plan.scope != "block" and record.fired_h is not None:
             record.fired_h.zero_()
     products = exchange = None
     if plan.input_parts == 0:
@@ -137,7 +161,8 @@ def forward(
         *(x.device.index, "forward", "forward", variant, shape),
         (
             *of_team,
-            *(address(device.counters(x.device)), int(hard), steps, batch, inputs, hidden, thx, thh, address(lengths)),
+            *(_counters(x, plan, record is not None), int(hard), steps, batch, inputs, hidden),
+            *(bits(thx), bits(thh), address(lengths)),
             *(x.data_ptr(), x_step, x_sample, address(products), plan.input_parts, *map(address, start)),
             *(weight_ih.data_ptr(), weight_hh.data_ptr(), address(bias_ih), address(bias_hh), y.data_ptr()),
             *(*map(address, final), address(fired_x), address(fired_h), *sums, of_x),
@@ -169,7 +194,8 @@ def _multiply_inputs(
     device.launch(
         *(x.device.index, "inputs", "encode_inputs", Variant(), Shape(blocks, 128)),
         (
-            *(steps, batch, inputs, thx, address(lengths), x.data_ptr(), x.stride(0), x.stride(1), address(x_hat)),
+            *(steps, batch, inputs, bits(thx), address(lengths)),
+            *(x.data_ptr(), x.stride(0), x.stride(1), address(x_hat)),
             *(deltas.data_ptr(), stride, fired, address(x_hat_after), sums),
         ),
     )
@@ -227,7 +253,7 @@ def backward(
         *(index, "backward", "backward", variant, shape),
         (
             *of_team,
-            *(address(device.counters(tape.device)), int(hard), steps, batch, inputs, hidden, thh, address(lengths)),
+            *(_counters(tape, plan, False), int(hard), steps, batch, inputs, hidden, bits(thh), address(lengths)),
             *(*map(address, start), weight_hh.data_ptr(), address(y), tape.data_ptr(), address(grad_y)),
             *(*map(address, of_state), sums.data_ptr(), *map(address, gradients[2:6])),
         ),
@@ -250,7 +276,7 @@ def backward(
         device.launch(
             *(index, "inputs", "pass_inputs_back", Variant(), Shape(-(-batch * inputs // 128), 128)),
             (
-                *(steps, batch, inputs, thx, address(lengths), deltas[:, hidden:].data_ptr(), layer.tape_width),
+                *(steps, batch, inputs, bits(thx), address(lengths), deltas[:, hidden:].data_ptr(), layer.tape_width),
                 *(address(grad_x_hat), gradients.x.data_ptr(), address(gradients.x_hat)),
             ),
         )

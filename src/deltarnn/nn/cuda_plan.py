@@ -14,6 +14,9 @@ SCOPES: tuple[Scope, ...] = ("block", "cluster", "grid")
 MOST_WARPS = 28
 """Of a block: with more, the kernels would have fewer registers than they need."""
 
+MOST_CREWS = 15
+"""Samples of a block, each with a barrier of its own: a block has 16, and one is for all."""
+
 LIST_FLOATS = 72
 """Of a list of events, as in team.cuh."""
 
@@ -37,10 +40,11 @@ class GPU(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """`teams` teams of `blocks` blocks, each with `units` of the units, `samples` at a time in `parts` parts.
+    """`teams` teams of `blocks` blocks, each with `units` of the units, `samples` at a time.
 
-    resident: the recurrent weights are in shared memory. input_parts: warps for the inputs, per 32 units; 0: the
-    inputs are multiplied beforehand. inputs_resident: their weights are in shared memory too.
+    parts: in which the columns are summed, on warps of their own if `spread`, else in turn. resident: the recurrent
+    weights are in shared memory. input_parts: warps for the inputs, per 32 units; 0: the inputs are multiplied
+    beforehand. inputs_resident: their weights are in shared memory too.
     """
 
     scope: Scope
@@ -49,6 +53,7 @@ class Plan(NamedTuple):
     units: int
     samples: int
     parts: int
+    spread: bool
     teams: int
     input_parts: int
     inputs_resident: bool
@@ -56,12 +61,29 @@ class Plan(NamedTuple):
 
     @property
     def warps(self) -> int:
-        return _warps(self.units, self.samples, self.parts, self.input_parts)
+        return _warps(self.units, self.samples, self.parts if self.spread else 0, self.input_parts)
+
+    @property
+    def description(self) -> str:
+        if self.scope == "block":
+            return "one block per sequence" if self.samples == 1 else f"one block per {self.samples} sequences"
+        where = "" if self.resident else ", weights in memory"
+        return f"{'clusters' if self.scope == 'cluster' else 'teams'} of {self.blocks} blocks{where}"
 
     def blocks_at_once(self, gpu: GPU) -> int:
         """Of one multiprocessor: as many as its shared memory holds, if that leaves a thread 56 registers."""
         by_memory = gpu.shared_bytes // (self.shared_bytes + 1024)
         return max(1, min(by_memory, 65536 // (56 * 32 * self.warps)))
+
+    def blocks_together(self, gpu: GPU) -> int:
+        """Of one multiprocessor: no more than there are, which then have more registers."""
+        return min(self.blocks_at_once(gpu), -(-self.teams * self.blocks // gpu.multiprocessors))
+
+    def load(self, gpu: GPU) -> tuple[int, int, int]:
+        """What the time grows with: how many times over the blocks that run at once are needed, and how many samples
+        the busiest multiprocessor then has; and if those are the same, how many copies of the weights."""
+        turns = -(-self.teams // (self.blocks_at_once(gpu) * gpu.multiprocessors))
+        return turns, -(-self.teams // gpu.multiprocessors) * self.samples, self.teams
 
 
 @lru_cache(maxsize=1024)
@@ -75,9 +97,8 @@ def _chunks(units: int) -> int:
     return -(-units // 32)
 
 
-def _warps(units: int, samples: int, parts: int, input_parts: int) -> int:
-    leading = 1 if parts > 1 else 0  # warps that do not multiply
-    return _chunks(units) * samples * (leading + parts + input_parts)
+def _warps(units: int, samples: int, helpers: int, input_parts: int) -> int:
+    return _chunks(units) * samples * (1 + helpers + input_parts)
 
 
 class _Layer(NamedTuple):
@@ -88,17 +109,36 @@ class _Layer(NamedTuple):
     hidden: int
 
     def parts(self, scope: Scope) -> int:
-        """Shares of the columns, whose sums are added up. One where a block has samples enough for all its threads."""
+        """Shares of the columns, whose sums are added up."""
         if scope == "grid":
             return 1
-        return 4 if self.hidden <= 128 else 8
+        if self.hidden > 128:
+            return 8
+        return 2 if scope == "block" and not self.backward else 4
 
     @property
     def input_parts(self) -> int:
         return _chunks(self.inputs) if self.inputs <= MOST_INPUTS and not self.backward else 0
 
     def one_block(self, batch: int) -> Plan | None:
-        return self._fitting("block", self.hidden, 1, batch, self.input_parts)
+        """Spread over many warps while every sample has a block running at once; else as many samples at once as
+        there is room for."""
+        alone = self._fitting("block", self.hidden, 1, batch, self.input_parts)
+        if alone is None or batch <= self.gpu.multiprocessors * alone.blocks_at_once(self.gpu):
+            return alone
+        crowds = (self._crowd(samples, batch) for samples in range(1, MOST_CREWS + 1))
+        return min((plan for plan in crowds if plan is not None), key=lambda plan: plan.load(self.gpu))
+
+    def _crowd(self, samples: int, batch: int) -> Plan | None:
+        if _warps(self.hidden, samples, 0, self.input_parts) > MOST_WARPS:
+            return None
+        for inputs_resident in (True, False) if self.input_parts else (False,):
+            plan = self._plan(
+                *("block", True, self.hidden, samples, -(-batch // samples), self.input_parts, inputs_resident, False)
+            )
+            if plan.shared_bytes <= self.gpu.shared_bytes:
+                return plan
+        return None
 
     def cluster(self, batch: int) -> Plan | None:
         if self.gpu.capability < 90:
@@ -128,7 +168,7 @@ class _Layer(NamedTuple):
         return self._plan("grid", False, units, max(1, self._most_samples("grid", units, batch)), 1)
 
     def _most_samples(self, scope: Scope, units: int, wanted: int, input_parts: int = 0) -> int:
-        return min(wanted, MOST_WARPS // _warps(units, 1, self.parts(scope), input_parts))
+        return min(wanted, MOST_WARPS // _warps(units, 1, self.parts(scope) if scope != "grid" else 0, input_parts))
 
     def _fitting(self, scope: Scope, units: int, wanted: int, teams: int, input_parts: int = 0) -> Plan | None:
         """The plan with the most samples at a time, up to those wanted, that fits; inputs' weights too if they do."""
@@ -149,9 +189,11 @@ class _Layer(NamedTuple):
         teams: int,
         input_parts: int = 0,
         inputs_resident: bool = False,
+        spread: bool = True,
     ) -> Plan:
         width, odd, blocks = 32 * _chunks(units), self.gates * units | 1, -(-self.hidden // units)
         parts, rows = self.parts(scope), self.gates * self.hidden
+        spread = spread and scope != "grid"
         alone = scope != "grid"  # what a team tells each other goes through shared memory
         if self.backward:
             floats = units * (rows | 1) * resident + 2 * samples * rows * alone + samples * (width + 33 * (width // 32))
@@ -159,9 +201,9 @@ class _Layer(NamedTuple):
             lists = 2 * samples * _chunks(self.hidden) if alone else samples * (width // 32)
             floats = _aligned(self.hidden * odd) * resident + _aligned(self.inputs * odd) * inputs_resident
             floats += LIST_FLOATS * (lists + input_parts * samples * (width // 32)) + lists * alone
-            floats += samples * self.gates * width * (parts * (parts > 1) + 2 * input_parts)
+            floats += samples * self.gates * width * (parts * spread + 2 * input_parts)
         shared = max(4 * floats, LEAST_SHARED)
-        return Plan(scope, resident, blocks, units, samples, parts, teams, input_parts, inputs_resident, shared)
+        return Plan(scope, resident, blocks, units, samples, parts, spread, teams, input_parts, inputs_resident, shared)
 
 
 def _aligned(floats: int) -> int:

@@ -27,30 +27,37 @@ class DeltaModule(DeltaOptions):
         x: Tensor,
         state: DeltaState | FreshState,
         lengths: Tensor | None = None,
-        output_only: bool = False,
+        whole_state: bool = True,
     ) -> SequenceResult:
-        """The layer and direction `layer_names[index]` over x (T, B, I). output_only: as of `backends.choose`."""
+        """The layer and direction `layer_names[index]` over x (T, B, I). whole_state: else h and c are enough of it."""
         names = self.layer_names
         name = names[index]
-        quantization = self.quantization if self._quantized else None
-        # One per layer, or one per layer and direction.
-        thx, thh = (given[index * len(given) // len(names)] for given in (self.thx, self.thh))
-        options = LayerOptions(thx, thh, self.hard_activations, quantization, self.reset_after, self.candidate)
+        thx, thh = self._thx, self._thh  # one per layer, or one per layer and direction
+        options = LayerOptions(
+            *(thx[index * len(thx) // len(names)], thh[index * len(thh) // len(names)], self.hard_activations),
+            *(self.quantization if self._quantized else None, self.reset_after, self.candidate),
+        )
         parameters = self._parameters_of(name)
-        output_only = output_only and self.quantization is None  # whose fresh state has rounded biases, written out
-        choice = backends.choose(self.backend, self.mode, x, parameters, options, output_only)
+        events = bool(self.recorders) and any(recorder.events for recorder in self.recorders)
+        wanted: backends.Wanted = "all"
+        if not (whole_state or events or self._quantization):  # whose fresh state has rounded biases, written out
+            wanted = "activity" if self.recorders else "output"
+        choice = backends.choose(self.backend, self.mode, x, parameters, options, wanted)
         if self.backend_used != choice.description:
             self.backend_used = choice.description
         if isinstance(state, FreshState) and (self.quantization is not None or not choice.native):
             state = self._made(state, name, x.shape[1])
-        events = any(recorder.events for recorder in self.recorders)
         return choice.run(x, state, parameters, options, lengths, events)
 
     def _parameter(self, kind: str, name: str) -> Tensor:
-        tensor: Tensor = getattr(self, f"{kind}_{name}" if name else kind)
-        return tensor
+        full = f"{kind}_{name}" if name else kind
+        tensor: Tensor | None = self._parameters.get(full)  # faster than by attribute, which a parametrised one is
+        return getattr(self, full) if tensor is None else tensor
 
     def _parameters_of(self, name: str) -> LayerParameters:
+        if self._quantization is None and not self.proj_size:
+            kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
+            return LayerParameters(*[self._parameter(kind, name) for kind in kinds])
         return LayerParameters(
             self._rounded_weight(self._parameter("weight_ih", name)),
             self._rounded_weight(self._parameter("weight_hh", name)),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
@@ -96,7 +96,7 @@ class DeltaGRU(DeltaRNNBase):
         return {"h": hx}
 
     def _to_dense(self, states: Sequence[DeltaState | FreshState], dtype: torch.dtype, batched: bool) -> DenseState:
-        return self._stack(_parts([state.h for state in states]), dtype, batched)
+        return self._stack([state.h for state in states], dtype, batched)
 
 
 class DeltaLSTM(DeltaRNNBase):
@@ -156,9 +156,4 @@ class DeltaLSTM(DeltaRNNBase):
 
     def _to_dense(self, states: Sequence[DeltaState | FreshState], dtype: torch.dtype, batched: bool) -> DenseState:
         cells = [state.c for state in states if isinstance(state, (DeltaLSTMState, FreshState))]
-        return self._stack(_parts([s.h for s in states]), dtype, batched), self._stack(_parts(cells), dtype, batched)
-
-
-def _parts(tensors: Sequence[Tensor | None]) -> list[Tensor]:
-    """One part of every layer's final state, which has it."""
-    return [tensor for tensor in tensors if tensor is not None]
+        return self._stack([state.h for state in states], dtype, batched), self._stack(cells, dtype, batched)
