@@ -23,7 +23,8 @@ class _Recorded(Sparsity):
     @property
     def l1_delta_h(self) -> Tensor:
         """Σ|Δh|, a 0-dim tensor through which the activity can be trained down."""
-        return torch.stack([call.l1_delta_h for layer in self._active for call in layer.calls]).sum()
+        sums = [call.l1_delta_h for layer in self._active for call in layer.calls]
+        return torch.stack(sums).sum() if len(sums) > 1 else sums[0]
 
     @property
     def _active(self) -> list["LayerActivity"]:
