@@ -69,11 +69,11 @@ def measure(cell: str, inputs: int, hidden: int, steps: int, batch: int, repetit
         layers[name] = (dense, x, 0.0) if name.startswith("nn.") else _delta(dense, x, sparsity, name)
     calls: dict[str, Callable[[], Any]] = {}
     for name, (layer, x, _) in layers.items():
-        calls[f"{name} forward"] = _with_tf32("TF32" in name, _forward(layer, x))
-        calls[f"{name} training"] = _with_tf32("TF32" in name, _training(layer, x))
+        calls[f"{name} forward"] = _forward(layer, x)
+        calls[f"{name} training"] = _training(layer, x, "recorded" in name)
     memory = {name: _raise_of_peak(calls[f"{name} training"]) for name in layers}
     times = interleaved(calls, repetitions)
-    graphs = {name: _captured(call) for name, call in calls.items() if "eager" not in name}
+    graphs = {name: _captured(name, call) for name, call in calls.items() if "eager" not in name}
     replays = interleaved(graphs, repetitions)
     return [
         Case(
@@ -85,16 +85,21 @@ def measure(cell: str, inputs: int, hidden: int, steps: int, batch: int, repetit
 
 
 def interleaved(calls: Mapping[str, Callable[[], Any]], repetitions: int) -> dict[str, float]:
-    """Milliseconds of a call by the GPU's clock, peers in turn; medians over repetitions of some calls each."""
+    """Milliseconds of a call by the GPU's clock, peers in turn; medians over repetitions of some calls each.
+
+    TF32 is on for those with "TF32" in their name.
+    """
     counts = {}
     for name, call in calls.items():
-        for _ in range(3):
-            call()
-        counts[name] = max(1, min(10, round(10 / _milliseconds(call, 2))))
+        with _tf32("TF32" in name):
+            for _ in range(3):
+                call()
+            counts[name] = max(1, min(10, round(10 / _milliseconds(call, 2))))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repetitions):
         for name, call in calls.items():
-            times[name].append(_milliseconds(call, counts[name]))
+            with _tf32("TF32" in name):
+                times[name].append(_milliseconds(call, counts[name]))
     return {name: float(np.median(values)) for name, values in times.items()}
 
 
@@ -112,7 +117,8 @@ def _milliseconds(call: Callable[[], Any], count: int) -> float:
 def _peers(cell: str) -> list[tuple[str, float]]:
     kind = f"Delta{cell}"
     dense = [(f"nn.{cell}", 0.8), (f"nn.{cell} TF32", 0.8)]
-    return [*dense, *((f"{kind} {sparsity}", sparsity) for sparsity in SPARSITIES), (f"{kind} eager 0.8", 0.8)]
+    deltas = [(f"{kind} {sparsity}", sparsity) for sparsity in SPARSITIES]
+    return [*dense, *deltas, (f"{kind} recorded 0.8", 0.8), (f"{kind} eager 0.8", 0.8)]
 
 
 def _batch(inputs: int, steps: int, batch: int, sparsity: float, first: int) -> Tensor:
@@ -140,13 +146,20 @@ def _forward(layer: nn.RNNBase, x: list[Tensor]) -> Callable[[], None]:
     return call
 
 
-def _training(layer: nn.RNNBase, x: list[Tensor]) -> Callable[[], None]:
+def _training(layer: nn.RNNBase, x: list[Tensor], record: bool) -> Callable[[], None]:
+    """Forward and backward; record: as a delta network is trained, with a gradient of Σ|Δh| too."""
     turn, grad = _in_turn(x), torch.randn(*x[0].shape[:2], layer.hidden_size, device="cuda")
+    parameters, cost = list(layer.parameters()), torch.tensor(1e-3, device="cuda")
 
     def call() -> None:
-        for parameter in layer.parameters():
+        for parameter in parameters:
             parameter.grad = None
-        layer(next(turn))[0].backward(grad)
+        if not record:
+            layer(next(turn))[0].backward(grad)
+            return
+        with record_activity(layer) as activity:
+            y = layer(next(turn))[0]
+        torch.autograd.backward([y, activity.l1_delta_h], [grad, cost])
 
     return call
 
@@ -166,23 +179,16 @@ def _tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
-def _with_tf32(allowed: bool, call: Callable[[], None]) -> Callable[[], None]:
-    def switched() -> None:
-        with _tf32(allowed):
-            call()
-
-    return switched
-
-
-def _captured(call: Callable[[], Any]) -> Callable[[], Any]:
+def _captured(name: str, call: Callable[[], Any]) -> Callable[[], Any]:
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        call()
-    torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
+    with _tf32("TF32" in name):
+        with torch.cuda.stream(stream):
+            call()
+        torch.cuda.current_stream().wait_stream(stream)
+        with torch.cuda.graph(graph):
+            call()
     return graph.replay
 
 
@@ -219,7 +225,9 @@ def _draw(results: list[tuple[str, list[Case]]], path: Path) -> None:
 
     figure, axes = pyplot.subplots(2, len(SIZES), figsize=(3.4 * len(SIZES), 6.4), squeeze=False)
     for axis, (name, cases) in zip(axes.flat, results, strict=True):
-        deltas = [case for case in cases if case.name.startswith("Delta") and "eager" not in case.name]
+        deltas = [
+            case for case in cases if case.name in {f"{case.name.split()[0]} {sparsity}" for sparsity in SPARSITIES}
+        ]
         for field, style in (("training", "o-"), ("training_graph", "s--"), ("forward_graph", "^:")):
             ratios = [getattr(cases[0], field) / getattr(case, field) for case in deltas]
             label = field.replace("training", "forward + backward").replace("_graph", ", graph")
