@@ -95,8 +95,8 @@ def calibrated(path: Path, header: dict[str, Any], rate: float, opened: Opener) 
     """The decision rule of a model, its threshold chosen for `rate` false alarms an hour on what the validation stream
     holds beside keywords."""
     recording = _recording(path, header, "validation")
-    rule = stream_rule(header) or StreamRule()
-    spotter = opened(rule.threshold)
+    spotter = opened(0.0)
+    rule = stream_rule(header) or StreamRule.at(spotter.frame_stride)
     parts = [recording.audio[s.start : s.end] for s in recording.sections if s.kind != "keywords"]
     return calibrate([spotter.scores(np.concatenate(parts))], rule, spotter.frame_stride, rate)
 

@@ -23,6 +23,9 @@ NON_KEYWORDS = 2
 UNIT = 256
 """Margins are whole multiples of 1/UNIT."""
 
+SMOOTHING = 0.32
+"""Seconds over which margins are averaged, unless a rule says otherwise: longer misses fewer words, later."""
+
 
 class Peak(NamedTuple):
     """A detection: the frame at which its score was largest, the keyword (from 0), that score, and the frame at which
@@ -58,6 +61,11 @@ class StreamRule:
             raise ValueError(f"hold={self.hold}, refractory={self.refractory}: seconds, 0 ≤ hold ≤ refractory")
         if not np.isfinite(self.threshold):
             raise ValueError(f"threshold={self.threshold}: must be finite")
+
+    @classmethod
+    def at(cls, frame_stride: float, threshold: float = 0.0) -> "StreamRule":
+        """The usual rule for frames `frame_stride` seconds apart."""
+        return cls(smoothing=max(1, round(SMOOTHING / frame_stride)), threshold=threshold)
 
     @property
     def bound(self) -> int:

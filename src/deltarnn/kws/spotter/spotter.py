@@ -162,7 +162,7 @@ def read_spotter(
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{path}: {error}") from None
     if rule is None:
-        rule = StreamRule(threshold=UNCALIBRATED_THRESHOLD)
+        rule = StreamRule.at(pipeline.framing.hop / pipeline.config.sample_rate, UNCALIBRATED_THRESHOLD)
         if threshold is None:
             warnings.warn(
                 f"{path} stores no threshold: it was made before thresholds were calibrated. {rule.threshold:g} is "
