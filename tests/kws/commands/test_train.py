@@ -381,6 +381,21 @@ def test_evaluate_gives_the_same_on_a_gpu(prepared, capsys):
     assert tables[0] == tables[1]
 
 
+def test_recurrent_layers_drop_out_in_pretrain_alone(prepared, capsys, monkeypatch):
+    dropouts = []
+
+    class Noting(KeywordModel):
+        def __init__(self, architecture: Architecture, rnn_dropout: float, fc_dropout: float) -> None:
+            dropouts.append(rnn_dropout)
+            super().__init__(architecture, rnn_dropout, fc_dropout)
+
+    monkeypatch.setattr("deltarnn.kws.commands.train.KeywordModel", Noting)
+    network = ["--rnn_layers", "2", "--rnn_dropout", "0.3"]
+    run(capsys, prepared, "pretrain", *network, "--epochs_pretrain", "1")
+    run(capsys, prepared, "retrain", *network, "--epochs_retrain", "1", "--thh", "0.1")
+    assert dropouts == [0.3, 0.0]
+
+
 def test_nan_stops_at_once(prepared, capsys):
     wild = ["--lr", "1e30", "--seed", "3", "--lr_schedule", "0", "--grad_clip_val", "0"]
     assert main(["pretrain", *QUICK, "--work_dir", str(prepared), "--epochs_pretrain", "2", *wild]) == 1

@@ -8,6 +8,7 @@ from deltarnn.kws.config.options import AugmentationConfig
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.features.masking import Mask, mask_for
 from deltarnn.kws.features.pipeline import FeaturePipeline
+from deltarnn.kws.features.versions import VersionedClips
 
 FEATURES = torch.ones(61, 400, 16)
 
@@ -42,6 +43,13 @@ def test_masks_longer_than_a_clip_and_the_same_for_the_same_seed():
     assert torch.equal(first, mask(FEATURES, generator(3)))
     assert not torch.equal(first, mask(FEATURES, generator(4)))
     assert FEATURES.all()
+
+
+def test_batches_are_masked_and_versions_spared():
+    clips = VersionedClips(torch.ones(2, 50, 8, 3), torch.arange(50), Mask(8, 0))
+    batch = clips.batch(torch.arange(50), generator())
+    assert set((batch.features == 0).all(2).sum(0).tolist()) == set(range(9))
+    assert clips.versions.all()
 
 
 def test_none_is_asked_for_or_one_at_the_mean():
