@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 
 @dataclass(frozen=True)
@@ -95,17 +96,21 @@ def plot(rows: list[Row], path: Path) -> None:
         events = row.dense if row.fetched is None else row.fetched
         axes.plot([row.dense / 1e6, events / 1e6], [100 * row.accuracy] * 2, ":", color=colour)
         axes.plot(row.dense / 1e6, 100 * row.accuracy, "o", mfc="none", color=colour)
-        axes.plot(events / 1e6, 100 * row.accuracy, "o", color=colour, label=row.name)
+        axes.plot(events / 1e6, 100 * row.accuracy, "o", color=colour)
+        beside = {"xytext": (-8, 0), "ha": "right", "va": "center"}
+        above = {"xytext": (0, 6), "ha": "left", "va": "bottom"}
+        place = {"textcoords": "offset points", **(beside if row.fetched is None else above)}
+        axes.annotate(row.name, (events / 1e6, 100 * row.accuracy), **place, fontsize=8, color=colour)
     for row in rows:
         if row.dense is None:
             axes.axhline(100 * row.accuracy, color="0.6", linewidth=0.8)
             place = {"xy": (0.99, 100 * row.accuracy), "xycoords": ("axes fraction", "data")}
             axes.annotate(row.name, **place, ha="right", va="bottom", fontsize=8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel="weights fetched, MB per second of audio (circle: dense; dot: by events)", ylabel="accuracy, %")
-    axes.legend(loc="center", fontsize=8)
     figure.savefig(path, dpi=150)
 
 
