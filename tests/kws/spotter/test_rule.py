@@ -87,3 +87,8 @@ def test_parameters_out_of_range_are_named(wrong):
 def test_scores_without_keywords_are_refused():
     with pytest.raises(ValueError, match="one keyword"):
         StreamRule().scores(np.zeros((4, 2)))
+
+
+def test_the_usual_rule_averages_as_long_whatever_the_frames():
+    assert [StreamRule.at(stride).smoothing for stride in (0.01, 0.016384, 1.0)] == [32, 20, 1]
+    assert StreamRule.at(0.01, threshold=2.5).threshold == 2.5
