@@ -151,7 +151,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 256,
         "lr": 4e-3,
         "epochs_pretrain": 22,
-        "epochs_retrain": 24,
+        "epochs_retrain": 12,
         "aug_versions": 2,
         "aug_time_mask": 8,
         "aug_freq_mask": 2,
