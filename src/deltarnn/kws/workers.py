@@ -12,4 +12,6 @@ def processes(count: int) -> ProcessPoolExecutor:
 
 
 def _one_thread() -> None:
+    import numpy as np  # noqa: F401: the limit is set to the libraries that are there
+
     threadpool_limits(1)

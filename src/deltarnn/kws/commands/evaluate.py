@@ -72,12 +72,12 @@ def run(arguments: argparse.Namespace) -> int:
     groups = {name: clips_of(features) for name, features in stored_features.items()}
     rule = DecisionRule(**header["decision"])
     loss = LossOptions(target=rule.target)
+    device = torch.device("cuda" if arguments.use_cuda else "cpu")
+    moved = {name: clips.to(device) for name, clips in groups.items()}
     variants: dict[str, dict[str, dict[str, Evaluation]]] = {}
     for precision, candidate in precisions(
         model, *(getattr(arguments, n) for n in ("activation", "weight", "gate"))
     ).items():
-        device = torch.device("cuda" if arguments.use_cuda else "cpu")
-        moved = {name: clips.to(device) for name, clips in groups.items()}
         variants[precision] = _evaluated(candidate.to(device), moved, rule, loss, arguments.batch_size_eval)
         candidate.cpu()
     if arguments.arithmetic == "device":
