@@ -12,6 +12,6 @@ def processes(count: int) -> ProcessPoolExecutor:
 
 
 def _one_thread() -> None:
-    import numpy as np  # noqa: F401: the limit is set to the libraries that are there
+    import numpy  # noqa: F401, the limit is set to the libraries that are loaded
 
     threadpool_limits(1)
