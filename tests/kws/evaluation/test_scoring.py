@@ -1,8 +1,5 @@
 """Evaluation, schedules, averages, finishing, sweeps: against plain loops and closed forms."""
 
-import math
-import re
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -20,15 +17,12 @@ from deltarnn.kws.evaluation.metrics import Confusion
 from deltarnn.kws.evaluation.scoring import Clips, Evaluation, Sparsity, evaluate, evaluate_carried
 from deltarnn.kws.features.versions import VersionedClips
 from deltarnn.kws.network.averaging import AveragedModel
-from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
+from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.losses import LossOptions
 from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_model
-from deltarnn.kws.report.charts import Series, ticks
-from deltarnn.kws.report.page import Mark, ReportData, charts, write_report
 from deltarnn.kws.training.finishing import Finisher, hold_hidden_bias, zero_fraction
 from deltarnn.kws.training.outcome import model_metrics, operations_per_second
 from deltarnn.kws.training.schedule import LearningRate, warmed_up
-from deltarnn.nn.activity import record_activity
 
 RULE, LOSS = DecisionRule(), LossOptions()
 
@@ -60,17 +54,12 @@ def test_confusion_counts_by_hand():
     assert confusion.per_class == {"a": 2 / 3, "b": 1.0}
 
 
-def test_carried_state_is_one_long_stream(model, clips):
+def test_carried_state_is_one_long_stream(model, clips, monkeypatch):
     one = Clips(clips.features[:, :3], clips.labels[:3], clips.class_names)
     order = torch.randperm(3, generator=torch.Generator().manual_seed(0))
     # Three clips in three streams do not meet; in one stream they are one sequence.
-    import deltarnn.kws.evaluation.scoring as scoring
-
-    before, scoring.STREAMS = scoring.STREAMS, 1
-    try:
-        carried = evaluate_carried(model, one, RULE, LOSS)
-    finally:
-        scoring.STREAMS = before
+    monkeypatch.setattr("deltarnn.kws.evaluation.scoring.STREAMS", 1)
+    carried = evaluate_carried(model, one, RULE, LOSS)
     with torch.no_grad():
         scores, _ = model(one.features[:, order].transpose(0, 1).reshape(-1, 1, 5))
     decided = RULE(scores.view(3, 9, 4).transpose(0, 1))
@@ -245,148 +234,3 @@ def test_pareto_front_is_what_no_point_dominates(pairs):
     allowed = [p.sparsity for p in points if p.accuracy >= 3]
     assert (best is None) == (not allowed)
     assert best is None or best.sparsity == max(allowed)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.floats(-50, 50), st.floats(1e-3, 100))
-def test_ticks_cover_the_range(low, width):
-    values = ticks(low, low + width)
-    assert values[0] <= low + 1e-6 * width
-    assert values[-1] >= low + width - 1e-6 * width
-    assert 3 <= len(values) <= 12
-    assert not any(math.isnan(v) for v in values)
-
-
-def test_the_labels_of_an_axis_are_its_ticks():
-    """Steps of 2.5 % need a digit more than whole percents, which would tell 97.5 % as 98 %."""
-    chart = charts.line_chart([Series([0.0, 1.0], [0.855, 0.973], "blue")], "x", "y")
-    assert "97.5%" in chart
-    assert "98%" not in chart
-
-
-def test_charts_put_points_where_their_axes_say():
-    chart = charts.line_chart(
-        [Series([0.0, 1.0], [0.2, 0.6], "blue", dots=True)], "x", "y", marks=[Mark(1.0, 0.2, "here")]
-    )
-    dots = [tuple(map(float, at)) for at in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3.4"', chart)]
-    across = [
-        float(re.search(rf'<text x="([\d.]+)" y="[\d.]+" text-anchor="middle">{tick}</text>', chart)[1])
-        for tick in "01"
-    ]
-    up = [float(re.search(rf'y="([\d.]+)" text-anchor="end">{tick}%</text>', chart)[1]) - 4 for tick in (20, 60)]
-    assert across[0] < across[1]
-    assert up[0] > up[1]  # SVG counts from the top
-    assert dots == [pytest.approx(at, abs=0.11) for at in zip(across, up, strict=True)]
-    ring = re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="8"', chart)
-    assert tuple(map(float, ring.groups())) == pytest.approx((across[1], up[0]), abs=0.11)
-
-
-def test_the_confusion_chart_has_classes_in_rows_and_decisions_in_columns():
-    chart = charts.confusion(["a", "b"], [[5, 2], [1, 8]])
-    at = {
-        n: [float(v) for v in re.search(rf'<text x="([\d.]+)" y="([\d.]+)"[^>]*>{n}<', chart).groups()]
-        for n in (5, 2, 1, 8)
-    }
-    rows = {label: float(re.search(rf'y="([\d.]+)" text-anchor="end">{label}<', chart)[1]) for label in "ab"}
-    assert at[5][1] == at[2][1] == rows["a"] < at[1][1] == at[8][1] == rows["b"]
-    assert at[5][0] == at[1][0] < at[2][0] == at[8][0]
-
-
-def test_rasters_and_bars_show_their_values():
-    fired = np.zeros((4, 3), bool)
-    fired[1, 2] = True  # the second step; the last unit, which is on top
-    frame = charts.Frame(1000, 110, (0, 4), (0, 3), bottom=8)
-    x, y = re.search(r'<g fill="red"><rect x="([\d.]+)" y="([\d.]+)"', charts.raster(fired, "red", "", 4)).groups()
-    assert float(x) == pytest.approx(frame.px(1), abs=0.1)
-    assert float(y) == pytest.approx(frame.top)
-    whole, quarter = map(float, re.findall(r'width="([\d.]+)" height="16"', charts.bars({"a": 0.25}, "red")))
-    assert quarter == pytest.approx(whole / 4, abs=0.1)
-
-
-@pytest.fixture
-def page(model, clips, tmp_path):
-    """report.html of a model with one keyword clip, number 4, and numbers that are all different."""
-    labels = torch.zeros(10, dtype=torch.long)
-    labels[4] = 3
-    point = {"thx": 0.1, "thh": 0.2, "test_sparsity": 0.8, "test_accuracy": 0.95}
-    best = {"thx": 0.3, "thh": 0.4, "test_sparsity": 0.9, "test_accuracy": 0.90}
-    metrics = {
-        "labels": ["_silence_", "no"], "test_accuracy": 0.91, "validation_accuracy": 0.82,
-        "sparsity": 0.73, "sparsity_x": 0.64, "sparsity_h": 0.55,
-        "operations_per_second_dense": 8e6, "operations_per_second": 2e6, "parameters": 30720,
-        "model_bytes_int8": 30720,
-        "test": {"confusion": [[3, 1], [0, 4]], "per_class": {"a": 0.75, "b": 1.0}},
-        "validation": {"confusion": [[9, 0], [0, 9]], "per_class": {"a": 1.0, "b": 1.0}},
-    }  # fmt: skip
-    sweep = {"points": [point, best], "front": [best, point], "best": best, "retrained_epochs": 0}
-    spoken = Clips(clips.features, labels, clips.class_names)
-    data = ReportData(model, metrics, spoken, RULE, 0.01, sweep)
-    return write_report(tmp_path / "report.html", data).read_text(), data
-
-
-def test_report_tiles_are_the_metrics(page):
-    tiles = {text: value for value, text in re.findall(r"<b>(.*?)</b><span>(.*?)</span>", page[0])}
-    assert tiles == {
-        "of test clips decided right": "91.0%",
-        "temporal sparsity: deltas that are zero": "73.0%",
-        "operations per second of audio, dense 8 M": "2 M",
-        "less arithmetic than the dense network": "4.0×",
-        "parameters, 30 KiB at 8 bits": "30.7 k",
-    }
-
-
-def test_report_charts_are_of_the_test_set(page):
-    text, data = page
-    assert charts.confusion(data.metrics["labels"], [[3, 1], [0, 4]]) in text
-    assert charts.bars({"a": 0.75, "b": 1.0}, "var(--blue)") in text
-    # Of the two points the marked one is sparser, so farther right, and less accurate, so lower.
-    ring = re.search(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="8"', text).groups()
-    dots = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3.4"', text)
-    assert float(ring[0]) == max(float(x) for x, _ in dots)
-    assert float(ring[1]) == max(float(y) for _, y in dots)
-    assert "θx 0.3, θh 0.4" in text
-
-
-def test_report_shows_a_keyword_and_what_fired(page):
-    text, data = page
-    with torch.no_grad(), record_activity(data.model, events=True) as activity:
-        scores, _ = data.model(data.clips.features[:, 4:5])
-    fired_x, fired_h = (float(fired.float().mean()) for fired in activity.events[0])
-    assert f"{fired_x:.0%}" != f"{fired_h:.0%}"
-    assert "“no”, frame by frame" in text
-    assert f"an input ({fired_x:.0%} of all) or a unit of the first layer ({fired_h:.0%})" in text
-    assert f"with {float(smoothed_posteriors(scores, 60)[-1, 0, 3]):.0%} confidence" in text
-
-
-def test_the_curve_falls_from_left_to_right_and_its_marks_are_explained(page, model, clips, tmp_path):
-    """Points chosen on validation need not be in order on the test set."""
-    text, data = page
-    points = [
-        {"thx": 0.1, "thh": 0.2, "test_sparsity": s, "test_accuracy": a}
-        for s, a in ((0.5, 0.90), (0.6, 0.95), (0.7, 0.80), (0.8, 0.92), (0.9, 0.70))
-    ]
-    sweep = {"points": points, "front": points, "best": points[3], "retrained_epochs": 0}
-    metrics = {**data.metrics, "run": "/home/somebody/log/gscdv2/retrain-x"}
-    path = write_report(str(tmp_path / "again.html"), replace(data, sweep=sweep, metrics=metrics))
-    text = path.read_text(encoding="utf-8")
-    line = re.search(r'<polyline points="([^"]+)"', text)[1].split()
-    xs, ys = zip(*(map(float, point.split(",")) for point in line), strict=True)
-    assert len(line) == 3  # 60 %, 80 % and 90 %: the others are beaten in both
-    assert sorted(xs, reverse=True) == list(xs)
-    assert sorted(ys, reverse=True) == list(ys)  # SVG counts from the top: to the left the accuracy rises
-    for name in ("other thresholds", "best on validation", "sparsest within the budget", "this model"):
-        assert f">{name}</text>" in text
-    diamonds = re.findall(r'<polygon points="([^"]+)"', text)
-    assert len(diamonds) == 2  # in the legend, and where the headline's numbers are
-    assert "/home/" not in text
-    assert "retrain-x · model file" in text
-
-
-def test_a_page_fits_a_telephone(page):
-    """No column wider than the screen; a chart of its own width for what spans the page."""
-    text, _ = page
-    assert "minmax(420px" not in text
-    widths = {float(width) for width in re.findall(r'<svg viewBox="0 0 ([\d.]+) ', text)}
-    assert widths == {charts.NARROW, charts.WIDE}
-    assert text.count('<div class="narrow">') == text.count('<div class="wide">') == 1
-    assert "@media (max-width: 640px)" in text

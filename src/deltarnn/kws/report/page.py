@@ -3,7 +3,6 @@
 import csv
 import html
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.report import charts
 from deltarnn.kws.report.charts import Mark, Series
+from deltarnn.kws.report.document import document, pair, tiles
 from deltarnn.kws.training.runs import log_folder
 from deltarnn.nn.activity import record_activity
 
@@ -54,19 +54,18 @@ class ReportData:
 def write_report(path: str | Path, data: ReportData) -> Path:
     """Write the page."""
     path = Path(path)
-    sections = [_example(data), _pair([_curve(data), _confusion(data)]), _pair([_history(data), _classes(data)])]
-    style = files("deltarnn.kws.report").joinpath("page.css").read_text(encoding="utf-8")
     words = ", ".join(label for label in data.metrics["labels"] if not label.startswith("_"))
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Keyword spotting report</title>'
-        f"<style>{style}</style><main><h1>Keyword spotting with a delta network</h1>"
-        f'<p class="lead">{html.escape(str(data.model.rnn))} listens for {html.escape(words)}. It computes only where '
-        f"its inputs and its own state change by more than a threshold.</p>{_tiles(data)}{''.join(sections)}"
-        f"<footer>{html.escape(Path(data.metrics.get('run', '')).name)} · model file "
-        f"<code>{html.escape(str(data.metrics.get('model', '')))}</code></footer></main></html>\n"
+    lead = (
+        f"{html.escape(str(data.model.rnn))} listens for {html.escape(words)}. It computes only where its inputs and "
+        "its own state change by more than a threshold."
     )
-    write_text(path, page)
+    sections = [_example(data), pair(_curve(data), _confusion(data)), pair(_history(data), _classes(data))]
+    footer = (
+        f"<footer>{html.escape(Path(data.metrics.get('run', '')).name)} · model file "
+        f"<code>{html.escape(str(data.metrics.get('model', '')))}</code></footer>"
+    )
+    content = f"{_tiles(data)}{''.join(sections)}{footer}"
+    write_text(path, document("Keyword spotting report", "Keyword spotting with a delta network", lead, content))
     return path
 
 
@@ -74,14 +73,15 @@ def _tiles(data: ReportData) -> str:
     m = data.metrics
     accuracy = "test" if "test_accuracy" in m else "validation"
     dense, sparse = m["operations_per_second_dense"], m["operations_per_second"]
-    values = [
-        (f"{m[f'{accuracy}_accuracy']:.1%}", f"of {accuracy} clips decided right"),
-        (f"{m['sparsity']:.1%}", "temporal sparsity: deltas that are zero"),
-        (_short(sparse), f"operations per second of audio, dense {_short(dense)}"),
-        (f"{dense / sparse:.1f}×", "less arithmetic than the dense network"),
-        (f"{m['parameters'] / 1000:.1f} k", f"parameters, {m['model_bytes_int8'] / 1024:.0f} KiB at 8 bits"),
-    ]
-    return f'<div class="tiles">{"".join(f"<div class=tile><b>{v}</b><span>{t}</span></div>" for v, t in values)}</div>'
+    return tiles(
+        [
+            (f"{m[f'{accuracy}_accuracy']:.1%}", f"of {accuracy} clips decided right"),
+            (f"{m['sparsity']:.1%}", "temporal sparsity: deltas that are zero"),
+            (_short(sparse), f"operations per second of audio, dense {_short(dense)}"),
+            (f"{dense / sparse:.1f}×", "less arithmetic than the dense network"),
+            (f"{m['parameters'] / 1000:.1f} k", f"parameters, {m['model_bytes_int8'] / 1024:.0f} KiB at 8 bits"),
+        ]
+    )
 
 
 def _example(data: ReportData) -> str:
@@ -183,10 +183,6 @@ def _classes(data: ReportData) -> str:
     group = "test" if "test" in data.metrics else "validation"
     chart = charts.bars(data.metrics[group]["per_class"], "var(--blue)")
     return f"<section><h2>Classes</h2><p>Share of each class’s {group} clips decided right.</p>{chart}</section>"
-
-
-def _pair(sections: list[str]) -> str:
-    return f'<div class="pair">{"".join(sections)}</div>'
 
 
 def _short(number: float) -> str:

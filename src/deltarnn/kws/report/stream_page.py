@@ -4,7 +4,6 @@ import base64
 import html
 import json
 from collections import Counter
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from deltarnn.kws.evaluation.detection import Outcome
 from deltarnn.kws.evaluation.streaming import StreamEvaluation
 from deltarnn.kws.report import charts
 from deltarnn.kws.report.charts import Series
+from deltarnn.kws.report.document import asset, document, pair, tiles
 
 STREAM_REPORT = "stream.html"
 WORST = 8
@@ -32,18 +32,13 @@ COLOURS = ("var(--blue)", "var(--green)", "var(--warm)", "var(--red)")
 
 def write_stream_report(path: Path, result: StreamEvaluation) -> Path:
     """Write the page."""
-    home = files("deltarnn.kws.report")
-    style, script = (home.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "timeline.js"))
-    sections = [_curve(result), _timeline(result), _pair([_misses(result), _false_alarms(result)]), _activity(result)]
-    words = ", ".join(result.keywords)
-    page = (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>Keywords in a stream</title>'
-        f"<style>{style}</style><main><h1>Keywords in an endless stream</h1>"
-        f'<p class="lead">{result.recording.hours:.2f} hours without a break, {len(result.recording.words)} times one '
-        f"of {html.escape(words)}; the state is never reset.</p>{_tiles(result)}{''.join(sections)}</main>"
-        f"<script>{script}</script></html>\n"
+    lead = (
+        f"{result.recording.hours:.2f} hours without a break, {len(result.recording.words)} times one of "
+        f"{html.escape(', '.join(result.keywords))}; the state is never reset."
     )
+    sections = [_curve(result), _timeline(result), pair(_misses(result), _false_alarms(result)), _activity(result)]
+    content = f"{_tiles(result)}{''.join(sections)}"
+    page = document("Keywords in a stream", "Keywords in an endless stream", lead, content, asset("timeline.js"))
     write_text(path, page)
     return path
 
@@ -51,12 +46,16 @@ def write_stream_report(path: Path, result: StreamEvaluation) -> Path:
 def _tiles(result: StreamEvaluation) -> str:
     chosen, hours = result.chosen, result.recording.hours
     late = chosen.latencies(result.recording.words, result.timing)
-    values = [
-        (f"{chosen.miss_rate:.1%}", "of the keywords missed at the model's threshold"),
-        (f"{len(chosen.false_alarms) / hours:.1f}", "false alarms an hour there"),
-        (f"{1000 * float(np.median(late)):.0f} ms" if len(late) else "–", "from the end of a word to its detection"),
-    ]
-    return f'<div class="tiles">{"".join(f"<div class=tile><b>{v}</b><span>{t}</span></div>" for v, t in values)}</div>'
+    return tiles(
+        [
+            (f"{chosen.miss_rate:.1%}", "of the keywords missed at the model's threshold"),
+            (f"{len(chosen.false_alarms) / hours:.1f}", "false alarms an hour there"),
+            (
+                f"{1000 * float(np.median(late)):.0f} ms" if len(late) else "–",
+                "from the end of a word to its detection",
+            ),
+        ]
+    )
 
 
 def _curve(result: StreamEvaluation) -> str:
@@ -175,10 +174,6 @@ def _activity(result: StreamEvaluation) -> str:
     counted = ", ".join(f"{kind} {count}" for kind, count in alarms.items() if count) or "none"
     chart = charts.at_both_widths(lambda width: charts.bars(result.sparsity, "var(--green)", width=width))
     return f"<section><h2>Deltas that are zero</h2><p>False alarms: {html.escape(counted)}.</p>{chart}</section>"
-
-
-def _pair(sections: list[str]) -> str:
-    return f'<div class="pair">{"".join(sections)}</div>'
 
 
 def _json(value: dict[str, Any]) -> str:
