@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import PackedSequence
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn import backends
-from deltarnn.nn.delta_module import DeltaModule, check_device
-from deltarnn.nn.errors import DtypeError, ShapeError
+from deltarnn.nn.delta_module import DeltaModule, check_dense_state
+from deltarnn.nn.errors import ShapeError
 from deltarnn.nn.initialization import Initialization, initialize
 from deltarnn.nn.layout import Layout, reverse
 from deltarnn.nn.state import (
@@ -182,14 +182,9 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         batch_size = x.shape[1]
         given = {}
         for field, tensor in parts.items():
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{field}_0 is a {type(tensor).__name__}: must be a Tensor")
             width = self.hidden_size if field == "c" else self.proj_size or self.hidden_size
             expected = (len(self.layer_names), batch_size, width) if layout.batched else (len(self.layer_names), width)
-            if tuple(tensor.shape) != expected or tensor.dtype != x.dtype:
-                kind = ShapeError if tuple(tensor.shape) != expected else DtypeError
-                raise kind(f"{field}_0 has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}")
-            check_device(f"{field}_0", tensor, x)
+            check_dense_state(f"{field}_0", tensor, expected, x)
             tensor = tensor if layout.batched else tensor.unsqueeze(1)
             given[field] = self._rounded(layout.sort(tensor, 1)).unbind(0)
         return tuple(

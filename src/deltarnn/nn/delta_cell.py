@@ -10,9 +10,9 @@ from torch.fx import Proxy
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
 from deltarnn.nn.base import DeltaRNNBase, DenseState
-from deltarnn.nn.delta_module import DeltaModule, check_device
+from deltarnn.nn.delta_module import DeltaModule, check_dense_state
 from deltarnn.nn.delta_rnn import DeltaGRU, DeltaLSTM
-from deltarnn.nn.errors import DtypeError, ShapeError
+from deltarnn.nn.errors import ShapeError
 from deltarnn.nn.state import (
     Candidate,
     DeltaGRUResetBeforeState,
@@ -105,13 +105,8 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
             return self._checked_state("", _map(state, lambda part: part if batched else part.unsqueeze(0)), x)
         given = {}
         for field, tensor in self._dense_parts(state).items():
-            if not isinstance(tensor, Tensor):
-                raise TypeError(f"{field} is a {type(tensor).__name__}: must be a Tensor")
             expected = (x.shape[1], self.hidden_size) if batched else (self.hidden_size,)
-            if tuple(tensor.shape) != expected or tensor.dtype != x.dtype:
-                kind = ShapeError if tuple(tensor.shape) != expected else DtypeError
-                raise kind(f"{field} has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {expected}, {x.dtype}")
-            check_device(field, tensor, x)
+            check_dense_state(field, tensor, expected, x)
             given[field] = self._rounded(tensor if batched else tensor[None])
         if self.dense_states and "h" in given:
             return self._continued(given)

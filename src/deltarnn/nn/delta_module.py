@@ -168,6 +168,16 @@ class DeltaModule(DeltaOptions):
             )
 
 
+def check_dense_state(name: str, tensor: Any, shape: tuple[int, ...], x: Tensor) -> None:
+    """TypeError, ShapeError, DtypeError or DeviceError if a part of a dense layer's state does not fit the input x."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is a {type(tensor).__name__}: must be a Tensor")
+    if tuple(tensor.shape) != shape or tensor.dtype != x.dtype:
+        kind = ShapeError if tuple(tensor.shape) != shape else DtypeError
+        raise kind(f"{name} has shape {tuple(tensor.shape)}, {tensor.dtype}: needs {shape}, {x.dtype}")
+    check_device(name, tensor, x)
+
+
 def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
     if tensor.device != x.device:
         raise DeviceError(f"{name} is on {tensor.device}, the input on {x.device}: move one of them")

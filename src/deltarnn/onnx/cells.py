@@ -45,7 +45,6 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.affine = AffineReader(graph)
-        self.weight_names = {id(value): name for name, value in graph.constants.items()}
 
     def operands(self, name: str, operator: str) -> tuple[str, ...] | None:
         node = self.affine.producers.get(name)

@@ -15,7 +15,6 @@ HEADER = struct.pack("<4sI", b"DRNN", 1)
 """What it is, and the version."""
 
 FORMATS = ("input_format", "hidden_format", "cell_format", "address_format")
-Place = tuple[int, tuple[int, ...]]
 
 
 def program_bytes(
