@@ -59,6 +59,13 @@ def test_commands_are_found():
     assert {"prepare", "retrain", "evaluate", "sweep", "export", "estimate", "bench"} <= found
 
 
+@pytest.mark.parametrize("module", ["deltarnn", "deltarnn.nn", "deltarnn.onnx", "deltarnn.kws.spotter"])
+def test_the_reference_has_every_public_name(module):
+    text = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
+    names = {name for name in import_module(module).__all__ if name != "__version__"}
+    assert {name for name in names if f".{name}\n" not in text} == set()
+
+
 class Reader:
     """What a page takes the reader to have: a model of their own, its data, a training loop."""
 
