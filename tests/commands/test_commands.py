@@ -28,6 +28,9 @@ def loss(model, items):
 
 def other():
     return 3
+
+def word(model, items):
+    return "good"
 """
 
 
@@ -107,6 +110,14 @@ def test_an_onnx_file_is_tuned_and_distilled(folder):
             ["tune", "mine.py:build", "--calibration", "broken.npy"],
             "broken.npy: no file of numpy.save or numpy.savez, or damaged",
         ),
+        (["tune", "mine.py:build", "--calibration", "nan.npy"], "nan.npy: the array holds values that are no finite"),
+        (["tune", "mine.py:build", "--calibration", "none.npz"], "none.npz: holds no array"),
+        (["tune", "mine.py:build", "--calibration", "named.npz", "data"], "an item of the data does not fit "),
+        (["tune", "mine.py:build", "--calibration", "data", "--precision", "int8"], "is for networks of deltarnn.onnx"),
+        (["tune", "mine.py:build", "--calibration", "data", "--loss", "mine.py:word"], "must return a number"),
+        (["tune", "mine.py:build", "--calibration", "data", "--output", "mine.py"], "mine.py: no file can be written"),
+        (["distill", "mine.py:build", "--sequences", "data", "--output", "mine.py"], "mine.py: no file can be written"),
+        (["distill", "mine.py:build", "--sequences", "gone.npy"], "gone.npy: No such file"),
         (["distill", "mine.py:build", "--sequences", "data"], "all thresholds are 0"),
         (["distill", "mine.py:build", "--sequences", "data", "--thresholds", "mine.py"], "must be a number, or the"),
     ],
@@ -114,6 +125,9 @@ def test_an_onnx_file_is_tuned_and_distilled(folder):
 def test_wrong_input_gives_one_sentence(folder, capsys, arguments, message):
     (folder / "broken.npy").write_bytes(b"no array")
     (folder / "empty").mkdir()
+    np.savez(folder / "none.npz")
+    np.savez(folder / "named.npz", nothing=np.zeros((3, 1, 4), np.float32))
+    np.save(folder / "nan.npy", np.full((3, 1, 4), np.nan, np.float32))
     assert main(arguments) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")

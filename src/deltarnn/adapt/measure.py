@@ -2,14 +2,14 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from deltarnn.adapt.network import Array, Count, Network, Signal, set_thresholds, signals_of
+from deltarnn.adapt.network import ArgumentError, Array, Count, Network, Signal, set_thresholds, signals_of
 
 Loss = Callable[..., Any]
 
@@ -123,6 +123,10 @@ def run_item(network: Network, model: Any, item: Any) -> Sequence[Array]:
     if callable(item) and network is model:
         outputs: Sequence[Array] = item(model)
         return outputs
+    if hasattr(network, "input_names") and not isinstance(item, Mapping):
+        raise ArgumentError(
+            f"an item is a {type(item).__name__}: an imported network takes a dict of input name → array, or a function"
+        )
     return network.run(None, item)
 
 
@@ -140,7 +144,7 @@ def _number(value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"loss returned a {type(value).__name__}: must return a number") from None
+        raise ArgumentError(f"loss returned a {type(value).__name__}: must return a number") from None
     if not math.isfinite(number):
         raise ValueError(f"loss returned {number}: must be a finite number, smaller for a better model")
     return number

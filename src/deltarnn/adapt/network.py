@@ -1,6 +1,7 @@
 """What tuning needs of a network, and how torch modules give it."""
 
 import copy
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -39,6 +40,10 @@ class Network(Protocol):
     @property
     def activity(self) -> Any:
         """Counts since the last reset, of the parts that ran: `per_part[part].layers[layer].delta_counts()`."""
+
+
+class ArgumentError(TypeError):
+    """What `tune` or `distill` was given is of another kind than it takes; the message says which."""
 
 
 @dataclass(frozen=True)
@@ -161,9 +166,22 @@ def call(module: nn.Module, item: Any) -> Any:
     """`module` on one item of the data: its argument, several, by name too, or a function of the module."""
     if callable(item):
         return item(module)
-    if isinstance(item, Mapping):
-        return module(**item)
-    return module(*item) if isinstance(item, (tuple, list)) else module(item)
+    named = dict(item) if isinstance(item, Mapping) else {}
+    unnamed = () if isinstance(item, Mapping) else item if isinstance(item, (tuple, list)) else (item,)
+    try:
+        return module(*unnamed, **named)
+    except TypeError:
+        _check_fits(module, unnamed, named)
+        raise
+
+
+def _check_fits(module: nn.Module, unnamed: Sequence[Any], named: Mapping[str, Any]) -> None:
+    try:
+        inspect.signature(module.forward).bind(*unnamed, **named)
+    except ValueError:  # there is no signature
+        return
+    except TypeError as error:
+        raise ArgumentError(f"an item of the data does not fit {type(module).__name__}.forward: {error}") from None
 
 
 def floats_in(output: Any) -> Iterator[Tensor]:

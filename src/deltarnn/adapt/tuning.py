@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deltarnn.adapt.measure import Loss, Measurement, Point, run_item
-from deltarnn.adapt.network import Network, TorchNetwork, call, set_thresholds
+from deltarnn.adapt.network import ArgumentError, Network, TorchNetwork, call, set_thresholds
 from deltarnn.adapt.search import Candidates, search
 from deltarnn.adapt.speed import Speed, compare
 from deltarnn.adapt.tuned import SignalResult, Tuned
@@ -89,7 +89,7 @@ def _network(model: Any) -> Network:
     if isinstance(model, nn.Module):
         return TorchNetwork.adapted_copy(model)
     if not all(hasattr(model, name) for name in ("thresholds", "set_thresholds", "run", "reset", "activity")):
-        raise TypeError(
+        raise ArgumentError(
             f"model is a {type(model).__name__}: must be a torch module, or a network of deltarnn.onnx.load"
         )
     network: Network = model
@@ -100,11 +100,11 @@ def _check_options(network: Network, loss: Any, budget: Any, precision: str) -> 
     if not (isinstance(budget, (int, float)) and math.isfinite(budget) and budget >= 0):
         raise ValueError(f"budget={budget!r}: must be a finite number of at least 0, in the unit of the loss")
     if loss is not None and not callable(loss):
-        raise TypeError(f"loss is a {type(loss).__name__}: must be a function that returns a number, or None")
+        raise ArgumentError(f"loss is a {type(loss).__name__}: must be a function that returns a number, or None")
     if precision not in ("float32", "int8"):
         raise ValueError(f"precision={precision!r}: must be 'float32' or 'int8'")
     if precision == "int8" and not hasattr(network, "quantize"):
-        raise TypeError(
+        raise ArgumentError(
             "precision='int8' is for networks of deltarnn.onnx.load: of a torch module take "
             "Engine.compile(tuned.model, 'int8', calibration=…)"
         )
@@ -113,7 +113,7 @@ def _check_options(network: Network, loss: Any, budget: Any, precision: str) -> 
 def _split(calibration: Any, held_out: Any) -> tuple[list[Any], list[Any]]:
     for name, data in (("calibration", calibration), ("held_out", held_out)):
         if isinstance(data, (Tensor, np.ndarray, dict, str)):
-            raise TypeError(f"{name} is a {type(data).__name__}: give a list of inputs, such as [x]")
+            raise ArgumentError(f"{name} is a {type(data).__name__}: give a list of inputs, such as [x]")
     items = list(calibration)
     if not items:
         raise ValueError("calibration is empty: give a list of inputs like those that the model will meet")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from deltarnn.commands.inputs import WHERE_DATA, WHERE_MODEL, delta_name, load_items, load_model
-from deltarnn.files import read_json, replacing
+from deltarnn.files import check_writable, read_json, replacing
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, and write the ONNX file with its new weights, or the module's state_dict as safetensors."""
     from deltarnn.adapt import distill
 
+    check_writable(arguments.output)
     model = load_model(arguments.model)
     sequences = load_items("--sequences", arguments.sequences, model)
     checkpoint = arguments.output / "checkpoint.safetensors"

@@ -85,6 +85,11 @@ def _item(path: Path, model: Any) -> Any:
             arrays = {name: content[name] for name in content.files} if path.suffix == ".npz" else content
     except (ValueError, EOFError, BadZipFile):
         raise ValueError(f"{path}: no file of numpy.save or numpy.savez, or damaged") from None
+    for name, array in arrays.items() if isinstance(arrays, dict) else [("the array", arrays)]:
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise ValueError(f"{path}: {name} holds values that are no finite numbers")
+    if isinstance(arrays, dict) and not arrays:
+        raise ValueError(f"{path}: holds no array")
     if names is not None:
         if isinstance(arrays, dict):
             return arrays

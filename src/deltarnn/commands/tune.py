@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from deltarnn.commands.inputs import WHERE_DATA, WHERE_MODEL, delta_name, function_of, load_items, load_model
+from deltarnn.files import check_writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Tune, print the report, write it with the curve and, of an ONNX file, the file with its thresholds."""
     from deltarnn.adapt import tune
 
+    check_writable(arguments.output)
     model = load_model(arguments.model)
     calibration = load_items("--calibration", arguments.calibration, model)
     held_out = load_items("--held_out", arguments.held_out, model) if arguments.held_out else None
