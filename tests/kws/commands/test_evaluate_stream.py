@@ -81,9 +81,15 @@ def test_recordings_of_ones_own(trained, short, tmp_path, capsys):
     gap = np.zeros(24000, np.int16)
     write_wav(tmp_path / "mine.wav", np.concatenate([part for word in words for part in (gap, word)]))
     (tmp_path / "mine.txt").write_text("1.5 2.5 yes\n4.0 5.0 yes\n")
-    assert main(["evaluate", str(trained), "--stream", "--recording", str(tmp_path / "mine.wav")]) == 0
+    own = ["evaluate", str(trained), "--stream", "--recording", str(tmp_path / "mine.wav")]
+    assert main([*own, "--false_alarms", "60"]) == 0
     assert "2 keywords" in capsys.readouterr().out
     assert json.loads(trained.with_name("stream.json").read_text())["sections"] == {"mine": pytest.approx(5.0, abs=0.1)}
+    (tmp_path / "mine.txt").write_text("")  # false alarms alone
+    assert main(own) == 0
+    told = capsys.readouterr()
+    assert "0 keywords" in told.out
+    assert "no keyword is labelled, nothing" in told.err
 
 
 def test_the_arithmetic_of_a_device(trained, tmp_path, capsys):
@@ -116,6 +122,11 @@ def test_the_arithmetic_of_a_device(trained, tmp_path, capsys):
     ("flags", "message"),
     [
         (["--stream", "--groups", "test"], "--groups does nothing with --stream"),
+        (["--stream", "--batch_size_eval", "4"], "--batch_size_eval does nothing with --stream"),
+        (["--groups", "tset"], "--groups tset: there are train, validation, test"),
+        (["--groups", ""], "--groups: names none"),
+        (["--activation", "99.1"], "--activation 99.1: "),
+        (["--features", "/nowhere"], "/nowhere/validation.safetensors: no feature file is there"),
         (["--recording", "x.wav"], "--recording does nothing without --stream"),
         (["--stream", "--recording", "missing.wav"], "missing.wav"),
     ],

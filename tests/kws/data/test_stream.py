@@ -107,6 +107,11 @@ def test_label_files_say_which_line_is_wrong(tmp_path):
         read_labels(path)
     with pytest.raises(ValueError, match="start end word"):
         read_labels(tmp_path / "missing.txt")
+    path.write_bytes("﻿1.5\t2.0\tyes\n".encode())  # as some editors begin a file
+    assert read_labels(path) == [(1.5, 2.0, "yes")]
+    path.write_bytes(b"1.5\t2.0\t\xff\xfe\n")
+    with pytest.raises(ValueError, match=r"a\.txt: no UTF-8 text"):
+        read_labels(path)
 
 
 def test_recordings_of_ones_own_follow_one_another(tmp_path):
@@ -118,3 +123,20 @@ def test_recordings_of_ones_own_follow_one_another(tmp_path):
         (1, 4000, 8800, "a"), (1, 20000, 24800, "b"),
     ]  # fmt: skip
     assert [tuple(s) for s in recording.sections] == [("a", 0, 16000), ("b", 16000, 32000)]
+
+
+def test_labels_that_cannot_count_are_told(tmp_path, capsys):
+    path, labels = tmp_path / "a.wav", tmp_path / "a.txt"
+    write_wav(path, burst(4000, 9000))
+    labels.write_text("0.2 1.05 yes\n0.5 0.6 Yes\n")  # an editor's rounding
+    assert len(read_recordings([path], ("no", "yes"), RATE).words) == 1
+    assert "no keywords of the model, not asked for: Yes (1)" in capsys.readouterr().err
+    labels.write_text("0.2 0.3 yes\n7 7.5 no\n")
+    with pytest.raises(ValueError, match=r"a\.txt: 'no' ends at 7\.5 s, after the recording, which has 1 s"):
+        read_recordings([path], ("no", "yes"), RATE)
+    labels.write_text("0.2 0.3 Yes\n")
+    assert read_recordings([path], ("no", "yes"), RATE).words == []
+    assert "no keyword is labelled, only Yes" in capsys.readouterr().err
+    path.write_bytes(path.read_bytes()[:20000])
+    read_recordings([path], ("no", "yes"), RATE)
+    assert "a.wav: ends before the length that it claims" in capsys.readouterr().err

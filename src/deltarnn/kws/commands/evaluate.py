@@ -13,6 +13,7 @@ from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.commands import evaluate_stream
 from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
 from deltarnn.kws.config.arguments import add_number
+from deltarnn.kws.data.corpus import GROUPS
 from deltarnn.kws.evaluation.integers import IntegerScoring
 from deltarnn.kws.evaluation.metrics import write_metrics
 from deltarnn.kws.evaluation.scoring import (
@@ -36,6 +37,9 @@ from deltarnn.kws.training.outcome import model_metrics
 from deltarnn.kws.training.runs import METRICS
 from deltarnn.nn.conversion import quantize
 
+BATCH = 256
+"""Clips per step, unless --batch_size_eval says otherwise."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `deltarnn evaluate`."""
@@ -49,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--arithmetic", choices=("device",),
         help="device: front end, network and rule as the exported C library computes them, beside the others",
     )  # fmt: skip
-    add_number(parser, "batch_size_eval", int, 1, 65536, "clips per step", default=256)
+    add_number(parser, "batch_size_eval", int, 1, 65536, f"clips per step (default: {BATCH})")
     parser.add_argument("--use_cuda", type=int, choices=(0, 1), default=0, help="1: evaluate clips on the GPU")
     evaluate_stream.add_arguments(parser)
 
@@ -62,31 +66,36 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--use_cuda 1: {'a stream runs on the CPU' if arguments.stream else 'there is no GPU here'}")
     if arguments.stream:
         return evaluate_stream.run(arguments)
-    wanted = [name for name in (arguments.groups or "validation,test").split(",") if name]
+    groups = "validation,test" if arguments.groups is None else arguments.groups
+    wanted = [name for name in groups.split(",") if name]
     if not wanted:
-        raise ValueError("--groups: names none; there are train, validation, test")
+        raise ValueError(f"--groups: names none; there are {', '.join(GROUPS)}")
+    unknown = set(wanted) - set(GROUPS)
+    if unknown:
+        raise ValueError(f"--groups {min(unknown)}: there are {', '.join(GROUPS)}")
+    batch = arguments.batch_size_eval or BATCH
     model, header = load_keyword_model(arguments.model)
     require(arguments.model, header, "decision", "features")
     folder = chosen_folder(arguments, arguments.model)
     stored_features = load_feature_sets(header, arguments.features, wanted)
-    groups = {name: clips_of(features) for name, features in stored_features.items()}
+    clips = {name: clips_of(features) for name, features in stored_features.items()}
     rule = DecisionRule(**header["decision"])
     loss = LossOptions(target=rule.target)
     device = torch.device("cuda" if arguments.use_cuda else "cpu")
-    moved = {name: clips.to(device) for name, clips in groups.items()}
+    moved = {name: group.to(device) for name, group in clips.items()}
     variants: dict[str, dict[str, dict[str, Evaluation]]] = {}
     for precision, candidate in precisions(
         model, *(getattr(arguments, n) for n in ("activation", "weight", "gate"))
     ).items():
-        variants[precision] = _evaluated(candidate.to(device), moved, rule, loss, arguments.batch_size_eval)
+        variants[precision] = _evaluated(candidate.to(device), moved, rule, loss, batch)
         candidate.cpu()
     if arguments.arithmetic == "device":
         spotter = DeviceSpotter.load(arguments.model, threshold=0.0).integers
         heard = {name: device_clips(features, spotter) for name, features in stored_features.items()}
         network = IntegerScoring(spotter.network, header["architecture"])
-        variants["device"] = _evaluated(network, heard, rule, loss, arguments.batch_size_eval)
+        variants["device"] = _evaluated(network, heard, rule, loss, batch)
     stored = variants["float" if "float" in variants else "fixed"]["reset"]
-    last = list(groups)[-1]
+    last = wanted[-1]
     print(f"{arguments.model}: {model.rnn}, {model.parameter_count} parameters")
     print(f"{last}, state reset per clip:\n{stored[last].confusion}")
     print(table(variants))
@@ -102,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
             for precision, states in variants.items()
         },
     }
-    data = ReportData.gather(arguments.model, model, metrics, groups[last], rule, stride)
+    data = ReportData.gather(arguments.model, model, metrics, clips[last], rule, stride)
     print(f"report: {write_report(folder / 'report.html', data)}")
     print(write_metrics(folder / METRICS, metrics))
     return 0
@@ -118,6 +127,11 @@ def load_feature_sets(header: dict[str, Any], folder: Path | None, groups: list[
     recorded = header.get("training", {}).get("feature_folder")
     if folder is None and recorded is None:
         raise ValueError("the model does not say on which features it was trained: name their folder with --features")
+    if folder is None and not Path(recorded).is_dir():
+        raise ValueError(
+            f"{recorded}: the features that the model was trained on are not there: name their folder with --features, "
+            "or make them with --step feature"
+        )
     folder = folder or Path(recorded)
     loaded = {}
     for group in groups:
@@ -179,7 +193,10 @@ def _format(name: str, text: str) -> QFormat:
     match = re.fullmatch(r"(\d+)\.(\d+)", text)
     if match is None:
         raise ValueError(f"--{name} {text}: must be integer and fraction bits, such as 8.8")
-    return QFormat(int(match[1]), int(match[2]))
+    try:
+        return QFormat(int(match[1]), int(match[2]))
+    except ValueError as error:
+        raise ValueError(f"--{name} {text}: {error}") from None
 
 
 def table(variants: dict[str, dict[str, dict[str, Evaluation]]]) -> str:

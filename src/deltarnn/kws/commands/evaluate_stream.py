@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from deltarnn.engine.model_file import load_model
-from deltarnn.files import write_json
+from deltarnn.files import check_writable, write_json
 from deltarnn.kws.commands.choice import chosen_folder
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.data.labels import read_recordings
@@ -47,7 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check(arguments: argparse.Namespace) -> None:
     """ValueError where a flag of clips is given for a stream, or the other way round."""
-    own, others = ("recording", "false_alarms", "precision"), ("features", "groups", "activation", "weight", "gate")
+    own = ("recording", "false_alarms", "precision")
+    others = ("features", "groups", "activation", "weight", "gate", "batch_size_eval")
     for name in others if arguments.stream else own:
         if getattr(arguments, name) is not None:
             raise ValueError(f"--{name} does nothing with{'' if arguments.stream else 'out'} --stream")
@@ -59,17 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Calibrate where that is asked for, evaluate, print the table; write stream.json and stream.html."""
     _, header = load_model(arguments.model)
     folder = chosen_folder(arguments, arguments.model)
+    own = None
+    if arguments.recording is not None:  # before a threshold is chosen, which takes minutes
+        asked = _opened(arguments)(0.0)
+        own = read_recordings(arguments.recording, asked.keywords, asked.sample_rate)
     if arguments.false_alarms is not None or STREAM not in header:
+        check_writable(arguments.model.parent)
         rate = RATE if arguments.false_alarms is None else arguments.false_alarms
         calibration = calibrated(arguments.model, header, rate, _opened(arguments))
         store(arguments.model, calibration)
         found = f"{calibration.false_alarms_per_hour:.1f} false alarms an hour in {calibration.hours:.1f} hours"
         print(f"threshold {calibration.rule.threshold:.3f} stored: {found} of validation without keywords")
     spotter = _opened(arguments)(None)
-    if arguments.recording is None:
-        recording = _recording(arguments.model, header, "test")
-    else:
-        recording = read_recordings(arguments.recording, spotter.keywords, spotter.sample_rate)
+    recording = _recording(arguments.model, header, "test") if own is None else own
     framing = FeaturePipeline.from_dict(header["features"]).framing
     result = StreamEvaluation.of(spotter, recording, Timing(framing.hop, framing.length, spotter.sample_rate))
     print(f"{arguments.model}:\n{result}")

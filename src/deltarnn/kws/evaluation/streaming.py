@@ -97,7 +97,7 @@ class StreamEvaluation:
         """The table that `deltarnn evaluate --stream` prints."""
         words, hours = self.recording.words, self.recording.hours
         conditions = list(dict.fromkeys(word.condition for word in words))
-        width = max(8, *(len(name) + 2 for name in conditions))
+        width = max([8, *(len(name) + 2 for name in conditions)])
         lines = [
             f"{hours:.2f} hours, {len(words)} keywords",
             f"{'false alarms/h':>15}{'threshold':>11}{'missed':>9}"
