@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
 
-from deltarnn.files import remove_leftovers
+from deltarnn.files import remove_leftovers, sentence
 
 COMMANDS = {
     "prepare": ("deltarnn.kws.commands.data", "list the clips of a data set: groups, labels, silence, noise"),
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not isinstance(error, EXPECTED) and not type(error).__module__.startswith("deltarnn."):
             raise  # a defect of ours: its traceback is wanted
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
 
 
@@ -108,8 +108,8 @@ def _run_steps(arguments: list[str]) -> int:
         config = parse_arguments(["--step", *arguments], f"deltarnn {arguments[0]}")
     else:
         config = parse_arguments(arguments)
-    for sentence in (*config.notes, *config.idle_flags()):
-        print(f"warning: {sentence}", file=sys.stderr)
+    for warning in (*config.notes, *config.idle_flags()):
+        print(f"warning: {warning}", file=sys.stderr)
     for kind in ("data", "feat", "log", "save"):
         remove_leftovers(config.folder(kind))
     for step in config.steps:

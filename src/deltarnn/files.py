@@ -93,6 +93,13 @@ def reserve(path: Path, size: int) -> None:
             os.posix_fallocate(file.fileno(), 0, size)
 
 
+def sentence(error: Exception) -> str:
+    """What an error says; of the system's, the file and the reason, without the number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def check_writable(folder: str | Path) -> None:
     """WriteError unless files can be made in `folder`, or in that where it would be made: to ask before long work."""
     try:

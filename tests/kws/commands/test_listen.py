@@ -194,3 +194,49 @@ def test_files_are_read_piece_by_piece(tmp_path):
     pieces = list(FileSource(tmp_path / "a.wav", 16000))
     assert max(map(len, pieces)) <= 4096
     np.testing.assert_array_equal(np.concatenate(pieces), AUDIO)
+
+
+def test_model_and_folder_by_flags(model_path, tmp_path, capsys):  # noqa: F811
+    write_wav(tmp_path / "a.wav", AUDIO)
+    arguments = [str(tmp_path / "a.wav"), "--json", "--threshold", "0.5"]
+    assert cli.main(["listen", "--model", str(model_path), *arguments]) == 0
+    first = capsys.readouterr().out
+    assert first
+    assert cli.main(["listen", str(model_path), *arguments]) == 0
+    assert capsys.readouterr().out == first
+    assert cli.main(["listen", str(tmp_path), *arguments]) == 1  # a folder is no source of samples
+    assert f"{tmp_path}: holds no model.safetensors" in capsys.readouterr().err
+    assert cli.main(["listen", *arguments, "--work_dir", str(tmp_path / "nothing")]) == 1
+    assert f"no finished run under {tmp_path / 'nothing' / 'save'}" in capsys.readouterr().err
+
+
+def test_what_is_not_whole_is_told(monkeypatch, model_path, tmp_path, capsys):  # noqa: F811
+    path = tmp_path / "a.wav"
+    write_wav(path, AUDIO)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2000])
+    lines(model_path, capsys, str(path))
+    assert cli.main(["listen", str(model_path), str(path), "--threshold", "0.5"]) == 0
+    assert "the file ends before the length that it claims" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="begins as an audio file does"):
+        list(RawSource(io.BytesIO(content)))
+
+
+def test_an_error_at_the_end_loses_no_event(monkeypatch, model_path, tmp_path, capsys):  # noqa: F811
+    events, odd = tmp_path / "events", AUDIO.astype("<i2").tobytes() + b"1"
+    monkeypatch.setattr("deltarnn.kws.commands.listen.standard_input", lambda: io.BytesIO(odd))
+    flags = ["--threshold", "0.5", "--record_events", str(events)]
+    assert cli.main(["listen", str(model_path), "-", *flags]) == 1
+    out, err = capsys.readouterr()
+    assert "-: 10.0 s, " in err
+    assert len(list(events.glob("*/*.wav"))) == len(out.splitlines()) == len(detections(model_path, AUDIO))
+
+
+def test_a_folder_for_events_is_asked_first(model_path, tmp_path, capsys):  # noqa: F811
+    write_wav(tmp_path / "a.wav", AUDIO)
+    (tmp_path / "file").touch()
+    flags = ["--threshold", "0.5", "--record_events", str(tmp_path / "file")]
+    assert cli.main(["listen", str(model_path), str(tmp_path / "a.wav"), *flags]) == 1
+    out, err = capsys.readouterr()
+    assert not out
+    assert f"{tmp_path / 'file'}: no file can be written there" in err

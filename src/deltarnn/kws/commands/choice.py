@@ -1,6 +1,7 @@
 """Which model a command works on, and where it writes: the newest by default, beside the model."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from deltarnn.files import check_writable
@@ -22,10 +23,20 @@ def chosen_model(arguments: argparse.Namespace) -> Path:
     """The model file that was named, or the newest, which is told. ValueError where there is none."""
     if arguments.model is None:
         path = newest_model(arguments.work_dir)
-        print(f"model: {path} (the newest; name another as the first argument)")
+        print(f"model: {path} (the newest; name another as the first argument)", file=sys.stderr)
         return path
     path = Path(arguments.model)
-    return path / MODEL if (path / MODEL).is_file() else path
+    if path.is_dir():
+        path /= MODEL
+        if not path.is_file():
+            raise FileNotFoundError(f"{path.parent}: holds no {MODEL}; name a model file, or the folder of a run")
+    return path
+
+
+def take_model(arguments: argparse.Namespace, named: list[Path]) -> None:
+    """Move the model from the front of the arguments `named` to `arguments.model`, where --model is left out."""
+    if arguments.model is None and named and (named[0].suffix == ".safetensors" or named[0].is_dir()):
+        arguments.model = named.pop(0)
 
 
 def chosen_folder(arguments: argparse.Namespace, model: Path) -> Path:

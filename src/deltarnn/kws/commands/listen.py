@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from deltarnn.engine.activity import Activity
+from deltarnn.files import check_writable
+from deltarnn.kws.commands.choice import add_model, chosen_model, take_model
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.data.audio import Audio
 from deltarnn.kws.spotter.recorder import EventRecorder
 from deltarnn.kws.spotter.sources import FileSource, Microphone, RawSource, Source, list_devices, standard_input
 from deltarnn.kws.spotter.spotter import Detection, Spotter
-from deltarnn.kws.training.runs import newest_model
 
-MODEL_SUFFIX = ".safetensors"
 QUIET = -45.0
 """dB of full scale: seconds below it count as idle."""
 
@@ -37,10 +37,11 @@ _REFRESH = 0.1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `deltarnn listen`."""
     parser.add_argument(
-        "sources", nargs="*", metavar="MODEL | FILE | -",
-        help="model file (default: the newest under save/), then audio files of any length, or - for raw 16-bit "
-        "samples on standard input; without files the microphone",
+        "sources", type=Path, nargs="*", metavar="MODEL | FILE | -",
+        help="the model, then audio files of any length, or - for raw 16-bit samples on standard input; without files "
+        "the microphone",
     )  # fmt: skip
+    add_model(parser)
     add_number(parser, "threshold", float, -1024, 1024, "score above which a word is heard (default: the model's own)")
     parser.add_argument("--precision", choices=("float32", "int8"), help="arithmetic (default: the model's own)")
     add_number(parser, "device", int, 0, 10000, "number of the microphone (default: the system's)")
@@ -56,11 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(list_devices())
         return 0
     named = list(arguments.sources)
-    if named and named[0].endswith(MODEL_SUFFIX):
-        model = Path(named.pop(0))
-    else:
-        model = newest_model(Path())
-        print(f"model: {model} (the newest; name another as the first argument)", file=sys.stderr)
+    take_model(arguments, named)
+    model = chosen_model(arguments)
+    if arguments.record_events is not None:
+        check_writable(arguments.record_events)
     if arguments.device is not None and named:
         raise ValueError(f"--device {arguments.device}: listens to a microphone, but {named[0]} is given as well")
     with warnings.catch_warnings(record=True) as caught:
@@ -69,8 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"warning: {warning.message}", file=sys.stderr)
     with ExitStack() as stack:
         sources: list[Source] = [
-            RawSource(standard_input()) if name == "-" else FileSource(Path(name), spotter.sample_rate)
-            for name in named
+            RawSource(standard_input()) if str(path) == "-" else FileSource(path, spotter.sample_rate) for path in named
         ] or [stack.enter_context(Microphone(arguments.device, spotter.sample_rate))]
         for source in sources:
             spotter.reset()
@@ -82,9 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
                 return 0
             except KeyboardInterrupt:
-                listener.finish()
                 return 0
-            listener.finish()
+            finally:
+                listener.finish()
     return 0
 
 
@@ -128,6 +127,8 @@ class Listener:
                 f"{self._source.lost} samples lost ({self._source.lost / self._spotter.sample_rate:.2f} s): "
                 "the machine was too busy"
             )
+        if self._source.cut_off:
+            parts.append("the file ends before the length that it claims")
         print(", ".join(parts), file=sys.stderr)
 
     def _print(self, detection: Detection) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deltarnn.kws.commands.choice import add_model, chosen_model
+from deltarnn.files import sentence
+from deltarnn.kws.commands.choice import add_model, chosen_model, take_model
 from deltarnn.kws.data.audio import Audio, read_recording
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
@@ -72,8 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """One line per recording; 1 where one could not be read, after all the others."""
     files = list(arguments.files)
-    if arguments.model is None and files and (files[0].suffix == ".safetensors" or files[0].is_dir()):
-        arguments.model = files.pop(0)
+    take_model(arguments, files)
     if not files:
         raise ValueError("predict: name one or more recordings, such as deltarnn predict MODEL yes.wav")
     predictor = Predictor(chosen_model(arguments))
@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             recording = read_recording(path, predictor.sample_rate)
         except (ValueError, OSError) as error:
-            print(f"{path}: not read: {error}")
+            print(f"{path}: not read: {sentence(error).removeprefix(f'{path}: ')}")
             failed += 1
             continue
         found = predictor(recording.samples)

@@ -7,7 +7,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -158,15 +158,18 @@ def _decode(path: str | Path, content: bytes, sample_rate: int) -> Recording:
     if not np.isfinite(mono).all():
         raise AudioError(f"{path}: holds samples that are no numbers")
     samples = to_int16(mono) if rate == sample_rate or not mono.size else resample(mono, rate, sample_rate)
-    return Recording(samples, cut_off=len(signal) < claimed or _wav_is_cut_off(content))
+    return Recording(samples, cut_off=len(signal) < claimed or wav_is_cut_off(io.BytesIO(content)))
 
 
-def _wav_is_cut_off(content: bytes) -> bool:
+def wav_is_cut_off(file: BinaryIO) -> bool:
     """Whether a WAV file's data chunk claims more bytes than follow; of a stream, 2³¹ or more, that is no claim."""
-    position = 12
-    while content[:4] == b"RIFF" and position + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, position)
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    position = 12 if file.read(4) == b"RIFF" else end
+    while position + 8 <= end:
+        file.seek(position)
+        name, size = struct.unpack("<4sI", file.read(8))
         if name == b"data":
-            return bool(len(content) < position + 8 + size < 1 << 31)
+            return bool(end < position + 8 + size < 1 << 31)
         position += 8 + size + size % 2
     return False

@@ -9,10 +9,13 @@ from typing import Any, BinaryIO, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.kws.data.audio import Audio, AudioError, to_int16
+from deltarnn.kws.data.audio import Audio, AudioError, to_int16, wav_is_cut_off
 
 PIECE = 4096
 """Samples read from a file at once."""
+
+BEGINNINGS = (b"RIFF", b"fLaC", b"OggS", b"FORM", b"ID3")
+"""Of audio files, which are no raw samples."""
 
 POLL = 1.0
 """Seconds without a sample after which a microphone is asked whether it still records."""
@@ -22,10 +25,14 @@ WAITING = 10.0
 
 
 class Source(Protocol):
-    """Pieces of one stream, int16 (N,) at the sample rate that was asked for; `lost` counts samples that never came."""
+    """Pieces of one stream, int16 (N,) at the sample rate that was asked for; `lost` counts samples that never came.
+
+    cut_off: whether it is a file that ends before the length that its header claims.
+    """
 
     name: str
     lost: int
+    cut_off: bool
 
     def __iter__(self) -> Iterator[Audio]: ...
 
@@ -41,6 +48,8 @@ class FileSource:
         self._path, self._rate = path, sample_rate
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such audio file")
+        with path.open("rb") as file:
+            self.cut_off = wav_is_cut_off(file)
 
     def __iter__(self) -> Iterator[Audio]:
         import soundfile
@@ -75,7 +84,7 @@ class RawSource:
     """Raw samples from a pipe: little-endian int16 of one channel at the spotter's own rate, as they come."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        self.name, self.lost = "-", 0
+        self.name, self.lost, self.cut_off = "-", 0, False
         self._stream = stream
         if stream.isatty():
             raise ValueError(
@@ -84,10 +93,15 @@ class RawSource:
             )
 
     def __iter__(self) -> Iterator[Audio]:
-        rest = b""
+        rest, first = b"", True
         read = getattr(self._stream, "read1", self._stream.read)  # what is there, without waiting for more
         while content := read(2 * PIECE):
-            content = rest + content
+            if first and content.startswith(BEGINNINGS):
+                raise AudioError(
+                    "-: begins as an audio file does, not with raw samples: name the file itself, or decode it first, "
+                    "such as ffmpeg -i FILE -f s16le -ac 1 -ar 16000 - | deltarnn listen -"
+                )
+            first, content = False, rest + content
             even = len(content) // 2 * 2
             rest = content[even:]
             yield np.frombuffer(content[:even], "<i2").astype(np.int16, copy=False)
@@ -103,7 +117,7 @@ class Microphone:
     """
 
     def __init__(self, device: int | None, sample_rate: int) -> None:
-        self.lost = 0
+        self.lost, self.cut_off = 0, False
         self._sound = sounddevice()
         self._device, self._rate = device, sample_rate
         self._pieces: queue.Queue[bytes] = queue.Queue()

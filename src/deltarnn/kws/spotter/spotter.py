@@ -165,7 +165,7 @@ def read_spotter(
         rule = StreamRule.at(pipeline.framing.hop / pipeline.config.sample_rate, UNCALIBRATED_THRESHOLD)
         if threshold is None:
             warnings.warn(
-                f"{path} stores no threshold: it was made before thresholds were calibrated. {rule.threshold:g} is "
+                f"{path} stores no threshold: none was chosen for it yet. {rule.threshold:g} is "
                 "taken; `deltarnn evaluate --stream` chooses one for a rate of false alarms and stores it",
                 stacklevel=3,
             )
