@@ -17,15 +17,16 @@ from deltarnn.prune import column_balanced_dropout
 
 @pytest.mark.parametrize("case", CASES)
 def test_edgedrnn_cycles_of_every_step_of_the_rtl(case):
-    """Within 2 per layer + 1, with ideal memory and with 40 clocks of latency and 3 between bursts."""
+    """With ideal memory, and with 40 clocks of latency and 3 between bursts."""
     golden = load(case)
     _, fired = edgedrnn_forward(golden.x, golden.layers, golden.thx, golden.thh, return_fired=True)
-    for accelerator, simulated in (
-        (EdgeDRNN(), golden.cycles_ideal),
-        (EdgeDRNN(memory_latency_cycles=40, burst_gap_cycles=3), golden.cycles_latency40_gap3),
+    ideal, delayed = {1: (2, 2), 2: (3, 4)}[len(golden.layers)]
+    for accelerator, simulated, tolerance in (
+        (EdgeDRNN(), golden.cycles_ideal, ideal),
+        (EdgeDRNN(memory_latency_cycles=40, burst_gap_cycles=3), golden.cycles_latency40_gap3, delayed),
     ):
         cycles = [accelerator.cycles(golden.x.shape[1], golden.hidden_sizes, step) for step in fired]
-        assert np.abs(np.array(cycles) - simulated).max() <= 2 * len(golden.layers) + 1
+        assert np.abs(np.array(cycles) - simulated).max() <= tolerance
 
 
 @settings(deadline=None)

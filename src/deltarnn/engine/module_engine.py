@@ -140,16 +140,16 @@ class ModuleEngine(Engine):
 
     @property
     def description(self) -> Description:
-        """None: a module is no stack of layers."""
+        """TypeError: a module is no stack of layers."""
         self._without_states()
 
     @property
     def compiled(self) -> Any:
-        """None: a module's layers are run by its program."""
+        """TypeError: a module's layers are run by its program."""
         self._without_states()
 
     def activity_of(self, stream: Any) -> Activity:
-        """None: a module has more than one stream."""
+        """TypeError: a module has more than one stream."""
         self._without_states()
 
     def __repr__(self) -> str:

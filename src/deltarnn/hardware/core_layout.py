@@ -124,12 +124,12 @@ class CoreLayout:
     @cached_property
     def layers(self) -> tuple[CoreLayer, ...]:
         """Recurrent layers, then dense ones."""
-        kinds = [self.cell] * len(self.hidden_sizes) + ["dense"] * len(self.head_sizes)
+        kinds: list[Cell | Literal["dense"]] = [self.cell for _ in self.hidden_sizes]
+        kinds += ["dense" for _ in self.head_sizes]
         units = [*self.hidden_sizes, *self.head_sizes]
         inputs = [self.input_size, *units]
         return tuple(
-            CoreLayer(kind, before, size, self.lanes)  # type: ignore[arg-type]
-            for kind, before, size in zip(kinds, inputs, units, strict=False)
+            CoreLayer(kind, before, size, self.lanes) for kind, before, size in zip(kinds, inputs, units, strict=False)
         )
 
     @property

@@ -35,7 +35,7 @@ class EdgeDRNNIntegers(NamedTuple):
 
 @dataclass(frozen=True)
 class EdgeDRNN(Accelerator):
-    """Event-exact model: cycles are within 2 per layer (+ 1) of simulation of the public RTL."""
+    """Event-exact model: cycles are within 2 (one layer) to 4 (two) of simulation of the public RTL."""
 
     name: ClassVar[str] = "EdgeDRNN"
     cell: ClassVar[Cell] = "GRU"
@@ -150,8 +150,9 @@ class EdgeDRNN(Accelerator):
                 for name in ("weight_ih", "weight_hh"):
                     check_range(f"{name}_l{index}", getattr(layer, name), WEIGHT)
                 check_range(f"the bias (b_ih + b_hh) of layer {index}", biases[:gate_rows], WEIGHT)
-            layers.append(tuple(WEIGHT.to_int(v) for v in (layer.weight_ih, layer.weight_hh, biases[:gate_rows])))
-        return EdgeDRNNIntegers(layers, thresholds["thx"], thresholds["thh"], tuple(notes))  # type: ignore[arg-type]
+            weights = WEIGHT.to_int(layer.weight_ih), WEIGHT.to_int(layer.weight_hh)
+            layers.append((*weights, WEIGHT.to_int(biases[:gate_rows])))
+        return EdgeDRNNIntegers(layers, thresholds["thx"], thresholds["thh"], tuple(notes))
 
     def events(self, model: NetworkParameters, sequences: Sequence[NDArray[np.float64]]) -> Events:
         integers = self.integers(model)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.fixed.arithmetic import IntArray
+from deltarnn.fixed.cells import Cell
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.fixed.qformat import QFormat
@@ -68,7 +69,7 @@ class RtlDesign:
     sources: tuple[str, ...]
     models: tuple[str, ...]
     images: tuple[str, ...]
-    cell: str
+    cell: Cell
     input_size: int
     hidden_sizes: tuple[int, ...]
     head_sizes: tuple[int, ...]
@@ -90,7 +91,7 @@ class RtlDesign:
     def layout(self) -> CoreLayout:
         """Where everything lies."""
         return CoreLayout(
-            self.cell,  # type: ignore[arg-type]
+            self.cell,
             self.input_size,
             self.hidden_sizes,
             self.head_sizes,

@@ -175,8 +175,9 @@ class RecurrentPart:
         tensors: dict[str, Array] = {f"rnn.{name}_l0": array for name, array in w.arrays.items()}
         header = {"format": FORMAT, "architecture": architecture, "quantization": None}
         described = Description(tensors, {**header, "thx": [self.thx], "thh": [self.thh]})
-        used = self.precision == "int8" and self.formats is not None
-        return described.with_formats([self.formats]) if used and self.formats else described
+        if self.precision == "int8" and self.formats is not None:
+            return described.with_formats([self.formats])
+        return described
 
     def calibrate(self, sequences: Sequence[FloatArray]) -> None:
         """Compute in int8 from now on, by formats that suit these sequences (T, I) of its input.
