@@ -10,7 +10,7 @@ import torch
 from tests import reference
 from torch import Tensor, nn
 
-from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization
+from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization, record_activity
 
 GOLDEN = Path(__file__).parent / "data" / "layers"
 CELLS = {"GRU": DeltaGRU, "LSTM": DeltaLSTM}
@@ -68,6 +68,25 @@ def reference_runs(layer: nn.Module, x: Tensor) -> list[reference.Run]:
         runs.append(cell(signal, *weights, layer.thx[index], layer.thh[index]))
         signal = runs[-1].y
     return runs
+
+
+def assert_equals_its_definition(layer: nn.Module, x: Tensor) -> None:
+    """Outputs, final states, counts, events and Σ|Δh| of a float64 layer over x (T, B, I) against the reference's."""
+    runs = reference_runs(layer, x)
+    with record_activity(layer, events=True) as activity:
+        y, states = layer(x, layer.initial_state(x.shape[1]))
+    assert relative_error(y, runs[-1].y) < 1e-10
+    for run, state, entry in zip(runs, states, activity.per_layer, strict=True):
+        assert isinstance(state, layer.state_type)
+        assert set(state._fields) == run.state.keys()
+        for name, value in run.state.items():
+            assert relative_error(getattr(state, name), value) < 1e-10, name
+        (call,) = entry.calls
+        assert tuple(call.counts.tolist()[: len(run.zeros)]) == run.zeros
+        deltas_h = np.concatenate([encoder.deltas for encoder in run.hidden_encoders], axis=2)
+        for fired, deltas in zip(entry.events, (np.stack(run.x_encoder.deltas), deltas_h), strict=True):
+            np.testing.assert_array_equal(fired, deltas != 0)
+    assert relative_error(activity.l1_delta_h, sum(run.l1_delta_h for run in runs)) < 1e-10
 
 
 def guarded(layer: nn.Module, x: Tensor) -> bool:

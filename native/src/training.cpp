@@ -5,6 +5,7 @@
 #include <memory>
 #include <new>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "deltarnn/training_threads.hpp"
@@ -170,21 +171,14 @@ struct Weights {
     }
 };
 
-// `copies` weight gradients, packed, one behind the other, whose sum it is: one of each thread, or one in all.
-Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Plan& plan,
-                        const Parameters<const float>& parameters, BackwardArguments& arguments, std::int64_t size_ih, std::int64_t size,
-                        int copies) {
-    const bool through_inputs = arguments.grad_x != nullptr || arguments.grad_x_hat0 != nullptr;
-    const bool rows_x = job.thx == 0.0f || job.dense_x, rows_h = job.thh == 0.0f || job.dense_h;
-    const Weights::Wanted wanted{through_inputs && !rows_x, !rows_h, through_inputs && rows_x, rows_h};
-    const Weights weights(job, kernels, parameters, wanted, plan.threads);
-    job.packed_ih = weights.packed_ih.get();
-    job.packed_hh = weights.packed_hh.get();
-    arguments.rows_ih = weights.rows_ih.get();
-    arguments.rows_hh = weights.rows_hh.get();
+// Every thread's samples in groups, with room to work in: a group's workspace holds its events, so that it differs from
+// group to group; a thread's groups share the largest.
+struct Groups {
+    std::vector<std::vector<SampleGroup>> of_thread;
+    Buffer workspaces;
+};
 
-    // A group's workspace holds its events, so that it differs from group to group; a thread's groups share the
-    // largest.
+Groups groups_of(const Sequence& job, const TrainingKernels& kernels, const Plan& plan) {
     std::vector<std::vector<SampleGroup>> groups(static_cast<std::size_t>(plan.threads));
     std::vector<std::int64_t> offsets{0};
     for (int thread = 0; thread < plan.threads; ++thread) {
@@ -197,62 +191,99 @@ Buffer packed_gradients(Sequence& job, const TrainingKernels& kernels, const Pla
         }
         offsets.push_back(offsets.back() + largest);
     }
-    const Buffer workspaces(offsets.back());
+    Buffer workspaces(offsets.back());
     for (std::size_t thread = 0; thread < groups.size(); ++thread) {
         for (SampleGroup& group : groups[thread]) group.workspace = workspaces.get() + offsets[thread];
     }
+    return {std::move(groups), std::move(workspaces)};
+}
 
-    Buffer grads(size * copies);
-    const auto chunks = [&](auto&& visit) {
-        for (std::int64_t last = job.steps; last > 0;) {
-            const std::int64_t first = (last - 1) / plan.chunk * plan.chunk;
-            visit(first, last);
-            last = first;
-        }
-    };
-    if (copies == plan.threads) {
-        parallel(plan.threads, [&](int thread) {
-            float* grad = grads.get() + size * thread;
-            std::fill(grad, grad + size, 0.0f);
-            for (const SampleGroup& group : groups[static_cast<std::size_t>(thread)]) {
-                kernels.backward_begin(job, arguments, group, plan.chunk);
-                chunks([&](std::int64_t first, std::int64_t last) {
-                    kernels.backward_chunk(job, arguments, group, plan.chunk, first, last);
-                    kernels.add_weight_gradients(job, group, plan.chunk, last - first, 0, job.padded, grad,
-                                                 grad + size_ih);
-                });
-                kernels.backward_end(job, arguments, group, plan.chunk);
-            }
-        });
-        return grads;
+// Calls visit(first step, end) for the chunks of a sequence, the last one first.
+template <class Visit>
+void each_chunk_backwards(const Sequence& job, const Plan& plan, Visit visit) {
+    for (std::int64_t last = job.steps; last > 0;) {
+        const std::int64_t first = (last - 1) / plan.chunk * plan.chunk;
+        visit(first, last);
+        last = first;
     }
-    // One gradient for all: the threads take turns between their samples' steps and their units' weights.
-    std::fill(grads.get(), grads.get() + size, 0.0f);
-    for (std::size_t round = 0; round < groups.back().size(); ++round) {  // the last thread has the largest share
+}
+
+// Weight gradients, packed: those of the inputs in the first size_ih of `size` floats.
+struct PackedGradients {
+    std::int64_t size_ih, size;
+    int copies;  // one behind the other, whose sum it is: one of each thread, or one in all
+    Buffer values;
+};
+
+// The threads go their own ways, each with a copy.
+void add_by_thread(const Sequence& job, const TrainingKernels& kernels, const Plan& plan, const BackwardArguments& arguments,
+                   const Groups& groups, PackedGradients& gradients) {
+    parallel(plan.threads, [&](int thread) {
+        float* const grad = gradients.values.get() + gradients.size * thread;
+        std::fill_n(grad, gradients.size, 0.0f);
+        for (const SampleGroup& group : groups.of_thread[static_cast<std::size_t>(thread)]) {
+            kernels.backward_begin(job, arguments, group, plan.chunk);
+            each_chunk_backwards(job, plan, [&](std::int64_t first, std::int64_t last) {
+                kernels.backward_chunk(job, arguments, group, plan.chunk, first, last);
+                kernels.add_weight_gradients(job, group, plan.chunk, last - first, 0, job.padded, grad,
+                                             grad + gradients.size_ih);
+            });
+            kernels.backward_end(job, arguments, group, plan.chunk);
+        }
+    });
+}
+
+// One copy for all: the threads take turns between their samples' steps and their units' weights.
+void add_in_turns(const Sequence& job, const TrainingKernels& kernels, const Plan& plan, const BackwardArguments& arguments,
+                  const Groups& groups, PackedGradients& gradients) {
+    float* const grad = gradients.values.get();
+    std::fill_n(grad, gradients.size, 0.0f);
+    const std::size_t rounds = groups.of_thread.back().size();  // the last thread has the largest share
+    for (std::size_t round = 0; round < rounds; ++round) {
         const auto with_group = [&](auto&& work) {
             parallel(plan.threads, [&](int thread) {
-                const std::vector<SampleGroup>& own = groups[static_cast<std::size_t>(thread)];
+                const std::vector<SampleGroup>& own = groups.of_thread[static_cast<std::size_t>(thread)];
                 if (round < own.size()) work(own[round]);
             });
         };
         with_group([&](const SampleGroup& group) { kernels.backward_begin(job, arguments, group, plan.chunk); });
-        chunks([&](std::int64_t first, std::int64_t last) {
+        each_chunk_backwards(job, plan, [&](std::int64_t first, std::int64_t last) {
             with_group([&](const SampleGroup& group) {
                 kernels.backward_chunk(job, arguments, group, plan.chunk, first, last);
             });
             parallel(plan.threads, [&](int thread) {
                 const std::int64_t from = first_unit(job, kernels, thread, plan.threads);
                 const std::int64_t to = first_unit(job, kernels, thread + 1, plan.threads);
-                for (const std::vector<SampleGroup>& own : groups) {
+                for (const std::vector<SampleGroup>& own : groups.of_thread) {
                     if (round >= own.size()) continue;
-                    kernels.add_weight_gradients(job, own[round], plan.chunk, last - first, from, to, grads.get(),
-                                                 grads.get() + size_ih);
+                    kernels.add_weight_gradients(job, own[round], plan.chunk, last - first, from, to, grad,
+                                                 grad + gradients.size_ih);
                 }
             });
         });
         with_group([&](const SampleGroup& group) { kernels.backward_end(job, arguments, group, plan.chunk); });
     }
-    return grads;
+}
+
+PackedGradients packed_gradients(Sequence& job, const TrainingKernels& kernels, const Plan& plan,
+                                 const Parameters<const float>& parameters, BackwardArguments& arguments) {
+    const bool through_inputs = arguments.grad_x != nullptr || arguments.grad_x_hat0 != nullptr;
+    const bool rows_x = job.thx == 0.0f || job.dense_x, rows_h = job.thh == 0.0f || job.dense_h;
+    const Weights::Wanted wanted{through_inputs && !rows_x, !rows_h, through_inputs && rows_x, rows_h};
+    const Weights weights(job, kernels, parameters, wanted, plan.threads);
+    job.packed_ih = weights.packed_ih.get();
+    job.packed_hh = weights.packed_hh.get();
+    arguments.rows_ih = weights.rows_ih.get();
+    arguments.rows_hh = weights.rows_hh.get();
+
+    const std::int64_t per_column = gates_of(job.cell) * job.padded;
+    const std::int64_t size_ih = per_column * job.inputs, size = size_ih + per_column * job.hidden;
+    // A copy for each thread costs least time, until the copies are what memory is spent on.
+    const int copies = size > (std::int64_t{1} << 20) ? 1 : plan.threads;
+    PackedGradients gradients{size_ih, size, copies, Buffer(size * copies)};
+    const Groups groups = groups_of(job, kernels, plan);
+    (copies == plan.threads ? add_by_thread : add_in_turns)(job, kernels, plan, arguments, groups, gradients);
+    return gradients;
 }
 
 }  // namespace
@@ -292,23 +323,20 @@ void train_backward(Sequence job, const Parameters<const float>& parameters, Bac
     if (biases && arguments.grad_m0 == nullptr) arguments.grad_m0 = grad_m0.get();
     const TrainingKernels& kernels = training_kernels(active_isa());
     const Plan plan = plan_for(job, threads);
-    const int gates = gates_of(job.cell);
-    const std::int64_t size_ih = gates * job.padded * job.inputs, size = size_ih + gates * job.padded * job.hidden;
-    // A copy for each thread costs least time, until the copies are what memory is spent on.
-    const int copies = size > (std::int64_t{1} << 20) ? 1 : plan.threads;
-    const Buffer grads = packed_gradients(job, kernels, plan, parameters, arguments, size_ih, size, copies);
+    const PackedGradients packed = packed_gradients(job, kernels, plan, parameters, arguments);
     if (biases) sum_biases(job, arguments.grad_m0, gradients);
 
-    const int share = size > worth_sharing ? plan.threads : 1;
+    const int gates = gates_of(job.cell), share = packed.size > worth_sharing ? plan.threads : 1;
     parallel(share, [&](int thread) {
         const std::int64_t from = first_unit(job, kernels, thread, share),
                            to = first_unit(job, kernels, thread + 1, share);
         const auto add_up = [&](float* first, std::int64_t columns) {
             const std::int64_t begin = gates * columns * from, count = gates * columns * (to - from);
-            for (int other = 1; other < copies; ++other)
-                kernels.add(first + begin, first + size * other + begin, count);
+            for (int other = 1; other < packed.copies; ++other) {
+                kernels.add(first + begin, first + packed.size * other + begin, count);
+            }
         };
-        float *ih = grads.get(), *hh = grads.get() + size_ih;
+        float *ih = packed.values.get(), *hh = ih + packed.size_ih;
         add_up(ih, job.inputs);
         add_up(hh, job.hidden);
         kernels.unpack(ih, gradients.weight_ih, input_order(job.cell), gates, job.hidden, job.padded, job.inputs, from, to);

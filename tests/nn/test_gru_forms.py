@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tests.layers import guarded, reference_runs, relative_error, smooth_input
+from tests.layers import assert_equals_its_definition, guarded, reference_runs, smooth_input
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
 from deltarnn import DeltaGRU, DeltaGRUResetBeforeState, QFormat, Quantization, convert, record_activity
@@ -35,21 +35,8 @@ def gru(*sizes, seed=0, **options):
 def test_every_form_is_its_definition(form, sizes, batch, thx, thh, seed):
     layer = gru(*sizes, seed=seed, thx=thx, thh=thh, **form)
     x = smooth_input(9, batch, sizes[0], seed)
-    runs = reference_runs(layer, x)
-    assume(min(run.margin for run in runs) > 1e-9)
-    with record_activity(layer, events=True) as activity:
-        y, states = layer(x, layer.initial_state(batch))
-    assert relative_error(y, runs[-1].y) < 1e-10
-    for run, state, entry in zip(runs, states, activity.per_layer, strict=True):
-        assert isinstance(state, layer.state_type)
-        assert set(state._fields) == run.state.keys()
-        for name, value in run.state.items():
-            assert relative_error(getattr(state, name), value) < 1e-10, name
-        zeros = entry.calls[0].counts.tolist()[: len(run.zeros)]
-        assert tuple(zeros) == run.zeros
-        fired_h = np.concatenate([encoder.deltas for encoder in run.hidden_encoders], axis=2) != 0
-        np.testing.assert_array_equal(entry.events[1], fired_h)
-    assert relative_error(activity.l1_delta_h, sum(run.l1_delta_h for run in runs)) < 1e-10
+    assume(min(run.margin for run in reference_runs(layer, x)) > 1e-9)
+    assert_equals_its_definition(layer, x)
 
 
 @pytest.mark.parametrize("bidirectional", [False, True])

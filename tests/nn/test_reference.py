@@ -5,7 +5,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tests import reference
-from tests.layers import CELLS, guarded, reference_runs, relative_error, smooth_input
+from tests.layers import CELLS, assert_equals_its_definition, guarded, reference_runs, relative_error, smooth_input
 
 from deltarnn import DeltaGRU, DeltaLSTM, record_activity
 
@@ -27,19 +27,8 @@ def test_forward(kind, inputs, hidden, steps, batch, thx, thh, seed, num_layers)
     torch.manual_seed(seed)
     layer = CELLS[kind](inputs, hidden, num_layers, thx=thx, thh=thh, dtype=torch.float64)
     x = smooth_input(steps, batch, inputs, seed)
-    runs = reference_runs(layer, x)
-    assume(min(run.margin for run in runs) > 1e-9)
-    with record_activity(layer, events=True) as activity:
-        y, states = layer(x, layer.initial_state(batch))
-    assert relative_error(y, runs[-1].y) < 1e-10
-    for run, state, entry in zip(runs, states, activity.per_layer, strict=True):
-        for name, value in run.state.items():
-            assert relative_error(getattr(state, name), value) < 1e-10, name
-        (call,) = entry.calls
-        assert tuple(call.counts[:2].tolist()) == run.zeros
-        for fired, encoder in zip(entry.events, (run.x_encoder, run.h_encoder), strict=True):
-            assert [row.tolist() for row in fired] == [(delta != 0).tolist() for delta in encoder.deltas]
-    assert relative_error(activity.l1_delta_h, sum(run.l1_delta_h for run in runs)) < 1e-10
+    assume(min(run.margin for run in reference_runs(layer, x)) > 1e-9)
+    assert_equals_its_definition(layer, x)
 
 
 @settings(max_examples=40, deadline=None)
