@@ -1,5 +1,6 @@
 #include "deltarnn/columns.hpp"
 #include "deltarnn/engine_kernels.hpp"
+#include "deltarnn/event_list.hpp"
 #include "deltarnn/gates.hpp"
 
 namespace deltarnn::DELTARNN_ISA {
@@ -29,29 +30,11 @@ int encode(const float* value, float* memory, float threshold, int n, std::int32
         if (fires == 0) continue;
         _mm512_mask_storeu_ps(memory + i, fires, v);
         const __mmask16 counts = _mm512_mask_cmp_ps_mask(fires, d, vf{}, _CMP_NEQ_UQ);
-        const __m512i here = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
-                                                                                      11, 12, 13, 14, 15));
-        // Compressed in registers: compressing stores are slow on some CPUs.
-        _mm512_storeu_si512(index + count, _mm512_maskz_compress_epi32(counts, here));
-        _mm512_storeu_ps(delta + count, _mm512_maskz_compress_ps(counts, d));
-        count += __builtin_popcount(counts);
+        count += list_chosen(std::uint32_t{counts}, i, d, index + count, delta + count);
 #else
         const vi fires = ~(absolute(d) < splat(threshold));
         store(memory + i, fires ? v : held);
-        const vi counts = fires & (d != vf{});
-#if defined(DELTARNN_ISA_AVX2)
-        for (unsigned bits = static_cast<unsigned>(_mm256_movemask_ps((__m256)counts)); bits != 0; bits &= bits - 1) {
-            const int lane = __builtin_ctz(bits);
-            index[count] = i + lane;
-            delta[count++] = value[i + lane] - held[lane];
-        }
-#else
-        for (int lane = 0; lane < lanes; ++lane) {
-            index[count] = i + lane;
-            delta[count] = d[lane];
-            count -= counts[lane];
-        }
-#endif
+        count += list_chosen(fires & (d != vf{}), i, d, index + count, delta + count);
 #endif
     }
     return count;

@@ -1,4 +1,5 @@
 #include "deltarnn/engine_kernels.hpp"
+#include "deltarnn/event_list.hpp"
 #include "deltarnn/integer_gates.hpp"
 #include "deltarnn/simd.hpp"
 
@@ -249,29 +250,13 @@ int encode(const std::int32_t* value, std::int32_t* memory, std::int32_t thresho
         const vi magnitude = d < 0 ? -d : d;
         const vi fires = (magnitude >= threshold) & (d != 0);
 #if defined(DELTARNN_ISA_AVX512)
-        const __mmask16 bits = _mm512_movepi32_mask((__m512i)fires);
-        if (bits == 0) continue;
-        _mm512_mask_storeu_epi32(memory + i, bits, (__m512i)v);
-        const __m512i here = _mm512_add_epi32(_mm512_set1_epi32(i), _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10,
-                                                                                      11, 12, 13, 14, 15));
-        _mm512_storeu_si512(index + count, _mm512_maskz_compress_epi32(bits, here));
-        _mm512_storeu_si512(delta + count, _mm512_maskz_compress_epi32(bits, (__m512i)d));
-        count += __builtin_popcount(bits);
+        const std::uint32_t mask = bits(fires);
+        if (mask == 0) continue;
+        _mm512_mask_storeu_epi32(memory + i, static_cast<__mmask16>(mask), (__m512i)v);
+        count += list_chosen(mask, i, d, index + count, delta + count);
 #else
         store(memory + i, fires ? v : held);
-#if defined(DELTARNN_ISA_AVX2)
-        for (unsigned bits = static_cast<unsigned>(_mm256_movemask_ps((__m256)fires)); bits != 0; bits &= bits - 1) {
-            const int lane = __builtin_ctz(bits);
-            index[count] = i + lane;
-            delta[count++] = value[i + lane] - held[lane];
-        }
-#else
-        for (int lane = 0; lane < lanes; ++lane) {
-            index[count] = i + lane;
-            delta[count] = d[lane];
-            count -= fires[lane];
-        }
-#endif
+        count += list_chosen(fires, i, d, index + count, delta + count);
 #endif
     }
     return count;

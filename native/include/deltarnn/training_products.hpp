@@ -1,6 +1,6 @@
 // Products of training: chosen columns for event lists, register tiles for held-state products, and the encoder.
 #pragma once
-#include "deltarnn/simd.hpp"
+#include "deltarnn/event_list.hpp"
 #include "deltarnn/training_kernels.hpp"
 
 namespace deltarnn::DELTARNN_ISA {
@@ -52,19 +52,6 @@ DELTARNN_INLINE void store_within(float* row, vf value, Index unit, Index n) {
     }
 }
 
-// Bit i: element i of a comparison is true.
-DELTARNN_INLINE std::uint32_t bits(vi comparison) {
-#if defined(DELTARNN_ISA_AVX512)
-    return _mm512_movepi32_mask((__m512i)comparison);
-#elif defined(DELTARNN_ISA_AVX2)
-    return static_cast<std::uint32_t>(_mm256_movemask_ps((__m256)comparison));
-#else
-    std::uint32_t result = 0;
-    for (int i = 0; i < lanes; ++i) result |= (static_cast<std::uint32_t>(comparison[i]) & 1u) << i;
-    return result;
-#endif
-}
-
 #if defined(DELTARNN_ISA_AVX512)
 DELTARNN_INLINE __m256 halves_added(vf a) {
     return _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, a, 0), _mm512_maskz_extractf32x8_ps(0xff, a, 1));
@@ -112,23 +99,7 @@ struct Events {
 
 // Appends the elements of one vector whose bit is set; may write one vector past the end. Returns the new count.
 DELTARNN_INLINE Index append(const Events& events, Index count, Index unit, vf value, std::uint32_t mask) {
-#if defined(DELTARNN_ISA_AVX512)
-    const __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    const __mmask16 chosen = static_cast<__mmask16>(mask);
-    const __m512i where = _mm512_add_epi32(iota, _mm512_set1_epi32(static_cast<int>(unit)));
-    store(events.index + count, (vi)_mm512_maskz_compress_epi32(chosen, where));
-    store(events.value + count, (vf)_mm512_maskz_compress_ps(chosen, value));
-    return count + __builtin_popcount(mask);
-#else
-    while (mask != 0) {
-        const int i = __builtin_ctz(mask);
-        mask &= mask - 1;
-        events.index[count] = static_cast<std::int32_t>(unit + i);
-        events.value[count] = value[i];
-        ++count;
-    }
-    return count;
-#endif
+    return count + list_chosen(mask, static_cast<int>(unit), value, events.index + count, events.value + count);
 }
 
 DELTARNN_INLINE bool mostly_events(Index events, Index elements) {

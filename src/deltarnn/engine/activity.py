@@ -15,6 +15,7 @@ class Counted(Sparsity):
 
     @property
     def layers(self) -> Sequence["LayerActivity"]:
+        """Whose counts are added up."""
         raise NotImplementedError
 
     def delta_counts(self) -> Iterator[DeltaCount]:

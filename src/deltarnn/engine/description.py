@@ -11,14 +11,13 @@ from deltarnn.engine.model_file import (
     FORMAT,
     Header,
     Tensors,
-    head_names,
     read_formats,
     read_quantization,
     write_formats,
     write_quantization,
 )
 from deltarnn.fixed.formats import LayerFormats
-from deltarnn.fixed.module_reader import BIDIRECTIONAL, read_module
+from deltarnn.fixed.module_reader import BIDIRECTIONAL, head_names, read_module
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.fixed.verification import UnsupportedModelError
 

@@ -17,6 +17,7 @@ from safetensors.numpy import save as to_bytes
 
 from deltarnn.files import write_bytes
 from deltarnn.fixed.formats import LayerFormats
+from deltarnn.fixed.module_reader import head_names
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.stored import CHECKSUM, checksum_of
 
@@ -152,12 +153,6 @@ def write_formats(formats: LayerFormats) -> dict[str, Any]:
     named = {name: getattr(formats, name) for name in TENSOR_FORMATS}
     entry: dict[str, Any] = {name: [fmt.integer_bits, fmt.fraction_bits] for name, fmt in named.items()}
     return {**entry, "rounding": formats.rounding}
-
-
-def head_names(tensors: Mapping[str, Any]) -> list[str]:
-    """Prefixes of the dense head's layers, in order: head.0, head.2, …"""
-    positions = {name.split(".")[1] for name in tensors if name.startswith("head.") and name.count(".") == 2}
-    return [f"head.{position}" for position in sorted((p for p in positions if p.isdecimal()), key=int)]
 
 
 def _no_constant(name: str) -> NoReturn:

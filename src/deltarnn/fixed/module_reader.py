@@ -1,5 +1,6 @@
 """What a torch module holds, as NumPy arrays: the delta layer, the dense head, their options."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -106,6 +107,12 @@ def _architecture(rnn: Any) -> dict[str, Any]:
         **({} if rnn.reset_after else {"reset_after": False}),
         **({} if rnn.candidate == "tanh" else {"candidate": rnn.candidate}),
     }
+
+
+def head_names(tensors: Mapping[str, Any]) -> list[str]:
+    """Prefixes of the dense head's layers among the tensors of a model file, in order: head.0, head.2, …"""
+    positions = {name.split(".")[1] for name in tensors if name.startswith("head.") and name.count(".") == 2}
+    return [f"head.{position}" for position in sorted((p for p in positions if p.isdecimal()), key=int)]
 
 
 def _head_modules(head: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.fixed.cells import Cell, entering_biases
-from deltarnn.fixed.module_reader import BIDIRECTIONAL, read_module
+from deltarnn.fixed.module_reader import BIDIRECTIONAL, head_names, read_module
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.fixed.verification import UnsupportedModelError as UnsupportedModelError
 
@@ -115,11 +115,9 @@ class NetworkParameters:
         """
         architecture = header["architecture"]
         _check_candidate(architecture.get("reset_after", True), architecture.get("candidate", "tanh"))
-        weights = (name for name in tensors if name.startswith("head.") and name.endswith(".weight"))
-        names = [f"head.{position}" for position in sorted(int(name.split(".")[1]) for name in weights)]
         head = tuple(
             _dense(tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), layer.get("activation"))
-            for name, layer in zip(names, architecture["head"], strict=True)
+            for name, layer in zip(head_names(tensors), architecture["head"], strict=True)
         )
         if architecture["bidirectional"]:
             raise UnsupportedModelError(BIDIRECTIONAL)

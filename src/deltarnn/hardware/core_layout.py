@@ -38,10 +38,12 @@ class CoreLayer:
 
     @property
     def rows(self) -> int:
+        """Of a column: 3H, 4H or O."""
         return self.units * {"GRU": 3, "LSTM": 4, "dense": 1}[self.kind]
 
     @property
     def groups(self) -> int:
+        """Clocks that a column takes, ⌈rows / P⌉."""
         return -(-self.rows // self.lanes)
 
     @property
@@ -56,6 +58,7 @@ class CoreLayer:
 
     @property
     def accumulator_words(self) -> int:
+        """In every lane: one of each group, and those apart."""
         return self.groups + self.apart_offset
 
     @property
@@ -161,14 +164,17 @@ class CoreLayout:
 
     @property
     def signal_words(self) -> int:
+        """Of two frames and of every layer's output."""
         return 2 * self.frame_words + sum(map(self.words, self._stored))
 
     @property
     def held_words(self) -> int:
+        """Of what the encoder last sent on, of every part."""
         return sum(self.words(part.columns) for part in self.parts)
 
     @property
     def weight_words(self) -> int:
+        """Of the weight memory, each with a weight for every lane."""
         return sum(part.columns * part.clocks for part in self.parts)
 
     @property
@@ -183,6 +189,7 @@ class CoreLayout:
 
     @property
     def accumulator_words(self) -> int:
+        """Of all layers, in every lane."""
         return sum(layer.accumulator_words for layer in self.layers)
 
     @property

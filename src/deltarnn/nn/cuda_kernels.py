@@ -66,6 +66,7 @@ def sources() -> Path:
 
 @cache
 def gpu(device: int) -> GPU:
+    """What plans need to know of the GPU of that number."""
     properties = torch.cuda.get_device_properties(device)
     return GPU(
         properties.multi_processor_count,

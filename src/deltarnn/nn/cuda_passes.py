@@ -42,6 +42,7 @@ class Team(NamedTuple):
 
     @staticmethod
     def of(plan: Plan, gpu: GPU, lstm: bool, hard: bool, inputs: int, hidden: int) -> "Team":
+        """The kernel and launch of a plan."""
         variant = Variant(
             *(lstm, plan.scope, plan.resident, plan.inputs_resident, plan.spread),
             *(
@@ -71,6 +72,7 @@ class Layer(NamedTuple):
 
     @staticmethod
     def of(x: Tensor, lstm: bool, hidden: int, hard: bool) -> "Layer":
+        """For x (T, B, I), on its GPU."""
         return _layer(device.gpu(x.device.index), lstm, hard, x.shape[1], x.shape[2], hidden)
 
 
@@ -93,6 +95,7 @@ class Record(NamedTuple):
 
 
 def address(tensor: Tensor | None) -> int:
+    """Of the data, for a kernel; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()  # 0 of an empty tensor too
 
 
@@ -109,6 +112,7 @@ def _counters(like: Tensor, plan: Plan, summarises: bool) -> int:
 
 
 def contiguous(tensor: Tensor | None) -> Tensor | None:
+    """The tensor, copied only where it must be; None stays None."""
     return tensor if tensor is None or tensor.is_contiguous() else tensor.contiguous()
 
 

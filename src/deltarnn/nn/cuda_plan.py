@@ -61,10 +61,12 @@ class Plan(NamedTuple):
 
     @property
     def warps(self) -> int:
+        """Of a block."""
         return _warps(self.units, self.samples, self.parts if self.spread else 0, self.input_parts)
 
     @property
     def description(self) -> str:
+        """As `layer.backend_used` tells it."""
         if self.scope == "block":
             return "one block per sequence" if self.samples == 1 else f"one block per {self.samples} sequences"
         where = "" if self.resident else ", weights in memory"

@@ -179,5 +179,6 @@ def check_dense_state(name: str, tensor: Any, shape: tuple[int, ...], x: Tensor)
 
 
 def check_device(name: str, tensor: Tensor, x: Tensor) -> None:
+    """DeviceError, naming the tensor, if it is not where the input x is."""
     if tensor.device != x.device:
         raise DeviceError(f"{name} is on {tensor.device}, the input on {x.device}: move one of them")

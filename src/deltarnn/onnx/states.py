@@ -132,6 +132,7 @@ class States:
         return rows
 
     def leave(self, site: Site, values: Values, y: Array, finals: Array) -> None:
+        """Add what a site computed to `values`, in its layout: y (T, D, B, H), finals (2, D, B, H) its last h and c."""
         h, c = finals
         if site.is_cell:
             h, c = h[0], c[0]
