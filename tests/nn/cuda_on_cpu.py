@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.native.test_native import NATIVE, build_folder, compile_all
 
-from deltarnn.nn import cuda, cuda_passes, native
+from deltarnn.nn import cuda, cuda_passes, operands
 from deltarnn.nn.cuda_kernels import Shape, Variant
 from deltarnn.nn.cuda_plan import GPU
 
@@ -80,7 +80,7 @@ def cuda_kernels_on_cpu(gpu: GPU) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda_passes, "device", CPU(gpu))
-        patch.setattr(native, "_tape_shape", tape_shape)
+        patch.setattr(operands, "tape_shape", tape_shape)
         with torch.library._scoped_library("deltarnn", "IMPL") as library:
             library.impl("sequence", cuda._sequence, "CPU", allow_override=True)
             library.impl("sequence_backward", cuda._sequence_backward, "CPU", allow_override=True)

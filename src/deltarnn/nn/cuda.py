@@ -1,4 +1,4 @@
-"""Whole sequences of the delta layers on a GPU: the CUDA implementation of the operators of `native`, and a way past
+"""Whole sequences of the delta layers on a GPU: the CUDA kernels of the operators in `operators`, and a way past
 them for what most calls are, eager ones of a fresh sequence. See docs/training.md.
 """
 
@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltarnn.nn import cuda_passes, native
-from deltarnn.nn.cuda_passes import Gradients, Layer, Record, contiguous
+from deltarnn.nn import cuda_passes
+from deltarnn.nn.cuda_passes import Gradients, Layer, Record
+from deltarnn.nn.operands import allocate, allocate_gradients, check_arguments, check_tape, contiguous
 from deltarnn.nn.operators import LIBRARY
 from deltarnn.nn.state import FreshState, LayerOptions, LayerParameters, SequenceActivity, SequenceResult
 
@@ -151,10 +152,10 @@ class _Fresh(torch.autograd.Function):
 def _sequence(*arguments: Any) -> tuple[Tensor, ...]:
     """The operator deltarnn::sequence."""
     lstm, x, *given, lengths, thx, thh, hard, training = arguments
-    native._check(lstm, x, tuple(given), lengths)
+    check_arguments(lstm, x, tuple(given), lengths)
     if x.stride(2) != 1:
         x = x.contiguous()
-    results = native._allocate(lstm, x, given[6], training)
+    results = allocate(lstm, x, given[6], training)
     y, *final, l1, counts, fired_x, fired_h, events, tape = results
     if x.shape[1] == 0:
         return _of_no_samples(results)
@@ -172,9 +173,8 @@ def _sequence_backward(*arguments: Any) -> tuple[Tensor, ...]:
     """The operator deltarnn::sequence_backward."""
     lstm, x, *start, weight_ih, weight_hh, lengths, thx, thh, hard, output = arguments[:13]
     tape, *incoming = arguments[16:24]
-    if tape.numel() == 0 and x.numel() > 0:
-        raise ValueError("this sequence was computed with training=False, which keeps nothing for a backward pass")
-    grads = native._allocate_gradients(x, tuple(start), weight_ih, weight_hh, *arguments[24:])
+    check_tape(tape, x)
+    grads = allocate_gradients(x, tuple(start), weight_ih, weight_hh, *arguments[24:])
     if x.shape[1] == 0:
         return _of_no_samples(grads)
     _, h, _, c = map(contiguous, start)

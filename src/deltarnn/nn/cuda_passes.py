@@ -14,6 +14,7 @@ from torch import Tensor
 from deltarnn.nn import cuda_kernels
 from deltarnn.nn.cuda_kernels import Shape, Variant
 from deltarnn.nn.cuda_plan import GPU, LIST_FLOATS, Plan, plan_for
+from deltarnn.nn.operands import address
 
 INPUT_TILE = 8, 4, 64
 """Warps of a block that multiplies inputs, rows of each, and columns at a time; the last two as in inputs.cuh."""
@@ -94,11 +95,6 @@ class Record(NamedTuple):
     events: Tensor | None
 
 
-def address(tensor: Tensor | None) -> int:
-    """Of the data, for a kernel; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()  # 0 of an empty tensor too
-
-
 @lru_cache(maxsize=1024)
 def bits(threshold: float) -> int:
     """Of a float32, as the kernels take it."""
@@ -109,11 +105,6 @@ def bits(threshold: float) -> int:
 def _counters(like: Tensor, plan: Plan, summarises: bool) -> int:
     """For teams of a grid, and for the last block to know that it is the last."""
     return address(device.counters(like.device)) if summarises or plan.scope == "grid" else 0
-
-
-def contiguous(tensor: Tensor | None) -> Tensor | None:
-    """The tensor, copied only where it must be; None stays None."""
-    return tensor if tensor is None or tensor.is_contiguous() else tensor.contiguous()
 
 
 def forward(

@@ -1,6 +1,6 @@
 """The operators deltarnn::sequence and deltarnn::sequence_backward: their schemas and the gradient, for every device.
 
-Kernels are registered where they are: `native` for the CPU, `cuda` for GPUs.
+Kernels are registered where they are: `native` for the CPU, `cuda` for GPUs, those that only tell shapes in `operands`.
 """
 
 from collections.abc import Callable
