@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltarnn.files import WriteError, check_writable, remove_leftovers, replacing, write_text
+from deltarnn.files import WriteError, check_writable, remove_leftovers, replacing, write_bytes, write_text
 from deltarnn.stored import save_stored
 
 
@@ -49,6 +49,16 @@ def test_what_an_exception_interrupts_leaves_the_old_file(tmp_path):
         interrupted()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    write_bytes(tmp_path / "a", b"old")
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_bytes(tmp_path / "a", b"new")
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
 
 
 def test_a_full_disk_is_found_out_before_anything_is_written(tmp_path, monkeypatch):

@@ -176,7 +176,7 @@ def test_blocks_are_counted_as_instructions_are(tmp_path):
     assert set(call.by_function) == {"loop"}
 
 
-def test_what_is_missing_and_misspelt_is_said(monkeypatch, tmp_path):
+def test_what_is_missing_and_misspelt_is_said(monkeypatch):
     if cortex_m.available():
         with pytest.raises(ValueError, match=r"cpu='cortex-a9': must be one of cortex-m0plus, cortex-m4, cortex-m7"):
             cortex_m.cross_compile([], "cortex-a9", ["x"])

@@ -19,7 +19,7 @@ from deltarnn.hardware.export_c import compile_and_run, export_c, find_compiler,
 from deltarnn.hardware.export_edgedrnn import export_edgedrnn, read_weight_image, weight_image
 from deltarnn.hardware.export_hex import export_hex, read_tensor_hex
 from deltarnn.hardware.export_spartus import export_spartus, read_layer
-from deltarnn.hardware.files import ExportError, from_hex, to_hex, write_bytes
+from deltarnn.hardware.files import ExportError, from_hex, to_hex
 from deltarnn.hardware.stimulus import choose_stimulus
 from deltarnn.prune import column_balanced_dropout
 
@@ -279,16 +279,6 @@ def test_the_stimulus_is_the_part_asked_for():
         choose_stimulus(x, 1000, 1000)
     with pytest.raises(ValueError, match="--stim_len 0"):
         choose_stimulus(x, 0, 0)
-
-
-def test_files_appear_whole_or_not_at_all(tmp_path, monkeypatch):
-    write_bytes(tmp_path / "a", b"old")
-    monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
-        write_bytes(tmp_path / "a", b"new")
-    monkeypatch.undo()
-    assert [p.name for p in tmp_path.iterdir()] == ["a"]
-    assert (tmp_path / "a").read_bytes() == b"old"
 
 
 def test_a_missing_compiler_is_said(tmp_path, monkeypatch):

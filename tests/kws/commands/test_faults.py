@@ -59,7 +59,7 @@ def test_latest_leads_to_the_run_that_finished_last(work):
     assert model_of(work).is_file()
 
 
-def test_a_moved_model_finds_its_features_and_history(work, finished, monkeypatch, tmp_path, capsys):
+def test_a_moved_model_finds_its_features_and_history(work, finished, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     hidden = finished.with_name("gone")
     finished.rename(hidden)
@@ -241,7 +241,7 @@ def test_a_damaged_model_does_not_start_a_retraining(work, capsys):
     assert "model.safetensors: damaged (its checksum differs)" in capsys.readouterr().err
 
 
-def test_a_damaged_sweep_point_is_measured_anew(work, capsys):
+def test_a_damaged_sweep_point_is_measured_anew(work):
     arguments = ["sweep", str(model_of(work)), "--thx", "0.1", "--thh", "0.1", "--workers", "0"]
     assert main(arguments) == 0
     (point,) = work.glob("save/gscdv2/pretrain-*/sweep-*/points/x0.1-h0.1.json")
@@ -253,7 +253,7 @@ def test_a_damaged_sweep_point_is_measured_anew(work, capsys):
     assert point.read_text() == whole
 
 
-def test_a_damaged_audio_cache_and_version_are_made_anew(work, capsys):
+def test_a_damaged_audio_cache_and_version_are_made_anew(work):
     flags = [*DATA, *TRAIN, "--aug_shift", "0.05", "--aug_versions", "1", "--work_dir", str(work)]
     assert main(["pretrain", *flags]) == 0
     (version,) = work.glob("feat/gscdv2/feat_fft/versions/*.safetensors")

@@ -110,7 +110,7 @@ def test_versions_are_those_of_the_seed_whoever_makes_them(elsewhere):
     assert not (clips.versions[0] == clips.versions[1]).all()
 
 
-def test_every_later_step_runs_as_usual(elsewhere, capsys, tmp_path):
+def test_every_later_step_runs_as_usual(elsewhere, capsys):
     quick = ["--dataset", "shared", "--work_dir", str(elsewhere / "work"), "--preset", "default12", "--rnn_size", "8"]
     quick += ["--batch_size", "8", "--aug_versions", "2", "--threads", "1"]
     keywords = ["--keywords", "yes,no"]
