@@ -81,17 +81,21 @@ def _print_commands() -> int:
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
-    home, what = COMMANDS[name]
-    module = import_module(home)
+    module = import_module(COMMANDS[name][0])
     from deltarnn.kws.config.arguments import Parser
 
-    parser = Parser(prog=f"deltarnn {name}", description=f"{what[0].upper()}{what[1:]}.")
+    parser = Parser(prog=f"deltarnn {name}", description=_description(name))
     # A module that serves several commands tells their flags apart by this name.
     parser.set_defaults(command=name)
     module.add_arguments(parser)
     if name in MODEL_COMMANDS and arguments and not arguments[0].startswith("-"):
         arguments = ["--model", *arguments]
     return int(module.run(parser.parse_args(arguments)))
+
+
+def _description(name: str) -> str:
+    what = COMMANDS[name][1]
+    return f"{what[0].upper()}{what[1:]}."
 
 
 def _run_steps(arguments: list[str]) -> int:
@@ -105,7 +109,7 @@ def _run_steps(arguments: list[str]) -> int:
     if arguments[0] in STEP_COMMANDS:
         if "--step" in arguments or any(argument.startswith("--step=") for argument in arguments):
             raise ValueError(f"`deltarnn {arguments[0]}` names the step already: leave --step out")
-        config = parse_arguments(["--step", *arguments], f"deltarnn {arguments[0]}")
+        config = parse_arguments(["--step", *arguments], f"deltarnn {arguments[0]}", _description(arguments[0]))
     else:
         config = parse_arguments(arguments)
     for warning in (*config.notes, *config.idle_flags()):

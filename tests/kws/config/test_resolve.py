@@ -1,6 +1,7 @@
 """Flags: defaults, files, presets, checks, and what is said of flags that do nothing."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from deltarnn.cli import main
+from deltarnn.cli import COMMANDS, main
 from deltarnn.kws.config import resolve as module
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.config.resolve import Config, parse_arguments, resolve
@@ -236,3 +237,14 @@ def test_help_teaches_without_importing_torch():
     for name in (*DEFAULTS, "keywords", "preset", "config", "download"):
         assert f"--{name} " in shown or f"--{name}\n" in shown
     assert "--step retrain  --epochs_retrain 10 --thx 0.1 --thh 0.1" in shown
+
+
+@pytest.mark.parametrize("step", ["prepare", "feature", "pretrain", "retrain"])
+def test_help_of_a_step_says_what_it_does_and_has_no_empty_section(step, capsys):
+    with pytest.raises(SystemExit):
+        main([step, "--help"])
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[2].rstrip(".").lower() == COMMANDS[step][1].lower()
+    sections = re.split(r"\n(?=[a-z]+:\n)", shown)
+    assert all(section.startswith("usage") or "  --" in section for section in sections)
+    assert ("pruning:" in shown) == (step in ("pretrain", "retrain"))

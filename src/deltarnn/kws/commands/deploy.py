@@ -89,7 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", choices=(*STIMULATED, "web"), required=True)
+    parser.add_argument(
+        "--format", choices=(*STIMULATED, "web"), required=True,
+        help="memory images (edgedrnn, spartus, hex), C99, SystemVerilog, or a web page that listens",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     add_number(parser, "stim_head", int, 0, 1e9, "first frame of the stimulus (default: 1000)")
     add_number(parser, "stim_len", int, 1, 1e6, "frames of the stimulus (default: 1000)")
@@ -103,7 +106,10 @@ def _add_export_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", choices=("edgedrnn", "deltarnn", "spartus", "core"), required=True)
+    parser.add_argument(
+        "--target", choices=("edgedrnn", "deltarnn", "spartus", "core"), required=True,
+        help="the accelerator; core: DeltaCore, which `deltarnn export --format rtl` writes",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder for the report (JSON) and the plot; without it only the table")
     add_number(parser, "power", float, 0, 1e6, "stated power, W (default: the accelerator's)")
     add_number(parser, "scan_width", int, 1, 1e6, "elements that DeltaRNN's encoder looks at per clock (7)")

@@ -187,18 +187,18 @@ def add_arguments(
     parser.add_argument("--preset", choices=sorted(PRESETS), default="none", help="a recipe: values for several flags")
     parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of flag names and values")
     for group in groups:
-        section = parser.add_argument_group(group, (GROUPS[group].__doc__ or "").split("\n")[0])
-        for name, (owner, kind, rule, default) in _options().items():
-            if owner != group:
-                continue
+        own = {name: option for name, (owner, *option) in _options().items() if owner == group}
+        shows = {n for n, (_, rule, _) in own.items() if n not in hide and (not steps or set(steps) & set(rule.steps))}
+        heading = group, (GROUPS[group].__doc__ or "").split("\n")[0]
+        section = parser.add_argument_group(*heading) if shows else parser  # no heading over nothing
+        for name, (kind, rule, default) in own.items():
             values = "|".join(map(str, rule.choices)) if rule.choices else metavar(kind)
             shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
             shown = int(shown) if kind is bool else shown if shown != "" else "none"
             needs = f"; with {rule.needs[0]}" if rule.needs else ""
             optional: dict[str, Any] = {"nargs": "?", "const": "1"} if kind is bool else {}
             text = f"{rule.help} (default: {shown}{needs})".replace("%", "%%")
-            if name in hide or (steps and not set(steps) & set(rule.steps)):
-                text = argparse.SUPPRESS
+            text = text if name in shows else argparse.SUPPRESS
             flags = [f"--{flag}" for flag in (rule.flag, name) if flag]
             section.add_argument(*flags, dest=name, default=argparse.SUPPRESS, metavar=values, help=text, **optional)
 
@@ -208,14 +208,14 @@ def config_from_arguments(namespace: argparse.Namespace) -> Config:
     return resolve({k: v for k, v in vars(namespace).items() if k in _options()}, namespace.preset, namespace.config)
 
 
-def parse_arguments(argv: Sequence[str], command: str = "python main.py --step STEP") -> Config:
+def parse_arguments(argv: Sequence[str], command: str = "python main.py --step STEP", what: str = "") -> Config:
     """The configuration of a command line such as ["--step", "prepare", "--dataset", "synth"].
 
-    command: how the user calls it, for messages.
+    command: how the user calls it, for messages. what: what it does, for the help.
     """
     parser = Parser(
         prog=command, usage=f"{command} --dataset NAME [flags]",
-        description="Keyword spotting with delta networks.", epilog=EXAMPLES,
+        description=what or "Keyword spotting with delta networks.", epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     add_arguments(parser, steps=_steps_named(argv), hide=() if command.startswith("python") else ("step",))
