@@ -240,3 +240,20 @@ def test_a_folder_for_events_is_asked_first(model_path, tmp_path, capsys):  # no
     out, err = capsys.readouterr()
     assert not out
     assert f"{tmp_path / 'file'}: no file can be written there" in err
+
+
+def test_a_service_that_is_stopped_keeps_its_events(model_path, tmp_path):  # noqa: F811
+    last = detections(model_path, AUDIO)[-1]
+    heard = AUDIO[: round(last.time * 16000) + 8000]  # so that detections still wait for the end of their second
+    expected = detections(model_path, heard)
+    flags = ["--threshold", "0.5", "--record_events", str(tmp_path)]
+    command = [sys.executable, "-m", "deltarnn", "listen", str(model_path), "-", *flags]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdin.write(heard.tobytes())
+        process.stdin.flush()
+        for _ in expected:
+            process.stdout.readline()
+        process.terminate()
+        assert process.wait(60) == 0
+        assert f", {len(expected)} detections" in process.stderr.read().decode()
+    assert len(list(tmp_path.glob("*/*.wav"))) == len(expected)

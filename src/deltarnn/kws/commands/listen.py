@@ -6,11 +6,12 @@ Detections go to standard output, a line each; the level meter and the summary t
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Listen until the sources end, or Ctrl-C."""
+    """Listen until the sources end, Ctrl-C, or SIGTERM."""
     if arguments.list_devices:
         print(list_devices())
         return 0
@@ -68,6 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
     with ExitStack() as stack:
+        with suppress(ValueError):  # in a thread: who began it ends it
+            # As Ctrl-C: a service that is stopped keeps its events, and tells what it heard.
+            before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+            stack.callback(signal.signal, signal.SIGTERM, before)
         sources: list[Source] = [
             RawSource(standard_input()) if str(path) == "-" else FileSource(path, spotter.sample_rate) for path in named
         ] or [stack.enter_context(Microphone(arguments.device, spotter.sample_rate))]
@@ -103,10 +108,10 @@ class Listener:
         for piece in self._source:
             detections = self._spotter.accept_waveform(piece)
             self._samples += len(piece)
+            if self._recorder is not None:  # before they are told: whoever then stops the program loses none
+                self._recorder.accept(piece, detections)
             for detection in detections:
                 self._print(detection)
-            if self._recorder is not None:
-                self._recorder.accept(piece, detections)
             self._idle.accept(piece)
             self._meter.accept(piece, self._idle.latest)
             yield
