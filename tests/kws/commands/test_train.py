@@ -23,7 +23,6 @@ from deltarnn.kws.config.resolve import parse_arguments
 from deltarnn.kws.evaluation.scoring import evaluate, evaluate_carried
 from deltarnn.kws.features.versions import Batch, VersionedClips
 from deltarnn.kws.network.decision import DecisionRule, clip_scores
-from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
 from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_model
 from deltarnn.kws.training.finishing import Finisher, PruningPlan
@@ -265,18 +264,6 @@ def test_all_pretrained_networks_teach(prepared, tmp_path, capsys):
     assert not torch.equal(alone, named)
     assert main(["retrain", *QUICK, "--work_dir", str(work), *start, "--teacher", f"{paths[0]},gone.safetensors"]) == 1
     assert "--teacher gone.safetensors: no such file" in capsys.readouterr().err
-
-
-def test_the_ensemble_is_the_mean_of_posteriors(prepared):
-    (path,) = prepared.glob("save/gscdv2/pretrain-*/model.safetensors")
-    first, second = (load_keyword_model(path)[0].eval() for _ in range(2))
-    torch.manual_seed(0)
-    second.rnn.reset_parameters()
-    features = torch.randn(30, 4, first.architecture.input_size)
-    with torch.no_grad():
-        each = [clip_scores(model(features)[0]).softmax(-1) for model in (first, second)]
-    actual = Ensemble([first, second]).clip_scores(features).exp()
-    assert torch.allclose(actual, torch.stack(each).mean(0), atol=1e-6)
 
 
 def test_the_options_on_record_can_be_used_again(prepared, tmp_path, capsys):
@@ -525,13 +512,13 @@ def test_the_loss_is_the_sum_of_its_parts(tmp_path):
     teacher = KeywordModel(Architecture(3, 2, hidden_size=5))
     weights, options = torch.tensor([0.2, 1.0]), LossOptions(teacher_weight=0.4)
     plan = {"epochs": 1, "batch_size": 8, "loss": options, "class_weights": weights, "beta": 2.0, "thh": (0.05,)}
-    run = SmallRun(tmp_path, teacher=Ensemble([teacher]), **plan)
+    run = SmallRun(tmp_path, **plan)
     model, clips = copy.deepcopy(run.trainer.evaluated), run.clips
+    clips.taught = clip_scores(teacher(clips.features)[0]).detach()[None]
     model.set_thresholds((0.0,), (0.05,))
     with torch.no_grad(), record_activity(model) as activity:
         scores, _ = model(clips.features)
-        taught = clip_scores(teacher(clips.features)[0])
-    loss = loss_of(scores, clips.labels, options, weights, taught)
+    loss = loss_of(scores, clips.labels, options, weights, clips.taught[0])
     cost = float(activity.l1_delta_h) / (6 * 8)
     assert loss > 1.01 * (1 - options.teacher_weight) * loss_of(scores, clips.labels, LossOptions(), weights)
     (row,) = run.trainer.fit().history

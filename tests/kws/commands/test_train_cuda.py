@@ -9,9 +9,8 @@ from lightning_fabric import Fabric
 
 from deltarnn.adapt.checkpoint import cpu_generator
 from deltarnn.kws.features.masking import Mask
-from deltarnn.kws.features.sequences import Sequences
+from deltarnn.kws.features.sequences import Sequences, Version
 from deltarnn.kws.features.versions import VersionedClips
-from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions
 from deltarnn.kws.network.model import Architecture, KeywordModel
 from deltarnn.kws.training.finishing import Finisher
@@ -29,12 +28,13 @@ def clips() -> VersionedClips:
 
 
 def sequences() -> Sequences:
-    return Sequences([(torch.randn(90, 16, 6), torch.randint(-1, 4, (90, 16)).to(torch.int8))], 30, Mask(3, 2))
+    targets = torch.randint(-1, 4, (90, 16)).to(torch.int8)
+    return Sequences([Version(torch.randn(90, 16, 6), targets, torch.randn(90, 16, 4))], 30, Mask(3, 2))
 
 
 def trainer(folder: Path, device: str, material: TrainingSet, delta: bool) -> Trainer:
     torch.manual_seed(0)
-    model, teacher = (KeywordModel(ARCHITECTURE).to_delta() if delta else KeywordModel(ARCHITECTURE) for _ in range(2))
+    model = KeywordModel(ARCHITECTURE).to_delta() if delta else KeywordModel(ARCHITECTURE)
     fabric = Fabric(accelerator=device, devices=1)
     fabric.launch()
     streams = isinstance(material, Sequences)
@@ -45,7 +45,6 @@ def trainer(folder: Path, device: str, material: TrainingSet, delta: bool) -> Tr
         rate=lambda steps: LearningRate(0.01, 0.001, steps, "cosine"),
         loss=LossOptions(target="word" if streams else "clip", teacher_weight=0.5, focus=1.0, tell_silence=0.3),
         class_weights=None if streams else torch.ones(4),
-        teacher=Ensemble([teacher.to(fabric.device)]) if streams else None,
         beta=0.01 if delta else 0.0,
         gradient_limit=1.0,
         average=0.9,

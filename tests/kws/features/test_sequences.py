@@ -3,7 +3,7 @@
 import torch
 
 from deltarnn.kws.data.compose import Spoken
-from deltarnn.kws.features.sequences import Sequences, frame_targets
+from deltarnn.kws.features.sequences import Sequences, Version, frame_targets
 
 
 def test_targets_stand_where_words_end():
@@ -31,11 +31,13 @@ def test_chunks_follow_one_another_and_masks_spare_the_versions():
     features = torch.arange(100.0)[:, None, None].expand(100, 2, 3).half().contiguous()
     targets = torch.arange(100)[:, None].expand(100, 2).to(torch.int8).contiguous()
 
+    taught = 2 * features[..., :1]
+
     class First:
         def __call__(self, chunk: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
             return torch.cat([torch.full_like(chunk[:1], -1), chunk[1:]])
 
-    sequences = Sequences([(features, targets)], chunk=12, mask=First())
+    sequences = Sequences([Version(features, targets, taught)], chunk=12, mask=First())
     generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
     batches = list(sequences.batches(2, *generators))
     assert len(batches) == sequences.steps(2) == 7
@@ -45,4 +47,5 @@ def test_chunks_follow_one_another_and_masks_spare_the_versions():
     for batch in batches:
         assert (batch.features[0] == -1).all()
         assert torch.equal(batch.features[1:, 0, 0].long(), batch.targets[1:, 0])
+        assert torch.equal(batch.taught[:, 1, 0].long(), 2 * batch.targets[:, 0])
     assert torch.equal(features[:, 0, 0], torch.arange(100.0).half())

@@ -28,7 +28,6 @@ from deltarnn.kws.evaluation.scoring import (
 from deltarnn.kws.features.sequences import training_sequences
 from deltarnn.kws.features.store import FeatureSet, feature_paths, load_features
 from deltarnn.kws.features.versions import training_clips
-from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import balanced_class_weights
 from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_model
 from deltarnn.kws.places import portable
@@ -94,8 +93,8 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     if fabric.is_global_zero:
         config.save(run.log / CONFIG)
         check_writable(run.model_path.parent)
-    material, teacher = _material(config, sets["train"], teachers, fabric.device)
-    plan = _plan(config, step, epochs, material.labels, len(header["labels"]), teacher)
+    material = _material(config, sets["train"], teachers, fabric.device)
+    plan = _plan(config, step, epochs, material.labels, len(header["labels"]))
     finisher = _finisher(config, step, groups["validation"])
     trainer = Trainer(
         fabric, model, material, plan, validate, finisher, run.checkpoint, run.identity, journal.after_epoch
@@ -264,27 +263,23 @@ def _on_grid(flag: str, thresholds: tuple[float, ...], quantization: Quantizatio
     return rounded
 
 
-def _material(
-    config: Config, features: FeatureSet, teachers: list[Path], device: torch.device
-) -> tuple[TrainingSet, Ensemble | None]:
-    """What is learnt from, and the teacher that listens along: to sequences; clips come with the scores it gave. All
-    is on the device."""
+def _material(config: Config, features: FeatureSet, teachers: list[Path], device: torch.device) -> TrainingSet:
+    """What is learnt from, with what the teachers say of it, on the device."""
     streams = config.stream.stream_minutes > 0
     loaded = [load_teacher(config, path, features, pooled_otherwise=not streams) for path in teachers]
     for teacher in loaded:
         teacher.model.to(device)
-    material = training_sequences(config, features) if streams else training_clips(config, features, loaded)
+    material = (training_sequences if streams else training_clips)(config, features, loaded)
     try:
-        resident = material.to(device)
+        return material.to(device)
     except torch.cuda.OutOfMemoryError as error:
         raise ValueError(
             f"--use_cuda 1: the training set does not fit into the GPU's memory ({error}); take fewer --aug_versions, "
             "or --use_cuda 0"
         ) from None
-    return resident, Ensemble([teacher.model for teacher in loaded]) if loaded and streams else None
 
 
-def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes: int, teacher: Ensemble | None) -> Plan:
+def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes: int) -> Plan:
     """The loop's plan."""
     options = config.training
     thx, thh = config.delta.per_layer(config.model.rnn_layers) if step == "retrain" else ((0.0,), (0.0,))
@@ -302,7 +297,6 @@ def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes:
         loss=loss_options(config),
         seed=options.seed,
         class_weights=balanced_class_weights(labels, classes) if options.class_weights else None,
-        teacher=teacher,
         beta=options.beta if step == "retrain" else 0.0,
         gradient_limit=options.grad_clip_val,
         average=options.average,

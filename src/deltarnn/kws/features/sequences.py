@@ -1,14 +1,16 @@
 """Made-up recordings for training: features of scenes of words, sentences and noises, with a target for every frame.
 
-    feat/DATASET/NAME/versions/DIGEST-K.safetensors
+    feat/DATASET/NAME/versions/DIGEST-K.safetensors          version K: features and targets
+    feat/DATASET/NAME/versions/DIGEST-K-taught.safetensors   and a teacher's scores of it
 
 As with clips (`deltarnn.kws.features.versions`), several versions are made once and kept; an epoch takes one of them.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +28,11 @@ from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.reading import make_readings
 from deltarnn.kws.data.scenes import Material, SceneMaker, SceneOptions
+from deltarnn.kws.features.kept import Kept
 from deltarnn.kws.features.masking import Mask, mask_for
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
+from deltarnn.kws.features.taught import Teacher, mean_posteriors
 from deltarnn.kws.features.versions import Batch
 from deltarnn.kws.network.losses import IGNORED
 from deltarnn.kws.workers import processes
@@ -37,42 +41,60 @@ BEFORE, AFTER = 0.1, 0.25
 """Seconds before a keyword's end from which it is the target, and after a word's end until which it is."""
 
 
+class Version(NamedTuple):
+    """B recordings, side by side: features (T, B, I), targets (T, B), and a teacher's scores (T, B, C) of them, or
+    None."""
+
+    features: Tensor
+    targets: Tensor
+    taught: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Version":
+        """The same on a device."""
+        taught = None if self.taught is None else self.taught.to(device)
+        return Version(self.features.to(device), self.targets.to(device), taught)
+
+    def part(self, frames: slice, rows: slice) -> "Version":
+        """Those frames of those recordings, in the types that training takes."""
+        taught = None if self.taught is None else self.taught[frames, rows].float()
+        return Version(self.features[frames, rows].float(), self.targets[frames, rows].long(), taught)
+
+
 class Sequences:
-    """Versions of B recordings, side by side: features (T, B, I) and targets (T, B) each.
+    """Versions of the recordings, of which an epoch takes one.
 
     chunk: frames of a training step. mask: SpecAugment of a chunk; or None. All on one device, as the batches are.
     """
 
-    def __init__(self, versions: list[tuple[Tensor, Tensor]], chunk: int, mask: Mask | None = None) -> None:
+    def __init__(self, versions: list[Version], chunk: int, mask: Mask | None = None) -> None:
         self.versions, self.chunk, self.mask = versions, chunk, mask
 
     def to(self, device: torch.device) -> "Sequences":
         """The same on a device."""
-        moved = [(features.to(device), targets.to(device)) for features, targets in self.versions]
-        return Sequences(moved, self.chunk, self.mask)
+        return Sequences([version.to(device) for version in self.versions], self.chunk, self.mask)
 
     @property
     def labels(self) -> Tensor:
         """Targets of all frames that have one."""
-        flat = torch.cat([targets.flatten() for _, targets in self.versions]).long()
+        flat = torch.cat([version.targets.flatten() for version in self.versions]).long()
         return flat[flat != IGNORED]
 
     def steps(self, batch_size: int, processes: int = 1) -> int:
         """Training steps of an epoch."""
-        return len(self.versions[0][1]) // self.chunk - 1
+        return len(self.versions[0].targets) // self.chunk - 1
 
     def batches(
         self, batch_size: int, order: torch.Generator, changes: torch.Generator, rank: int = 0, processes: int = 1
     ) -> Iterator[Batch]:
         """One version's recordings, those of process `rank`, from somewhere near their beginning to their end."""
-        features, targets = self.versions[int(torch.randint(len(self.versions), (), generator=order))]
+        version = self.versions[int(torch.randint(len(self.versions), (), generator=order))]
         first = int(torch.randint(self.chunk, (), generator=order))
         for step in range(self.steps(batch_size)):
-            part = slice(first + step * self.chunk, first + (step + 1) * self.chunk)
-            chunk = features[part, rank::processes].float()
+            frames = slice(first + step * self.chunk, first + (step + 1) * self.chunk)
+            features, targets, taught = version.part(frames, slice(rank, None, processes))
             if self.mask is not None:
-                chunk = self.mask(chunk, changes)
-            yield Batch(chunk, targets[part, rank::processes].long(), goes_on=step > 0)
+                features = self.mask(features, changes)
+            yield Batch(features, targets, goes_on=step > 0, taught=taught)
 
 
 def frame_targets(words: list[Spoken], frames: int, hop: int, length: int, sample_rate: int) -> NDArray[np.int8]:
@@ -93,8 +115,9 @@ def frame_targets(words: list[Spoken], frames: int, hop: int, length: int, sampl
     return targets
 
 
-def training_sequences(config: Config, features: FeatureSet) -> Sequences:
-    """The recordings that a configuration asks for; versions that are not there yet are made and kept."""
+def training_sequences(config: Config, features: FeatureSet, teachers: Sequence[Teacher] = ()) -> Sequences:
+    """The recordings that a configuration asks for, with the scores that teachers give them unmasked: the log of their
+    mean posteriors. Versions and scores that are not there yet are made and kept."""
     augmentation, stream = config.augmentation, config.stream
     pipeline, rows = features.pipeline, config.training.batch_size
     frames = round(60 * stream.stream_minutes / pipeline.config.frame_seconds / rows)
@@ -112,13 +135,19 @@ def training_sequences(config: Config, features: FeatureSet) -> Sequences:
     if missing:
         _readings(config)  # before the workers need them
         with processes(min(config.run.workers, len(missing))) as pool:
-            bar = tqdm(
-                pool.map(job.write, *zip(*missing, strict=True)), desc="recordings", total=len(missing), disable=None
-            )
-            list(bar)
-    stored = [_stored(path) for path in paths]
-    mask = mask_for(augmentation, pipeline)
-    return Sequences([pair for pair in stored if pair is not None], stream.stream_chunk, mask)
+            written = pool.map(job.write, *zip(*missing, strict=True))
+            list(tqdm(written, desc="recordings", total=len(missing), disable=None))
+    stored = [version for version in map(_stored, paths) if version is not None]
+    kept = Kept(folder, settings)
+    listening = tqdm(stored, desc="taught", unit="version", leave=False, disable=None if teachers else True)
+    for number, version in enumerate(listening):
+        scores = [
+            kept(f"{number}-taught", partial(teacher.of_frames, version.features), teacher=teacher.name)
+            for teacher in teachers
+        ]
+        if scores:
+            stored[number] = version._replace(taught=mean_posteriors(scores).half())
+    return Sequences(stored, stream.stream_chunk, mask_for(augmentation, pipeline))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +192,10 @@ def _changes(config: Config) -> dict[str, float]:
     return {name: value for name, value in options.items() if not name.endswith("_mask") and name != "aug_versions"}
 
 
-def _stored(path: Path) -> tuple[Tensor, Tensor] | None:
-    """Features and targets of a stored version, or None where it is missing or damaged."""
+def _stored(path: Path) -> Version | None:
+    """A stored version, or None where it is missing or damaged."""
     try:
         found = load_file(path)
-        return torch.from_numpy(found["features"]), torch.from_numpy(found["targets"])
+        return Version(torch.from_numpy(found["features"]), torch.from_numpy(found["targets"]))
     except (OSError, SafetensorError, KeyError):
         return None

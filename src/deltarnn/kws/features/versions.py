@@ -12,8 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,33 +19,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from deltarnn.kws.config.resolve import Config, digest
+from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.splice import splice
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.augment_levels import LevelAugmenter
+from deltarnn.kws.features.kept import Kept
 from deltarnn.kws.features.levels import load_levels, takes_levels
 from deltarnn.kws.features.masking import Mask, mask_for
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
-from deltarnn.kws.network.ensemble import Ensemble
-from deltarnn.kws.network.model import KeywordModel
-from deltarnn.stored import DamagedFileError, load_stored, save_stored
+from deltarnn.kws.features.taught import Teacher, mean_posteriors
 
 UNKNOWN = 1
 """The class of words that are no keywords."""
-
-_KEY = "deltarnn.version"
-
-_TAUGHT_AT_ONCE = 256
-"""Clips that a teacher scores together."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """A training step's features (T, B, I) and targets: classes (B,) of clips, or (T, B) of frames. goes_on: its
-    sequences continue those of the step before. taught: a teacher's scores (B, C) of the clips, if they are there."""
+    sequences continue those of the step before. taught: a teacher's scores (B, C) of the clips, (T, B, C) of the frames
+    of sequences; None without one."""
 
     features: Tensor
     targets: Tensor
@@ -100,15 +93,6 @@ class VersionedClips:
         return Batch(features, self.labels[clips], taught=taught)
 
 
-@dataclass(frozen=True)
-class Teacher:
-    """A network that has learnt the same classes; the pipeline that makes its features; a name that stands for it."""
-
-    model: KeywordModel
-    pipeline: FeaturePipeline
-    name: str
-
-
 def training_clips(config: Config, features: FeatureSet, teachers: Sequence[Teacher] = ()) -> VersionedClips:
     """The training clips that a configuration asks for, with the scores that teachers give them unmasked: the log of
     their mean posteriors.
@@ -120,12 +104,12 @@ def training_clips(config: Config, features: FeatureSet, teachers: Sequence[Teac
     augmentation = config.augmentation
     changed = augmentation.changes_audio or augmentation.aug_splice > 0
     make, seed = _maker(config, features, changed)
-    kept = _Kept(config.folder("feat") / config.feature_name / "versions",
+    kept = Kept(config.folder("feat") / config.feature_name / "versions",
                  {"features": features.source, "seed": seed, **_changes(config)})  # fmt: skip
 
     def taught_by(teacher: Teacher, number: int, version: NDArray[np.floating]) -> NDArray[np.float32]:
         same = teacher.pipeline.to_dict() == features.pipeline.to_dict()
-        return _scores(teacher.model, version if same else make(teacher.pipeline, number))
+        return teacher.of_clips(version if same else make(teacher.pipeline, number))
 
     versions, taught = [], []
     count = range(augmentation.aug_versions if changed else 1)
@@ -137,7 +121,7 @@ def training_clips(config: Config, features: FeatureSet, teachers: Sequence[Teac
             for teacher in teachers
         ]
         if scores:
-            taught.append(torch.from_numpy(np.stack(scores)).log_softmax(-1).logsumexp(0) - math.log(len(scores)))
+            taught.append(mean_posteriors(scores))
     labels = np.concatenate([features.labels, np.full(augmentation.aug_splice, UNKNOWN)])
     scores_of_all = torch.stack(taught) if taught else None
     mask = mask_for(augmentation, features.pipeline)
@@ -180,33 +164,6 @@ def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, i
         return np.concatenate(made).astype(np.float16)
 
     return make, seed
-
-
-def _scores(model: KeywordModel, heard: NDArray[np.floating]) -> NDArray[np.float32]:
-    """A teacher's scores (N, C) of clips (N, T, I), computed where the teacher is."""
-    ensemble, device = Ensemble([model]), next(model.parameters()).device
-    parts = torch.split(torch.from_numpy(heard), _TAUGHT_AT_ONCE)
-    each = [ensemble.clip_scores(part.to(device).float().transpose(0, 1).contiguous()) for part in parts]
-    scores: NDArray[np.float32] = torch.cat(each).cpu().numpy()
-    return scores
-
-
-class _Kept:
-    """Arrays that are made once, in a folder, named by what they are made of."""
-
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        self._folder, self._settings = folder, settings
-
-    def __call__(self, name: str, make: Callable[[], NDArray[Any]], **further: Any) -> NDArray[Any]:
-        """The array of that name: read, or, where it is missing or damaged, made and written."""
-        settings = {**self._settings, **further}
-        path = self._folder / f"{digest(settings)}-{name}.safetensors"
-        try:
-            return load_stored(path, _KEY)[0]["features"]
-        except (FileNotFoundError, DamagedFileError, KeyError):
-            made = make()
-            save_stored(path, _KEY, {"features": made}, settings)
-            return made
 
 
 def _changes(config: Config) -> dict[str, float]:

@@ -17,7 +17,6 @@ from tqdm import tqdm
 from deltarnn.adapt.checkpoint import Checkpoint, cpu_generator
 from deltarnn.kws.features.versions import Batch
 from deltarnn.kws.network.averaging import AveragedModel
-from deltarnn.kws.network.ensemble import Ensemble
 from deltarnn.kws.network.losses import LossOptions, loss_of
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.training.carried import CarriedStates
@@ -64,7 +63,6 @@ class Plan:
     loss: LossOptions
     seed: int = 0
     class_weights: Tensor | None = None
-    teacher: Ensemble | None = None
     beta: float = 0.0
     gradient_limit: float = 200.0
     average: float = 0.0
@@ -127,7 +125,7 @@ class Trainer:
         self.progress = Progress()
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
-        self.carried = CarriedStates(model, plan.teacher, plan.carry_state)
+        self.carried = CarriedStates(model, plan.carry_state)
 
     def fit(self) -> Progress:
         """Train to the plan's last epoch, from the checkpoint if there is one."""
@@ -204,7 +202,6 @@ class Trainer:
         features = batch.features
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(step)
-        taught = self.carried.taught(features, batch)
         carried = self.carried.states(batch, generator)
         if delta is None:
             (scores, left), moved = self.wrapped(features, carried), features.new_zeros(())
@@ -215,7 +212,7 @@ class Trainer:
             with record_activity(self.model) as activity:
                 scores, left = self.wrapped(features, carried)
             moved = activity.l1_delta_h / (features.shape[0] * features.shape[1])
-        loss = loss_of(scores, batch.targets, plan.loss, self.class_weights, taught)
+        loss = loss_of(scores, batch.targets, plan.loss, self.class_weights, batch.taught)
         total = loss + plan.beta * moved if plan.beta else loss
         self.optimizer.zero_grad()
         self.fabric.backward(total)
