@@ -498,6 +498,14 @@ def test_an_epoch_before_pruning_is_complete_is_never_the_best(tmp_path):
     assert SmallRun(tmp_path, epochs=4, scores=[0.9, 0.8, 0.5, 0.6], finisher=pruning).trainer.fit().best_epoch == 3
 
 
+def test_an_epoch_before_thresholds_are_in_full_force_is_never_the_best(tmp_path):
+    scores = [0.9, 0.8, 0.5, 0.6]
+    late = SmallRun(tmp_path / "late", epochs=4, scores=scores, thh=(0.1,), threshold_warmup=0.5)
+    assert late.trainer.fit().best_epoch == 3
+    never = SmallRun(tmp_path / "never", epochs=4, scores=scores, thh=(0.1,), threshold_warmup=1.0)
+    assert never.trainer.fit().best_epoch == 0
+
+
 def test_the_plateau_is_one_of_the_validation_loss(tmp_path):
     """It rises from epoch to epoch, while the training loss falls."""
     rate = lambda steps: LearningRate(0.1, 0.0, steps, "plateau", factor=0.5, patience=0)  # noqa: E731

@@ -302,7 +302,7 @@ def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes:
         average=options.average,
         thx=thx,
         thh=thh,
-        threshold_warmup=options.threshold_warmup,
+        threshold_warmup=options.threshold_warmup if step == "retrain" else 0.0,
         carry_state=options.carry_state,
         early_stop=options.early_stop,
     )

@@ -23,7 +23,7 @@ NON_KEYWORDS = 2
 UNIT = 256
 """Margins are whole multiples of 1/UNIT."""
 
-SMOOTHING = 0.32
+SMOOTHING = 0.4
 """Seconds over which margins are averaged, unless a rule says otherwise: longer misses fewer words, later."""
 
 
@@ -49,7 +49,7 @@ class StreamRule:
     smoothing: int = 12
     limit: float = 8.0
     refractory: float = 0.75
-    hold: float = 0.1
+    hold: float = 0.05
     threshold: float = 0.0
 
     def __post_init__(self) -> None:

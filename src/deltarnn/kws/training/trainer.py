@@ -157,9 +157,14 @@ class Trainer:
         """Whether early stopping ends training before `epoch`: a resumed run stops where one left alone does."""
         if not self.plan.early_stop:
             return False
-        first = round(self.plan.threshold_warmup * self.plan.epochs)
-        first = max([first, *(past for past in range(epoch) if not self.finisher.complete(past))])
+        first = max([0, *(past for past in range(epoch) if not self._complete(past))])
         return epoch - 1 - max(self.progress.best_epoch, first) >= self.plan.early_stop
+
+    def _complete(self, epoch: int) -> bool:
+        """Whether thresholds and pruning are in full force after `epoch`, so that it may be the best one: what an epoch
+        at lower thresholds has learnt is good by chance, and fires more often than asked for."""
+        warm = epoch + 1 > self.plan.threshold_warmup * self.plan.epochs
+        return warm and self.finisher.complete(epoch)
 
     def _epoch(self, epoch: int, bar: "tqdm[Any]") -> dict[str, Any]:
         """One pass over the training clips and the validation after it."""
@@ -246,7 +251,7 @@ class Trainer:
         self.rate.after_epoch(row.get("validation_loss", row["train_loss"]))
         progress.history.append(row)
         score = row.get("score", -row["train_loss"])
-        complete = self.finisher.complete(epoch) or not self.finisher.complete(self.plan.epochs - 1)
+        complete = self._complete(epoch) or not self._complete(self.plan.epochs - 1)
         if complete and score > progress.best_score:
             progress.best_epoch, progress.best_score = epoch, score
             progress.best_state = {k: v.detach().clone().cpu() for k, v in evaluated.state_dict().items()}
