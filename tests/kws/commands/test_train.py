@@ -25,6 +25,7 @@ from deltarnn.kws.features.versions import Batch, VersionedClips
 from deltarnn.kws.network.decision import DecisionRule, clip_scores
 from deltarnn.kws.network.losses import LossOptions, loss_of
 from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_model
+from deltarnn.kws.training.carried import CarriedStates
 from deltarnn.kws.training.finishing import Finisher, PruningPlan
 from deltarnn.kws.training.outcome import accumulator_bits
 from deltarnn.kws.training.runs import Run, pretrained_models
@@ -547,6 +548,24 @@ def test_carried_states_are_what_the_step_before_left(tmp_path, share):
         assert starts[1] is None
     else:
         assert all(any(torch.equal(row, kept) for kept in left[0]) for row in starts[1][0])
+
+
+@pytest.mark.parametrize("cell", ["GRU", "LSTM"])
+@pytest.mark.parametrize("delta", [False, True])
+def test_sequences_go_on_or_begin_anew(cell, delta):
+    """A row's state after the second step is that of a whole pass, or of a pass over the second step alone."""
+    torch.manual_seed(0)
+    model = KeywordModel(Architecture(3, 2, cell=cell, hidden_size=4, num_layers=2))
+    model = model.to_delta((0.1,), (0.1,)) if delta else model
+    carried, chunks = CarriedStates(model, share=0.0, fresh=0.4), torch.randn(2, 9, 40, 3)
+    for step, chunk in enumerate(chunks):
+        batch = Batch(chunk, torch.zeros(9, 40, dtype=torch.long), goes_on=step > 0)
+        scores, carried.left = model(chunk, carried.states(batch, torch.Generator().manual_seed(1)))
+    whole, alone = (model(part)[0][-9:] for part in (chunks.flatten(0, 1), chunks[1]))
+    goes_on = [torch.allclose(scores[:, row], whole[:, row], atol=1e-5) for row in range(40)]
+    anew = [torch.allclose(scores[:, row], alone[:, row], atol=1e-5) for row in range(40)]
+    assert all(one != other for one, other in zip(goes_on, anew, strict=True))
+    assert 8 <= sum(anew) <= 24
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])

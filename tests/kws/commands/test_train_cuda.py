@@ -52,6 +52,7 @@ def trainer(folder: Path, device: str, material: TrainingSet, delta: bool) -> Tr
         thh=(0.1,),
         threshold_warmup=0.5,
         carry_state=0.0 if streams else 0.5,
+        stream_fresh=0.3 if streams else 0.0,
     )
     return Trainer(fabric, model, material.to(fabric.device), plan, lambda _: {}, Finisher(), folder / device, "",
                    lambda *_: None)  # fmt: skip

@@ -304,6 +304,7 @@ def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes:
         thh=thh,
         threshold_warmup=options.threshold_warmup if step == "retrain" else 0.0,
         carry_state=options.carry_state,
+        stream_fresh=config.stream.stream_fresh,
         early_stop=options.early_stop,
     )
 

@@ -27,6 +27,10 @@ class StreamConfig:
         steps=TRAIN,
     )
     stream_chunk: int = option(125, "frames between two training steps", minimum=2, maximum=10000, **_stream())
+    stream_fresh: float = option(
+        0.0, "share of the recordings that begin from a fresh state at every training step, as single clips do",
+        minimum=0, maximum=1, **_stream(),
+    )  # fmt: skip
     stream_readings: int = option(
         120,
         "half minutes of sentences without a keyword, read by synthetic voices",

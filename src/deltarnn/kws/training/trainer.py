@@ -70,6 +70,7 @@ class Plan:
     thh: tuple[float, ...] = (0.0,)
     threshold_warmup: float = 0.0
     carry_state: float = 0.0
+    stream_fresh: float = 0.0
     early_stop: int = 0
 
 
@@ -125,7 +126,7 @@ class Trainer:
         self.progress = Progress()
         move = fabric.to_device
         self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
-        self.carried = CarriedStates(model, plan.carry_state)
+        self.carried = CarriedStates(model, plan.carry_state, plan.stream_fresh)
 
     def fit(self) -> Progress:
         """Train to the plan's last epoch, from the checkpoint if there is one."""
