@@ -1,6 +1,7 @@
 """`deltarnn estimate` and `deltarnn export`, as typed."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, save_features
 from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.model import Architecture, KeywordModel
+from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.kws.training.finishing import hold_hidden_bias
 
 CLASSES = ["_silence_", "_unknown_", "yes"]
@@ -140,6 +142,9 @@ def test_export_to_c_takes_samples_or_the_network_alone(folder, tmp_path, capsys
     assert "ear_push_test.c" in out
     assert "threshold 3: the model stores none" in out
     assert "ear_push(" in (tmp_path / "whole" / "ear.h").read_text()
+    usual = StreamRule.at(pipeline().framing.hop / pipeline().config.sample_rate)  # as `Spotter.load` takes it
+    written = "".join(path.read_text() for path in (tmp_path / "whole").glob("*.[ch]"))
+    assert re.search(rf"RULE_SMOOTHING\D+{usual.smoothing}\b", written)
     model = write_model(tmp_path / "m", "GRU")
     model.save(tmp_path / "m", labels=CLASSES, features={**pipeline().to_dict(), "gain_ctrl": True})
     told = refused(capsys, *base, "--model", tmp_path / "m", "--out", tmp_path / "none")

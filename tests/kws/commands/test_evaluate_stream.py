@@ -104,7 +104,7 @@ def test_the_arithmetic_of_a_device(trained, tmp_path, capsys):
     assert 0.2 < metrics["sparsity"] < 1
     calibrated = tmp_path / "model.safetensors"
     shutil.copy(trained, calibrated)
-    store(calibrated, Calibration(StreamRule(threshold=0.5), 1.0, 1.0))
+    store(calibrated, Calibration(StreamRule(12, threshold=0.5), 1.0, 1.0))
     audio = read_audio(trained.parent / "corpus" / "speech_commands_v0.02" / "yes" / "a0000006_nohash_0.wav")
     write_wav(tmp_path / "mine.wav", np.tile(audio, 4))
     (tmp_path / "mine.txt").write_text("0.0 1.0 yes\n")

@@ -29,4 +29,4 @@ def test_the_rate_is_kept_and_one_step_lower_would_exceed_it(seed, alarms, smoot
 
 def test_too_little_audio_is_refused():
     with pytest.raises(ValueError, match=r"5 false alarms an hour cannot be measured on 0\.10 hours"):
-        calibrate([np.zeros((1440, 3), np.float32)], StreamRule(), STRIDE)
+        calibrate([np.zeros((1440, 3), np.float32)], StreamRule(12), STRIDE)

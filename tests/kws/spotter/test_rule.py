@@ -39,20 +39,20 @@ def test_equal_leaders_lead_by_nothing():
 
 def test_a_peak_is_detected_once_at_its_top_and_after_the_hold():
     best = np.array([0, 1, 3, 2, 4, 3, 3, 2, 1, 1, 0, 0], np.float32)
-    rule = StreamRule(refractory=4 * STRIDE, hold=2 * STRIDE, threshold=2.5)
+    rule = StreamRule(12, refractory=4 * STRIDE, hold=2 * STRIDE, threshold=2.5)
     peaks = rule.peaks(best[:, None], STRIDE)
     assert [(p.frame, p.score, p.decided) for p in peaks] == [(4, 4.0, 6)]
 
 
 def test_falling_scores_after_the_refractory_time_are_no_second_detection():
     best = np.array([0, 9, 8, 7, 6, 5, 4, 3], np.float32)
-    rule = StreamRule(refractory=2 * STRIDE, hold=0.0, threshold=1.0)
+    rule = StreamRule(12, refractory=2 * STRIDE, hold=0.0, threshold=1.0)
     assert [p.frame for p in rule.peaks(best[:, None], STRIDE)] == [1]
 
 
 def test_an_endless_rise_is_decided_within_the_refractory_time():
     best = np.arange(100, dtype=np.float32)
-    rule = StreamRule(refractory=10 * STRIDE, hold=3 * STRIDE, threshold=0.0)
+    rule = StreamRule(12, refractory=10 * STRIDE, hold=3 * STRIDE, threshold=0.0)
     assert rule.peaks(best[:, None], STRIDE)[0].decided == 11
 
 
@@ -81,12 +81,12 @@ def test_frame_by_frame_all_at_once_and_in_pieces_agree(seed, frames, cut, thres
 )
 def test_parameters_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        StreamRule(**wrong)
+        StreamRule(**{"smoothing": 12, **wrong})
 
 
 def test_scores_without_keywords_are_refused():
     with pytest.raises(ValueError, match="one keyword"):
-        StreamRule().scores(np.zeros((4, 2)))
+        StreamRule(12).scores(np.zeros((4, 2)))
 
 
 def test_the_usual_rule_averages_as_long_whatever_the_frames():

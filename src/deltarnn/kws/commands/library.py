@@ -81,8 +81,8 @@ def _spotter(network: IntegerNetwork, header: dict[str, Any], notes: list[str]) 
 
 def spotter_of(network: IntegerNetwork, header: dict[str, Any], notes: list[str]) -> IntegerSpotter:
     """The whole spotter around a network, with the model's rule; `notes` takes what is to be said."""
-    rule = stream_rule(header)
+    rule, pipeline = stream_rule(header), FeaturePipeline.from_dict(header["features"])
     if rule is None:
-        rule = StreamRule(threshold=UNCALIBRATED_THRESHOLD)
+        rule = StreamRule.at(pipeline.framing.hop / pipeline.config.sample_rate, UNCALIBRATED_THRESHOLD)
         notes.append(f"threshold {rule.threshold:g}: the model stores none; `deltarnn evaluate --stream` chooses one")
-    return integer_spotter(network, header, FeaturePipeline.from_dict(header["features"]), rule)
+    return integer_spotter(network, header, pipeline, rule)

@@ -46,7 +46,7 @@ class StreamRule:
     threshold: above which a peak is a detection. ValueError names the parameter that is out of range.
     """
 
-    smoothing: int = 12
+    smoothing: int
     limit: float = 8.0
     refractory: float = 0.75
     hold: float = 0.05
