@@ -90,5 +90,5 @@ def test_scores_without_keywords_are_refused():
 
 
 def test_the_usual_rule_averages_as_long_whatever_the_frames():
-    assert [StreamRule.at(stride).smoothing for stride in (0.01, 0.016384, 1.0)] == [32, 20, 1]
+    assert [StreamRule.at(stride).smoothing for stride in (0.01, 0.016384, 1.0)] == [40, 24, 1]
     assert StreamRule.at(0.01, threshold=2.5).threshold == 2.5
