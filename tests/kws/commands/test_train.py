@@ -494,6 +494,12 @@ def test_the_best_epoch_has_the_highest_score(tmp_path):
     assert torch.equal(vector(run.trainer.best()), run.validated[1][2])
 
 
+def test_the_last_epoch_is_kept_where_scores_tell_little(tmp_path):
+    run = SmallRun(tmp_path, epochs=3, scores=[0.3, 0.8, 0.5], keep_last=True)
+    assert run.trainer.fit().best_epoch == 2
+    assert torch.equal(vector(run.trainer.best()), run.validated[2][2])
+
+
 def test_an_epoch_before_pruning_is_complete_is_never_the_best(tmp_path):
     pruning = Finisher(pruning=PruningPlan(gamma_rnn=0.5, gamma_fc=0.0, num_pe=2, anneal_epochs=3))
     assert SmallRun(tmp_path, epochs=4, scores=[0.9, 0.8, 0.5, 0.6], finisher=pruning).trainer.fit().best_epoch == 3

@@ -84,8 +84,7 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
             result = evaluate_carried(candidate, groups["validation"], rule, loss)
         else:
             result = evaluate(candidate, groups["validation"], rule, loss, config.training.batch_size_eval)
-        # How many single clips are right says little of a stream, and is highest before --beta has had its effect.
-        score = result.accuracy if config.run.score_val and not streams else -result.loss
+        score = result.accuracy if config.run.score_val else -result.loss
         sparsities = vars(result.sparsity) if result.sparsity is not None else {}
         return {"score": score, "validation_loss": result.loss, "validation_accuracy": result.accuracy, **sparsities}
 
@@ -307,6 +306,7 @@ def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes:
         carry_state=options.carry_state,
         stream_fresh=config.stream.stream_fresh,
         early_stop=options.early_stop,
+        keep_last=config.stream.stream_minutes > 0,
     )
 
 

@@ -57,7 +57,7 @@ STREAM: dict[str, Any] = {
     "epochs_pretrain": 60,
     "epochs_retrain": 90,
     "teacher_weight": 0.7,
-    "beta": 0.036,
+    "beta": 0.042,
     "aug_noise": 0.75,
     "aug_snr_low": 2.0,
     "aug_snr_high": 32.0,

@@ -54,6 +54,8 @@ class Plan:
 
     early_stop: epochs without a better one after which training ends, counted from where thresholds and pruning are in
     full force; 0 never.
+    keep_last: the last epoch is the best one, whatever its score: clips tell little of a stream, and score highest while
+    more deltas fire than in the end.
     """
 
     epochs: int
@@ -72,6 +74,7 @@ class Plan:
     carry_state: float = 0.0
     stream_fresh: float = 0.0
     early_stop: int = 0
+    keep_last: bool = False
 
 
 @dataclass
@@ -253,7 +256,7 @@ class Trainer:
         progress.history.append(row)
         score = row.get("score", -row["train_loss"])
         complete = self._complete(epoch) or not self._complete(self.plan.epochs - 1)
-        if complete and score > progress.best_score:
+        if complete and (self.plan.keep_last or score > progress.best_score):
             progress.best_epoch, progress.best_score = epoch, score
             progress.best_state = {k: v.detach().clone().cpu() for k, v in evaluated.state_dict().items()}
         if self.fabric.is_global_zero:
