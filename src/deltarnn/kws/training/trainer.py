@@ -54,8 +54,8 @@ class Plan:
 
     early_stop: epochs without a better one after which training ends, counted from where thresholds and pruning are in
     full force; 0 never.
-    keep_last: the last epoch is the best one, whatever its score: clips tell little of a stream, and score highest while
-    more deltas fire than in the end.
+    keep_last: the last epoch is the best one, whatever its score: clips tell little of a stream, and their score is
+    highest while more deltas fire than in the end.
     """
 
     epochs: int
