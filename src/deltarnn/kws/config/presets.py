@@ -57,7 +57,7 @@ STREAM: dict[str, Any] = {
     "epochs_pretrain": 60,
     "epochs_retrain": 90,
     "teacher_weight": 0.7,
-    "beta": 0.042,
+    "beta": 0.024,
     "aug_noise": 0.75,
     "aug_snr_low": 2.0,
     "aug_snr_high": 32.0,
@@ -130,7 +130,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 4e-3,
         "epochs_pretrain": 26,
         "epochs_retrain": 24,
-        "beta": 0.009,
+        "beta": 0.01,
     },
     "demo": {
         **CLIPS,

@@ -287,7 +287,7 @@ class Trainer:
         self.averaged.module.load_state_dict(saved.tensors["averaged"])
         self.optimizer.load_state_dict(saved.optimizer)
         self.progress = Progress(
-            saved.history, saved.best_epoch, saved.tensors["best"], saved.schedule.pop("best_score"), saved.epoch
+            saved.history, saved.best_epoch, saved.tensors.get("best", {}), saved.schedule.pop("best_score"), saved.epoch
         )
         self.rate.restore(saved.schedule)
         rank_zero_info(f"going on after epoch {saved.epoch} of {self.plan.epochs}")
