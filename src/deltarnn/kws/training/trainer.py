@@ -76,6 +76,11 @@ class Plan:
     early_stop: int = 0
     keep_last: bool = False
 
+    def warm(self, epoch: int) -> bool:
+        """Whether thresholds are in full force in `epoch`: what is learnt below them is good by chance, and fires more
+        often than asked for."""
+        return epoch + 1 > self.threshold_warmup * self.epochs
+
 
 @dataclass
 class Progress:
@@ -116,8 +121,7 @@ class Trainer:
     ) -> None:
         self.fabric, self.plan, self.material = fabric, plan, material
         self.validate, self.finisher, self.after_epoch = validate, finisher, after_epoch
-        self.path, self.identity = checkpoint, identity
-        self.model = model
+        self.model, self.path, self.identity = model, checkpoint, identity
         if plan.batch_size % fabric.world_size:
             raise ValueError(f"--batch_size {plan.batch_size}: must be a multiple of the {fabric.world_size} processes")
         optimizer = plan.optimizer(model.parameters())
@@ -127,8 +131,7 @@ class Trainer:
         self.steps_per_epoch = material.steps(plan.batch_size, fabric.world_size)
         self.rate = plan.rate(self.steps_per_epoch * plan.epochs)
         self.progress = Progress()
-        move = fabric.to_device
-        self.class_weights = None if plan.class_weights is None else move(plan.class_weights)
+        self.class_weights = None if plan.class_weights is None else fabric.to_device(plan.class_weights)
         self.carried = CarriedStates(model, plan.carry_state, plan.stream_fresh)
 
     def fit(self) -> Progress:
@@ -165,10 +168,8 @@ class Trainer:
         return epoch - 1 - max(self.progress.best_epoch, first) >= self.plan.early_stop
 
     def _complete(self, epoch: int) -> bool:
-        """Whether thresholds and pruning are in full force after `epoch`, so that it may be the best one: what an epoch
-        at lower thresholds has learnt is good by chance, and fires more often than asked for."""
-        warm = epoch + 1 > self.plan.threshold_warmup * self.plan.epochs
-        return warm and self.finisher.complete(epoch)
+        """Whether thresholds and pruning are in full force, so that `epoch` may be the best one."""
+        return self.plan.warm(epoch) and self.finisher.complete(epoch)
 
     def _epoch(self, epoch: int, bar: "tqdm[Any]") -> dict[str, Any]:
         """One pass over the training clips and the validation after it."""
