@@ -92,6 +92,12 @@ class Progress:
     best_score: float = -math.inf
     resumed_from: int = 0
 
+    @classmethod
+    def of(cls, saved: Checkpoint) -> "Progress":
+        """Where a checkpoint stands; before the first epoch that may be the best, it holds no best one."""
+        best = saved.tensors.get("best", {})
+        return cls(saved.history, saved.best_epoch, best, saved.schedule["best_score"], saved.epoch)
+
 
 class Trainer:
     """Trains `model` on `material` by `plan`.
@@ -287,9 +293,7 @@ class Trainer:
         self.model.load_state_dict(saved.tensors["model"])
         self.averaged.module.load_state_dict(saved.tensors["averaged"])
         self.optimizer.load_state_dict(saved.optimizer)
-        self.progress = Progress(
-            saved.history, saved.best_epoch, saved.tensors.get("best", {}), saved.schedule.pop("best_score"), saved.epoch
-        )
+        self.progress = Progress.of(saved)
         self.rate.restore(saved.schedule)
         rank_zero_info(f"going on after epoch {saved.epoch} of {self.plan.epochs}")
         return saved.epoch
