@@ -92,6 +92,18 @@ def test_recordings_of_ones_own(trained, short, tmp_path, capsys):
     assert "no keyword is labelled, nothing" in told.err
 
 
+@pytest.mark.parametrize("kind", ["-0", "-0-taught"])
+def test_a_damaged_recording_is_made_anew(trained, kind):
+    """And what a teacher says of it, though no more than a bit has changed."""
+    work = trained.parent / "work"
+    (path,) = work.glob(f"feat/gscdv2/*/versions/*{kind}.safetensors")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    flags = ["--epochs_retrain", "1", "--thx", "0.1", "--thh", "0.1", "--teacher", "start"]
+    assert main(["retrain", *DATA, "--work_dir", str(work), *STREAM, *flags]) == 0
+    assert path.read_bytes() == whole
+
+
 def test_the_arithmetic_of_a_device(trained, tmp_path, capsys):
     """Clips beside the other arithmetics; a recording, heard by the twin."""
     out = ["--out", str(tmp_path)]

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from deltarnn.kws.config.resolve import digest
-from deltarnn.stored import DamagedFileError, load_stored, save_stored
+from deltarnn.stored import Arrays, DamagedFileError, load_stored, save_stored
 
 _KEY = "deltarnn.version"
 
@@ -19,12 +19,23 @@ class Kept:
         self._folder, self._settings = folder, settings
 
     def __call__(self, name: str, make: Callable[[], NDArray[Any]], **further: Any) -> NDArray[Any]:
-        """The array of that name: read, or, where it is missing or damaged, made and written."""
-        settings = {**self._settings, **further}
-        path = self._folder / f"{digest(settings)}-{name}.safetensors"
+        """The features of that name: read, or, where they are missing or damaged, made and written."""
+        found = self.read(name, **further)
+        if found is None or "features" not in found:
+            found = {"features": make()}
+            self.write(name, found, **further)
+        return found["features"]
+
+    def read(self, name: str, **further: Any) -> Arrays | None:
+        """The arrays of that name, or None where they are missing or damaged."""
         try:
-            return load_stored(path, _KEY)[0]["features"]
-        except (FileNotFoundError, DamagedFileError, KeyError):
-            made = make()
-            save_stored(path, _KEY, {"features": made}, settings)
-            return made
+            return load_stored(self._path(name, further), _KEY)[0]
+        except (FileNotFoundError, DamagedFileError):
+            return None
+
+    def write(self, name: str, arrays: Arrays, **further: Any) -> None:
+        """Keep arrays under that name."""
+        save_stored(self._path(name, further), _KEY, arrays, {**self._settings, **further})
+
+    def _path(self, name: str, further: Mapping[str, Any]) -> Path:
+        return self._folder / f"{digest({**self._settings, **further})}-{name}.safetensors"

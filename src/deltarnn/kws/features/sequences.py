@@ -15,13 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from deltarnn.files import replacing
-from deltarnn.kws.config.resolve import Config, digest
+from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.audio import read_audio
 from deltarnn.kws.data.compose import Spoken
 from deltarnn.kws.data.description import read_description
@@ -126,19 +123,17 @@ def training_sequences(config: Config, features: FeatureSet, teachers: Sequence[
             f"--stream_minutes {stream.stream_minutes:g}: gives {rows} recordings of {frames} frames, --batch_size of "
             f"them; each needs at least two --stream_chunk of {stream.stream_chunk}"
         )
-    job = _Job(config, features.labels, pipeline.to_dict(), rows, frames)
     seed = read_description(config).settings["seed"]  # the data's: runs of several seeds share them
     settings = {"features": features.source, "seed": seed, "frames": [rows, frames], **_changes(config)}
-    folder = config.folder("feat") / config.feature_name / "versions"
-    paths = [folder / f"{digest(settings)}-{number}.safetensors" for number in range(augmentation.aug_versions)]
-    missing = [(number, path) for number, path in enumerate(paths) if _stored(path) is None]
+    kept = Kept(config.folder("feat") / config.feature_name / "versions", settings)
+    job = _Job(config, features.labels, pipeline.to_dict(), rows, frames, kept)
+    numbers = range(augmentation.aug_versions)
+    missing = [number for number in numbers if kept.read(f"{number}") is None]
     if missing:
         _readings(config)  # before the workers need them
         with processes(min(config.run.workers, len(missing))) as pool:
-            written = pool.map(job.write, *zip(*missing, strict=True))
-            list(tqdm(written, desc="recordings", total=len(missing), disable=None))
-    stored = [version for version in map(_stored, paths) if version is not None]
-    kept = Kept(folder, settings)
+            list(tqdm(pool.map(job.write, missing), desc="recordings", total=len(missing), disable=None))
+    stored = [_version(kept, number) for number in numbers]
     listening = tqdm(stored, desc="taught", unit="version", leave=False, disable=None if teachers else True)
     for number, version in enumerate(listening):
         scores = [
@@ -159,9 +154,10 @@ class _Job:
     pipeline: dict[str, Any]
     rows: int
     frames: int
+    kept: Kept
 
-    def write(self, number: int, path: Path) -> None:
-        """Make version `number` and write it."""
+    def write(self, number: int) -> None:
+        """Make version `number` and keep it."""
         config, pipeline = self.config, FeaturePipeline.from_dict(self.pipeline)
         description, rate = read_description(config), pipeline.config.sample_rate
         readings = [read_audio(reading, rate) for reading in _readings(config)]
@@ -176,8 +172,7 @@ class _Job:
             recording, words = maker.recording((self.frames - 1) * hop + length + 1)
             features[:, row] = pipeline.normalise(pipeline(recording[None]))[0, : self.frames]
             targets[:, row] = frame_targets(words, self.frames, hop, length, rate)
-        with replacing(path) as part:
-            save_file({"features": features, "targets": targets}, part)
+        self.kept.write(f"{number}", {"features": features, "targets": targets})
 
 
 def _readings(config: Config) -> list[Path]:
@@ -192,10 +187,8 @@ def _changes(config: Config) -> dict[str, float]:
     return {name: value for name, value in options.items() if not name.endswith("_mask") and name != "aug_versions"}
 
 
-def _stored(path: Path) -> Version | None:
-    """A stored version, or None where it is missing or damaged."""
-    try:
-        found = load_file(path)
-        return Version(torch.from_numpy(found["features"]), torch.from_numpy(found["targets"]))
-    except (OSError, SafetensorError, KeyError):
-        return None
+def _version(kept: Kept, number: int) -> Version:
+    """A version that is there."""
+    found = kept.read(f"{number}")
+    assert found is not None
+    return Version(torch.from_numpy(found["features"]), torch.from_numpy(found["targets"]))
