@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from deltarnn.cli import main
 from deltarnn.engine.model_file import load_model, save_model
+from deltarnn.kws.commands import train
 from deltarnn.kws.data.audio import read_audio, write_wav
 from deltarnn.kws.features import recording
+from deltarnn.kws.features.taught import Teacher, mean_posteriors
+from deltarnn.kws.network.model import load_keyword_model
 from deltarnn.kws.spotter import DeviceSpotter
 from deltarnn.kws.spotter.calibration import Calibration, store
 from deltarnn.kws.spotter.rule import StreamRule
+from deltarnn.kws.training.trainer import Progress
 from deltarnn.native import native_core
 
 pytestmark = pytest.mark.skipif(native_core() is None, reason="the native core was not built")
@@ -90,6 +95,29 @@ def test_recordings_of_ones_own(trained, short, tmp_path, capsys):
     told = capsys.readouterr()
     assert "0 keywords" in told.out
     assert "no keyword is labelled, nothing" in told.err
+
+
+def test_a_step_is_given_what_its_flags_ask_for(trained, monkeypatch):
+    """The recordings with the mean of what all teachers say of them; rows begun anew; the last epoch kept."""
+    given = []
+
+    class Spy(train.Trainer):
+        def fit(self) -> Progress:
+            given.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "Trainer", Spy)
+    work = trained.parent / "work"
+    (start,) = work.glob("save/gscdv2/pretrain-*/model.safetensors")
+    flags = ["--teacher", f"{start},{trained}", "--thx", "0.1", "--thh", "0.1", "--stream_fresh", "0.25"]
+    assert main(["retrain", *DATA, "--work_dir", str(work), *STREAM, *flags]) == 130
+    (trainer,) = given
+    assert trainer.plan.keep_last
+    assert trainer.plan.stream_fresh == 0.25
+    teachers = [Teacher(load_keyword_model(path)[0], None, "") for path in (start, trained)]
+    for version in trainer.material.versions:
+        expected = mean_posteriors([teacher.of_frames(version.features) for teacher in teachers])
+        torch.testing.assert_close(version.taught.float(), expected, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("kind", ["-0", "-0-taught"])

@@ -10,6 +10,7 @@ import pytest
 from deltarnn.kws.data.stream import Recording, Section, Word
 from deltarnn.kws.evaluation.detection import Timing, at_threshold
 from deltarnn.kws.evaluation.streaming import StreamEvaluation
+from deltarnn.kws.report.document import asset
 from deltarnn.kws.report.stream_page import timeline, worst_misses, write_stream_report
 from deltarnn.kws.spotter.rule import StreamRule
 
@@ -65,6 +66,7 @@ def test_the_page_can_be_looked_along_and_listened_to(result, tmp_path):
     assert data is not None
     assert json.loads(data[1]) == timeline(result)
     assert "<noise>" not in page
+    assert f"<script>{asset('timeline.js')}</script>" in page
     assert page.count('<div class="narrow">') == page.count('<div class="wide">') == 2
     sounds = [base64.b64decode(s) for s in re.findall(r"data:audio/wav;base64,([^\"]+)", page)]
     ends = [96_000, 64_000, 128_160]  # misses, the worst first; the false alarm
