@@ -134,7 +134,9 @@ def test_flags_that_do_nothing_are_named(line, sentence):
     assert parse(line).idle_flags() == [sentence]
 
 
-def test_run_through_makes_later_flags_act():
+def test_flags_that_act_are_not():
+    """Versions of the clips are made in training: by --workers, that too."""
+    assert parse("--step pretrain --aug_noise 0.5 --workers 3").idle_flags() == []
     assert parse("--step prepare --run_through 1 --thx 0.1 --epochs_pretrain 3").idle_flags() == []
 
 

@@ -63,7 +63,7 @@ class RunConfig:
     run_through: bool = option(False, "run this step and all later ones")
     work_dir: str = option(".", "folder that receives data/, feat/, log/ and save/")
     workers: int = option(
-        os.cpu_count() or 1, "processes for audio and features", minimum=1, maximum=256, steps=("prepare", "feature")
+        os.cpu_count() or 1, "processes for audio, features and versions of them", minimum=1, maximum=256
     )
     model_path: str = option("", "model file to write instead of the one under save/", steps=TRAIN)
     path_net_pretrain: str = option(
