@@ -1,4 +1,5 @@
-"""All four steps on speech synthesised on this machine, a sweep of thresholds; a table, a report, a page that listens.
+"""All four steps on speech synthesised on this machine, a sweep of thresholds, hours of stream; tables, reports, and a
+page that listens.
 
     python examples/demo.py [--work_dir build/demo]
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Prepare, feature, pretrain, retrain, sweep, evaluate, export; then say what came of it."""
+    """Prepare, feature, pretrain, retrain, sweep, evaluate; again for a stream; export; then say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work_dir", type=Path, default=ROOT / "build" / "demo", help="(default: build/demo)")
     work_dir = parser.parse_args().work_dir
@@ -30,13 +31,23 @@ def main() -> None:
     models = {step: newest(work_dir, step) for step in ("pretrain", "retrain")}
     run("sweep", str(models["retrain"]), "--thx", "0,0.2,0.3,0.4,0.5", "--thh", "0.1,0.2,0.3", "--workers", "0")
     run("evaluate", str(models["retrain"]))
-    pages = {"report": models["retrain"].with_name("report.html")}
+    run("retrain", *flags[:2], "--preset", "demo_stream", *flags[4:])
+    listener = newest(work_dir, "retrain")
+    run("evaluate", str(listener), "--stream")
+    pages = {
+        "report": models["retrain"].with_name("report.html"),
+        "stream, to look along and listen to": listener.with_name("stream.html"),
+    }
     if find_spec("ziglang"):  # the compiler that such a page needs; extra `embedded`, which `dev` includes
-        folder = str(models["retrain"].parent)
-        run("export", str(models["retrain"]), "--format", "web", "--name", "listen", "--out", folder)
-        pages["page that listens to your microphone"] = models["retrain"].with_name("listen.html")
+        run("export", str(listener), "--format", "web", "--name", "listen", "--out", str(listener.parent))
+        pages["page that listens to your microphone"] = listener.with_name("listen.html")
     minutes = (time.perf_counter() - started) / 60
+    stream = read_json(listener.with_name("stream.json"))["at_threshold"]
     print(table({step: read_json(path.with_name("metrics.json")) for step, path in models.items()}))
+    print(
+        f"\nOn hours of words, sentences, noise and silence, the network for streams misses {stream['miss_rate']:.0%} "
+        f"of the keywords at {stream['false_alarms_per_hour']:.1f} false alarms an hour."
+    )
     print(f"\n{minutes:.1f} minutes. " + "\n".join(f"The {name}: {path}" for name, path in pages.items()))
 
 

@@ -36,6 +36,21 @@ CLIPS: dict[str, Any] = {
 }
 """docs/keyword_spotting.md says what each of these is worth."""
 
+DEMO: dict[str, Any] = {
+    **CLIPS,
+    "synth_unknown": 0,
+    "synth_keywords": 0,
+    "batch_size": 32,
+    "epochs_pretrain": 30,
+    "epochs_retrain": 24,
+    "aug_noise": 0.5,
+    "aug_snr_low": 10.0,
+    "aug_splice": 0,
+    "aug_versions": 4,
+}
+"""For examples/demo.py: within minutes, on speech that it synthesises. Its networks for clips and for a stream begin
+from the same dense one."""
+
 STREAM: dict[str, Any] = {
     **COMMON,
     "cfg_feat": "feat_logmel",
@@ -132,18 +147,29 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs_retrain": 24,
         "beta": 0.01,
     },
-    "demo": {
-        **CLIPS,
-        "synth_unknown": 0,
-        "synth_keywords": 0,
-        "batch_size": 32,
-        "epochs_pretrain": 30,
-        "epochs_retrain": 24,
-        "aug_noise": 0.5,
-        "aug_snr_low": 10.0,
-        "aug_splice": 0,
-        "aug_versions": 4,
-        "carry_state": 0.5,
+    "demo": {**DEMO, "carry_state": 0.5},
+    "demo_stream": {
+        **DEMO,
+        "thx": 0.25,
+        "thh": 0.1,
+        "beta": 0.02,
+        "teacher": "",
+        "epochs_retrain": 40,
+        "stream_minutes": 60.0,
+        "stream_chunk": 62,
+        "stream_fresh": 0.03,
+        "stream_readings": 40,
+        "target": "word",
+        "focus": 1.0,
+        "tell_silence": 0.25,
+        "label_smoothing": 0.03,
+        "aug_versions": 2,
+        "aug_noise": 0.6,
+        "aug_snr_low": 5.0,
+        "aug_gain": 15.0,
+        "smooth_window_size": 6,
+        "confidence_window_size": 16,
+        "fire_threshold": 0.3,
     },
     "default10": {
         **TEN,
