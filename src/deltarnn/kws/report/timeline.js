@@ -15,22 +15,26 @@ function draw() {
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.font = "11px ui-sans-serif, system-ui, sans-serif";
   const x = (time) => ((time - from) / span) * width;
-  const y = (score) => 26 + (height - 50) * (1 - (score - data.low) / (data.high - data.low));
+  const y = (score) => 36 + (height - 60) * (1 - (score - data.low) / (data.high - data.low));
   const shown = (begin, end) => end >= from && begin <= from + span;
   for (const section of data.sections) {
     if (!shown(section.start, section.end)) continue;
     context.fillStyle = colour("--soft");
     context.fillText(section.kind, Math.max(4, x(section.start) + 4), height - 6);
     context.fillStyle = colour("--line");
-    context.fillRect(x(section.start), 16, 1, height - 32);
+    context.fillRect(x(section.start), 26, 1, height - 42);
   }
+  const taken = [-Infinity, -Infinity];  // two rows of words, and where each ends so far
   for (const word of data.words) {
     if (!shown(word.start, word.end)) continue;
     context.globalAlpha = 0.25;
     context.fillStyle = colour(word.hit ? "--green" : "--red");
-    context.fillRect(x(word.start), 16, Math.max(1, x(word.end) - x(word.start)), height - 36);
+    context.fillRect(x(word.start), 26, Math.max(1, x(word.end) - x(word.start)), height - 46);
     context.globalAlpha = 1;
-    if (width > 10 * span) context.fillText(word.word, x(word.start), 12);
+    const row = taken.findIndex((end) => end < x(word.start));
+    if (width <= 10 * span || row < 0) continue;
+    context.fillText(word.word, x(word.start), 11 + 11 * row);
+    taken[row] = x(word.start) + context.measureText(word.word).width + 3;
   }
   context.strokeStyle = colour("--grey");
   context.setLineDash([4, 4]);
@@ -61,7 +65,7 @@ function draw() {
     context.beginPath();
     context.arc(x(event.time), y(event.score), 4, 0, 7);
     context.fill();
-    if (width > 10 * span) context.fillText(event.word, x(event.time) + 6, y(event.score));
+    if (width > 10 * span && !event.right) context.fillText(event.word, x(event.time) + 6, y(event.score));
   }
   note.textContent = `${from.toFixed(1)} to ${(from + span).toFixed(1)} s of ${data.seconds.toFixed(0)} s`;
 }
