@@ -19,6 +19,7 @@ demo: $(READY)
 lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $$(find native -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 	$(BIN)/mypy
 
 test: lint

@@ -8,15 +8,15 @@ namespace deltarnn {
 struct Backward {
     int steps, batch, inputs, hidden;
     float thh;
-    bool hard;  // hard activations
-    const int64_t* lengths;              // (B,) or null
-    const float *h0, *c0;                // (B, H) or null
-    const float* weight_hh;              // (G·H, H); transposed, (H, G·H), where it is not in shared memory
-    const float *y, *tape;               // as the forward pass left them
-    const float* grad_y;                 // (T, B, H)
+    bool hard;               // hard activations
+    const int64_t* lengths;  // (B,) or null
+    const float *h0, *c0;    // (B, H) or null
+    const float* weight_hh;  // (G·H, H); transposed, (H, G·H), where it is not in shared memory
+    const float *y, *tape;   // as the forward pass left them
+    const float* grad_y;     // (T, B, H)
     const float *grad_h, *grad_h_hat, *grad_c, *grad_m, *grad_l1;  // of the final state and Σ|Δh|; each may be null
-    float* sums;                         // S: (T, B, 4H), in the public order
-    float *grad_h0, *grad_h_hat0, *grad_c0, *grad_m0;  // of the initial state; each may be null
+    float* sums;                                                   // S: (T, B, 4H), in the public order
+    float *grad_h0, *grad_h_hat0, *grad_c0, *grad_m0;              // of the initial state; each may be null
     uint32_t* done;  // how many blocks are: 0 at launch, and afterwards; Scope::grid
 };
 
@@ -135,7 +135,7 @@ template <bool lstm, Scope scope, bool resident, bool spread>
 struct BackwardRun {
     static constexpr int gates = lstm ? 4 : 3;
     static constexpr int together = scope == Scope::grid ? 8 : spread ? 2 : 4;  // columns that share one reading of S
-    static constexpr int loads = scope == Scope::grid && resident ? 16 : 8;  // of S in flight
+    static constexpr int loads = scope == Scope::grid && resident ? 16 : 8;     // of S in flight
     static constexpr bool early = scope != Scope::grid;  // whether records are loaded two steps ahead, not one
     const Backward& job;
     const Team& team;

@@ -1,5 +1,5 @@
-// What the kernels need of a GPU beyond the language: shared memory of a size known at launch, memory that the blocks of
-// a team share, and their barriers. native/tests/cuda_on_cpu.hpp gives the same on a CPU.
+// What the kernels need of a GPU beyond the language: shared memory of a size known at launch, memory that the blocks
+// of a team share, and their barriers. native/tests/cuda_on_cpu.hpp gives the same on a CPU.
 #pragma once
 #ifdef DELTARNN_ON_CPU
 #include "cuda_on_cpu.hpp"

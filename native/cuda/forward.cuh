@@ -83,7 +83,8 @@ struct InputWarp {
         if (!writes) return;
         if (there && job.x_hat != nullptr) job.x_hat[static_cast<int64_t>(sample) * job.inputs + input] = x_hat;
         l1 = sum_over_warp(l1);
-        if (place.lane == 0 && job.sums_x != nullptr) write_sum(job.sums_x, sample, job.input_parts, place.part, l1, events);
+        if (place.lane == 0 && job.sums_x != nullptr)
+            write_sum(job.sums_x, sample, job.input_parts, place.part, l1, events);
     }
 };
 
@@ -97,11 +98,11 @@ struct ForwardRun {
     Place& place;
     // Shared memory.
     float *slab, *slab_ih;
-    Event* lists;        // events of h: (2, N, ⌈H/32⌉) lists, Scope::grid: one of each warp
-    int* counts;         // (2, N, ⌈H/32⌉)
-    Event* input_lists;  // one of each warp of the inputs
-    float* partial;      // (P, N, G, 32·chunks), if spread
-    float* from_inputs;  // (2, input parts, N, G, 32·chunks)
+    Event* lists;          // events of h: (2, N, ⌈H/32⌉) lists, Scope::grid: one of each warp
+    int* counts;           // (2, N, ⌈H/32⌉)
+    Event* input_lists;    // one of each warp of the inputs
+    float* partial;        // (P, N, G, 32·chunks), if spread
+    float* from_inputs;    // (2, input parts, N, G, 32·chunks)
     const float* weights;  // of column 0, at the lane's unit
     int column, gate;      // between columns and gates of the weights
     int width;             // 32·chunks
@@ -121,7 +122,8 @@ struct ForwardRun {
         partial = next + (scope == Scope::grid ? 0 : 2 * team.samples * segments);
         from_inputs = partial + (spread ? team.parts * team.samples * gates * width : 0);
         if constexpr (resident) load_own_rows<gates>(job.weight_hh, job.hidden, job.hidden, team, place, slab);
-        if constexpr (inputs_resident) load_own_rows<gates>(job.weight_ih, job.inputs, job.hidden, team, place, slab_ih);
+        if constexpr (inputs_resident)
+            load_own_rows<gates>(job.weight_ih, job.inputs, job.hidden, team, place, slab_ih);
         const int unit = place.mine ? place.unit : 0;
         weights = resident ? slab + unit : job.weight_hh + place.first + unit;
         column = resident ? odd : gates * job.hidden;
@@ -138,7 +140,9 @@ struct ForwardRun {
     }
 
     // Which list of step t is that of 32 columns of this warp's sample.
-    __device__ int list_of(int t, int segment) const { return (t % 2 * team.samples + place.slot) * segments + segment; }
+    __device__ int list_of(int t, int segment) const {
+        return (t % 2 * team.samples + place.slot) * segments + segment;
+    }
 
     // The events of 32 units, to every block of the team.
     __device__ void publish(int t, int64_t sample, float delta, uint32_t mask, bool owner) const {

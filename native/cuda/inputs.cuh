@@ -63,8 +63,8 @@ __device__ __forceinline__ void encode_inputs(const Inputs& job, const Encoding&
     }
 }
 
-// W Δ of every row (t, b), the fired columns alone: to (rows, G, H). A block has 32 units and rows_per_warp rows of each
-// of its warps, and takes 64 columns at a time through shared memory, (64, G·32 | 1), after a list of each warp.
+// W Δ of every row (t, b), the fired columns alone: to (rows, G, H). A block has 32 units and rows_per_warp rows of
+// each of its warps, and takes 64 columns at a time through shared memory, (64, G·32 | 1), after a list of each warp.
 constexpr int rows_per_warp = 4, tile_columns = 64;
 
 // Weights of 32 units and tile_columns columns, zeros beyond the layer; several loads in flight.
@@ -120,7 +120,8 @@ __device__ __forceinline__ void multiply_inputs(int64_t rows, int columns, int h
 #pragma unroll
             for (int i = 0; i < tile_columns / 32; ++i) {
                 const uint32_t mask = __ballot_sync(all_lanes, delta[r][i] != 0.0f);
-                multiply_deltas<gates>(acc[r], tile + i * 32 * stride + lane, stride, 32, delta[r][i], mask, lane, list);
+                multiply_deltas<gates>(acc[r], tile + i * 32 * stride + lane, stride, 32, delta[r][i], mask, lane,
+                                       list);
             }
         }
     }
@@ -132,8 +133,8 @@ __device__ __forceinline__ void multiply_inputs(int64_t rows, int columns, int h
     }
 }
 
-// From Wᵀ S of every step to the gradient of x, in place (T, B, I), and of the initial x̂ (MATH §5): what fired at t gets
-// its own product less that of the step at which it fires next; what did not gets none.
+// From Wᵀ S of every step to the gradient of x, in place (T, B, I), and of the initial x̂ (MATH §5): what fired at t
+// gets its own product less that of the step at which it fires next; what did not gets none.
 __device__ __forceinline__ void pass_inputs_back(const Inputs& job, const float* deltas, int64_t delta_stride,
                                                  const float* grad_x_hat, float* grad_x, float* grad_x_hat0) {
     const int64_t at = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;

@@ -32,7 +32,9 @@ __device__ __forceinline__ int constant_or(int constant, int given) { return con
 #endif
 constexpr int ahead = DELTARNN_AHEAD;  // steps by which memory is asked for
 
-__device__ __forceinline__ int input_parts_or(int given) { return DELTARNN_INPUT_PARTS < 0 ? given : DELTARNN_INPUT_PARTS; }
+__device__ __forceinline__ int input_parts_or(int given) {
+    return DELTARNN_INPUT_PARTS < 0 ? given : DELTARNN_INPUT_PARTS;
+}
 
 // Whether the activation functions are hard.
 __device__ __forceinline__ bool hard_or(bool given) { return DELTARNN_HARD < 0 ? given : DELTARNN_HARD != 0; }
@@ -49,23 +51,24 @@ struct Team {
     uint32_t* counters;                 // (count,), 0 at launch and afterwards; Scope::grid alone
 
     __device__ Team(int blocks_of, int units_of, int samples_of, int parts_of, int teams, uint32_t* zeros)
-        : blocks(blocks_of), units(constant_or(constant_units, units_of)), samples(constant_or(constant_samples, samples_of)),
-          parts(constant_or(constant_parts, parts_of)), count(teams), counters(zeros) {}
+        : blocks(blocks_of), units(constant_or(constant_units, units_of)),
+          samples(constant_or(constant_samples, samples_of)), parts(constant_or(constant_parts, parts_of)),
+          count(teams), counters(zeros) {}
 };
 
 // Where a thread stands in its team.
 struct Place {
     int lane, chunk, slot;
-    int crew;            // threads of the sample in the block
-    int role, part;      // of those that multiply: which part; of those for the inputs: which 32 of them
+    int crew;        // threads of the sample in the block
+    int role, part;  // of those that multiply: which part; of those for the inputs: which 32 of them
     bool leads, multiplies;
-    int chunks;          // ⌈U/32⌉
-    int first, own;      // the block's units
-    int unit, column;    // the thread's: in the block, in the layer
-    bool mine;           // whether there is such a unit
-    int team, rank;      // and the block's in it
+    int chunks;        // ⌈U/32⌉
+    int first, own;    // the block's units
+    int unit, column;  // the thread's: in the block, in the layer
+    bool mine;         // whether there is such a unit
+    int team, rank;    // and the block's in it
     int first_sample;
-    uint32_t arrivals;   // of the team's barrier so far
+    uint32_t arrivals;  // of the team's barrier so far
 
     __device__ Place(const Team& team_of, int hidden, bool spread) {
         const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -119,7 +122,8 @@ __device__ __forceinline__ void team_barrier(const Team& team, Place& place) {
 template <int gates>
 __device__ void load_own_columns(const float* weight, int hidden, const Team& team, const Place& place, float* slab) {
     constexpr int loads = 8;
-    const int count = gates * hidden, odd = count | 1, size = count * team.units, threads = static_cast<int>(blockDim.x);
+    const int count = gates * hidden, odd = count | 1, size = count * team.units,
+              threads = static_cast<int>(blockDim.x);
     for (int begin = static_cast<int>(threadIdx.x); begin < size; begin += loads * threads) {
         float value[loads];
 #pragma unroll

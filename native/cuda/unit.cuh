@@ -16,13 +16,13 @@ struct Forward {
     const float* products;
     int input_parts;  // ⌈I/32⌉: warps for the inputs, per sample and chunk of units; 0 with products
     const float *x_hat0, *h0, *h_hat0, *c0, *m0;  // each may be null: 0; M the biases
-    const float *weight_ih, *weight_hh;  // (G·H, ·); transposed, (·, G·H), where they are not in shared memory
-    const float *bias_ih, *bias_hh;      // (G·H,) or null
-    float* y;                            // (T, B, H)
-    float *x_hat, *h, *h_hat, *c, *m;    // the final state; x̂, ĥ and M null where not wanted
+    const float *weight_ih, *weight_hh;           // (G·H, ·); transposed, (·, G·H), where they are not in shared memory
+    const float *bias_ih, *bias_hh;               // (G·H,) or null
+    float* y;                                     // (T, B, H)
+    float *x_hat, *h, *h_hat, *c, *m;             // the final state; x̂, ĥ and M null where not wanted
     // Of events, all null where not wanted.
-    uint32_t *fired_x, *fired_h;         // (T, B, ·): rows of whole 64-bit words, bit j: delta j is not 0
-    double *sums_x, *sums_h;  // (B, sums_of_x, 2), (B, ·, 2): Σ|Δ| and how many Δ are not 0, of a sample's warps
+    uint32_t *fired_x, *fired_h;  // (T, B, ·): rows of whole 64-bit words, bit j: delta j is not 0
+    double *sums_x, *sums_h;      // (B, sums_of_x, 2), (B, ·, 2): Σ|Δ| and how many Δ are not 0, of a sample's warps
     int sums_of_x;
     float* l1;                 // Σ|Δh|
     int64_t *counts, *events;  // see summarise

@@ -4,9 +4,9 @@
 
 namespace deltarnn {
 
-// products (4H, H + I) = Σ S (Δh, Δx)ᵀ, rows in the public order of M's parts, to the gradients of the weights, (G·H, ·).
-// The last blocks make those of the biases, if wanted: S of the first step (B, 4H), summed; 8 warps, each an eighth of
-// the samples, of 32 of the 4H elements.
+// products (4H, H + I) = Σ S (Δh, Δx)ᵀ, rows in the public order of M's parts, to the gradients of the weights, (G·H,
+// ·). The last blocks make those of the biases, if wanted: S of the first step (B, 4H), summed; 8 warps, each an eighth
+// of the samples, of 32 of the 4H elements.
 template <bool lstm>
 __device__ __forceinline__ void take_gradients(int batch, int inputs, int hidden, const float* products,
                                                const float* sums, float* grad_ih, float* grad_hh, float* grad_bias_ih,

@@ -1,5 +1,6 @@
-// Operators of the domain "deltarnn" for ONNX Runtime: a whole network of known sizes (Program), and delta layers in place of GRU and
-// LSTM operators (Recurrent). Each node keeps the delta states of one stream. Bytes as of package.hpp are their attribute "data".
+// Operators of the domain "deltarnn" for ONNX Runtime: a whole network of known sizes (Program), and delta layers in
+// place of GRU and LSTM operators (Recurrent). Each node keeps the delta states of one stream. Bytes as of package.hpp
+// are their attribute "data".
 #include <algorithm>
 #include <mutex>
 #include <numeric>
@@ -37,7 +38,8 @@ struct Tensor {
     void* data;
 
     std::int64_t count() const {
-        return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{1}, [](std::int64_t a, std::int64_t b) { return a * b; });
+        return std::accumulate(sizes.begin(), sizes.end(), std::int64_t{1},
+                               [](std::int64_t a, std::int64_t b) { return a * b; });
     }
 };
 
@@ -92,7 +94,9 @@ class Kernel {
         const std::lock_guard<std::mutex> guard(mutex_);
         run(Call(api_, context));
     }
-    ort::Status* status(const char* message) const { return ort::CreateStatus::call(api_, ort::invalid_argument, message); }
+    ort::Status* status(const char* message) const {
+        return ort::CreateStatus::call(api_, ort::invalid_argument, message);
+    }
 
   private:
     virtual void run(const Call& call) = 0;
@@ -123,12 +127,14 @@ class ProgramKernel final : public Kernel {
 
     void run(const Call& call) override {
         const std::size_t signals = package_.inputs.size();
-        if (call.inputs() != signals + package_.fixed.size()) throw std::invalid_argument("deltarnn.Program: inputs are missing");
+        if (call.inputs() != signals + package_.fixed.size())
+            throw std::invalid_argument("deltarnn.Program: inputs are missing");
         for (std::size_t i = 0; i < signals; ++i) {
             const Tensor given = call.input(i);
             const ProgramPackage::Place& place = package_.inputs[i];
             if (given.type != ort::float32 || given.sizes != place.sizes) {
-                throw std::invalid_argument("deltarnn.Program: input " + std::to_string(i) + " has other sizes than the network was exported for");
+                throw std::invalid_argument("deltarnn.Program: input " + std::to_string(i) +
+                                            " has other sizes than the network was exported for");
             }
             std::copy_n(static_cast<const float*>(given.data), place.count(), state_.arena() + place.position);
         }
@@ -136,9 +142,11 @@ class ProgramKernel final : public Kernel {
             const Tensor given = call.input(signals + i);
             const bool wide = given.type == ort::int64;
             if ((!wide && given.type != ort::int32) || given.count() != 1 ||
-                (wide ? *static_cast<const std::int64_t*>(given.data) : *static_cast<const std::int32_t*>(given.data)) != package_.fixed[i]) {
-                throw std::invalid_argument("deltarnn.Program: the network was exported for the value " + std::to_string(package_.fixed[i]) +
-                                            " of input " + std::to_string(signals + i));
+                (wide ? *static_cast<const std::int64_t*>(given.data)
+                      : *static_cast<const std::int32_t*>(given.data)) != package_.fixed[i]) {
+                throw std::invalid_argument("deltarnn.Program: the network was exported for the value " +
+                                            std::to_string(package_.fixed[i]) + " of input " +
+                                            std::to_string(signals + i));
             }
         }
         state_.run();
@@ -155,23 +163,27 @@ class ProgramKernel final : public Kernel {
 
 class SiteKernel final : public Kernel {
   public:
-    SiteKernel(const void* api, std::string_view bytes) : Kernel(api), package_(read_site(bytes, active_isa())), streams_(package_.models.size()) {}
+    SiteKernel(const void* api, std::string_view bytes)
+        : Kernel(api), package_(read_site(bytes, active_isa())), streams_(package_.models.size()) {}
 
   private:
     void run(const Call& call) override {
         const auto& first = *package_.models.front();
-        const std::int64_t inputs = first.input_size(), outputs = first.output_size(), directions = package_.models.size();
+        const std::int64_t inputs = first.input_size(), outputs = first.output_size(),
+                           directions = package_.models.size();
         const std::int64_t cells = first.shapes().front().hidden;
         const Tensor x = call.input(0);
         const std::size_t rank = package_.is_cell ? 2 : 3;
         if (x.type != ort::float32 || x.sizes.size() != rank || x.sizes.back() != inputs) {
-            throw std::invalid_argument("deltarnn.Recurrent: its input must be float32 with " + std::to_string(inputs) + " features");
+            throw std::invalid_argument("deltarnn.Recurrent: its input must be float32 with " + std::to_string(inputs) +
+                                        " features");
         }
         const std::int64_t steps = package_.is_cell ? 1 : x.sizes[package_.batch_first ? 1 : 0];
         const std::int64_t batch = x.sizes[package_.is_cell || package_.batch_first ? 0 : 1];
         std::size_t next = 1;
         const Tensor lengths = package_.has_lengths ? call.input(next++) : Tensor{};
-        const Tensor h = package_.has_h ? call.input(next++) : Tensor{}, c = package_.has_c ? call.input(next++) : Tensor{};
+        const Tensor h = package_.has_h ? call.input(next++) : Tensor{},
+                     c = package_.has_c ? call.input(next++) : Tensor{};
         if (package_.has_lengths && (lengths.type != ort::int32 || lengths.count() != batch)) {
             throw std::invalid_argument("deltarnn.Recurrent: one length, int32, for each sequence of the batch");
         }
@@ -189,15 +201,21 @@ class SiteKernel final : public Kernel {
         last_h_.resize(outputs);
         last_c_.resize(cells);
         for (std::int64_t way = 0; way < directions; ++way) {
-            while (static_cast<std::int64_t>(streams_[way].size()) < batch) streams_[way].push_back(package_.models[way]->stream());
+            while (static_cast<std::int64_t>(streams_[way].size()) < batch)
+                streams_[way].push_back(package_.models[way]->stream());
             for (std::int64_t row = 0; row < batch; ++row) {
                 Stream& stream = *streams_[way][row];
-                const std::int64_t place = package_.batch_first && !package_.is_cell ? row * directions + way : way * batch + row;
-                const float* const from_h = package_.has_h ? static_cast<const float*>(h.data) + place * outputs : nullptr;
-                const float* const from_c = package_.has_c ? static_cast<const float*>(c.data) + place * cells : nullptr;
+                const std::int64_t place =
+                    package_.batch_first && !package_.is_cell ? row * directions + way : way * batch + row;
+                const float* const from_h =
+                    package_.has_h ? static_cast<const float*>(h.data) + place * outputs : nullptr;
+                const float* const from_c =
+                    package_.has_c ? static_cast<const float*>(c.data) + place * cells : nullptr;
                 stream.enter(from_h, from_c, package_.held);
-                const std::int64_t count = package_.has_lengths ? static_cast<const std::int32_t*>(lengths.data)[row] : steps;
-                if (count < 0 || count > steps) throw std::invalid_argument("deltarnn.Recurrent: a length beyond the sequence");
+                const std::int64_t count =
+                    package_.has_lengths ? static_cast<const std::int32_t*>(lengths.data)[row] : steps;
+                if (count < 0 || count > steps)
+                    throw std::invalid_argument("deltarnn.Recurrent: a length beyond the sequence");
                 steps_of(static_cast<const float*>(x.data), stream, way, row, count, steps, batch, directions, y);
                 stream.hidden(last_h_.data(), last_c_.data());
                 if (next_h != nullptr) std::copy_n(last_h_.data(), outputs, next_h + place * outputs);
@@ -206,8 +224,8 @@ class SiteKernel final : public Kernel {
         }
     }
 
-    void steps_of(const float* x, Stream& stream, std::int64_t way, std::int64_t row, std::int64_t count, std::int64_t steps,
-                  std::int64_t batch, std::int64_t directions, float* y) {
+    void steps_of(const float* x, Stream& stream, std::int64_t way, std::int64_t row, std::int64_t count,
+                  std::int64_t steps, std::int64_t batch, std::int64_t directions, float* y) {
         const std::int64_t inputs = package_.models[way]->input_size(), outputs = package_.models[way]->output_size();
         const bool rows_first = package_.batch_first && !package_.is_cell;
         frames_.resize(count * inputs);
@@ -218,18 +236,22 @@ class SiteKernel final : public Kernel {
             std::copy_n(x + from * inputs, inputs, frames_.data() + t * inputs);
         }
         if (stream.run(frames_.data(), count, results_.data()) < count) {
-            throw std::invalid_argument("deltarnn.Recurrent: a recurrent part gets NaN, which has no fixed-point value");
+            throw std::invalid_argument(
+                "deltarnn.Recurrent: a recurrent part gets NaN, which has no fixed-point value");
         }
         if (y == nullptr) return;
         const auto to = [&](std::int64_t t) {
-            return y + (rows_first ? (row * steps + t) * directions + way : (t * directions + way) * batch + row) * outputs;
+            return y +
+                   (rows_first ? (row * steps + t) * directions + way : (t * directions + way) * batch + row) * outputs;
         };
         for (std::int64_t t = 0; t < count; ++t) std::copy_n(results_.data() + t * outputs, outputs, to(at(t)));
         for (std::int64_t t = count; t < steps; ++t) std::fill_n(to(t), outputs, 0.0f);
     }
 
-    std::vector<std::int64_t> sequence(std::int64_t steps, std::int64_t directions, std::int64_t batch, std::int64_t width) const {
-        return package_.batch_first ? std::vector{batch, steps, directions, width} : std::vector{steps, directions, batch, width};
+    std::vector<std::int64_t> sequence(std::int64_t steps, std::int64_t directions, std::int64_t batch,
+                                       std::int64_t width) const {
+        return package_.batch_first ? std::vector{batch, steps, directions, width}
+                                    : std::vector{steps, directions, batch, width};
     }
 
     std::vector<std::int64_t> state(std::int64_t directions, std::int64_t batch, std::int64_t width) const {
@@ -243,7 +265,8 @@ class SiteKernel final : public Kernel {
 };
 
 template <class KernelType>
-ort::Status* DELTARNN_ORT_CALL create(const ort::CustomOp*, const void* api, const ort::KernelInfo* info, void** kernel) {
+ort::Status* DELTARNN_ORT_CALL create(const ort::CustomOp*, const void* api, const ort::KernelInfo* info,
+                                      void** kernel) {
     try {
         *kernel = static_cast<Kernel*>(new KernelType(api, attribute(api, info)));
         return nullptr;
@@ -309,12 +332,14 @@ ort::Status* registered(const void* api, ort::SessionOptions* options) {
 
 }  // namespace
 
-// What ONNX Runtime calls in a library that it is given (SessionOptions.register_custom_ops_library, RegisterCustomOpLibrary, …).
-extern "C" __attribute__((visibility("default"))) ort::Status* DELTARNN_ORT_CALL RegisterCustomOps(ort::SessionOptions* options,
-                                                                                                    const ort::ApiBase* base) {
+// What ONNX Runtime calls in a library that it is given (SessionOptions.register_custom_ops_library,
+// RegisterCustomOpLibrary, …).
+extern "C" __attribute__((visibility("default"))) ort::Status* DELTARNN_ORT_CALL
+RegisterCustomOps(ort::SessionOptions* options, const ort::ApiBase* base) {
     const void* const api = base->get_api(ort::api_version);
     if (api == nullptr) {
-        return ort::CreateStatus::call(base->get_api(1), ort::fail, "DeltaRNN's operators need ONNX Runtime 1.16 or later");
+        return ort::CreateStatus::call(base->get_api(1), ort::fail,
+                                       "DeltaRNN's operators need ONNX Runtime 1.16 or later");
     }
     try {
         return registered(api, options);

@@ -1,10 +1,11 @@
-// The part of ONNX Runtime's C API that the operators use, declared here so that the package builds without its headers, which
-// come with none of its Python packages.
+// The part of ONNX Runtime's C API that the operators use, declared here so that the package builds without its
+// headers, which come with none of its Python packages.
 //
-// The API is a struct of function pointers. New versions add to its end and change nothing before it, which ONNX Runtime asserts when
-// it is compiled; the slots below are all of version 1, the first 102. A custom operator is a struct, too; ONNX Runtime reads as many of
-// its fields as belong to the version that it names. tests/onnx/test_operator_library.py loads the library into ONNX Runtime, and
-// compares this file with its headers where they are installed.
+// The API is a struct of function pointers. New versions add to its end and change nothing before it, which ONNX
+// Runtime asserts when it is compiled; the slots below are all of version 1, the first 102. A custom operator is a
+// struct, too; ONNX Runtime reads as many of its fields as belong to the version that it names.
+// tests/onnx/test_operator_library.py loads the library into ONNX Runtime, and compares this file with its headers
+// where they are installed.
 //
 // Source: onnxruntime_c_api.h, https://onnxruntime.ai/docs/api/c/
 #pragma once
@@ -56,7 +57,8 @@ using KernelInfoGetAttribute_string = Function<87, Status*, const KernelInfo*, c
 using KernelContext_GetInputCount = Function<88, Status*, const KernelContext*, std::size_t*>;
 using KernelContext_GetOutputCount = Function<89, Status*, const KernelContext*, std::size_t*>;
 using KernelContext_GetInput = Function<90, Status*, const KernelContext*, std::size_t, const Value**>;
-using KernelContext_GetOutput = Function<91, Status*, KernelContext*, std::size_t, const std::int64_t*, std::size_t, Value**>;
+using KernelContext_GetOutput =
+    Function<91, Status*, KernelContext*, std::size_t, const std::int64_t*, std::size_t, Value**>;
 using ReleaseTensorTypeAndShapeInfo = Function<99, void, TensorInfo*>;
 
 struct ApiBase {

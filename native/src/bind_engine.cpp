@@ -35,7 +35,8 @@ T value(const nb::dict& from, const char* name) {
 
 LayerShape layer_shape(const nb::dict& from) {
     const LayerShape shape = {value<bool>(from, "lstm") ? Cell::lstm : Cell::gru, value<int>(from, "input"),
-                              value<int>(from, "hidden"), value<int>(from, "projection"), value<bool>(from, "reset_before")};
+                              value<int>(from, "hidden"), value<int>(from, "projection"),
+                              value<bool>(from, "reset_before")};
     check(shape);
     return shape;
 }
@@ -127,7 +128,8 @@ double thread_seconds() {
     return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-// Seconds to sum a buffer of `bytes`, the mean of `repetitions` after one untimed: memory as the engine's weights lie in it.
+// Seconds to sum a buffer of `bytes`, the mean of `repetitions` after one untimed: memory as the engine's weights lie
+// in it.
 double time_reading(std::int64_t bytes, int repetitions) {
     const std::int64_t n = (bytes / 512 + 1) * 128;
     const deltarnn::AlignedArray<float> buffer(n);
@@ -148,19 +150,25 @@ void bind_engine(nb::module_& module) {
     module.def("time_reading", time_reading, "bytes"_a, "repetitions"_a,
                "Processor seconds that one thread takes to sum a buffer of that size (for benchmarks).");
 
-    module.def("needs_wide", [](const nb::dict& layer) { return deltarnn::needs_wide(int8_layer(layer)); }, "layer"_a,
-               "Whether an int8 layer needs 64-bit accumulators.");
+    module.def(
+        "needs_wide", [](const nb::dict& layer) { return deltarnn::needs_wide(int8_layer(layer)); }, "layer"_a,
+        "Whether an int8 layer needs 64-bit accumulators.");
 
     nb::class_<Model>(module, "Model", "Weights of a compiled model, shared by its streams.")
-        .def_static("float32", [](const nb::list& layers, const nb::list& head) { return make_model(float_layer, layers, head); },
-                    "layers"_a, "head"_a)
-        .def_static("int8", [](const nb::list& layers, const nb::list& head) { return make_model(int8_layer, layers, head); },
-                    "layers"_a, "head"_a)
-        .def_prop_ro("isa", [](const Model& model) { return deltarnn::isa_name(model.isa()); }, "Instruction set in use.")
+        .def_static(
+            "float32",
+            [](const nb::list& layers, const nb::list& head) { return make_model(float_layer, layers, head); },
+            "layers"_a, "head"_a)
+        .def_static(
+            "int8", [](const nb::list& layers, const nb::list& head) { return make_model(int8_layer, layers, head); },
+            "layers"_a, "head"_a)
+        .def_prop_ro(
+            "isa", [](const Model& model) { return deltarnn::isa_name(model.isa()); }, "Instruction set in use.")
         .def_prop_ro("weight_bytes", &Model::weight_bytes, "Size of the recurrent weights as stored.")
         .def("wide", &Model::wide, "layer"_a, "Whether an int8 layer computes in 64 bits.")
-        .def("stream", [](std::shared_ptr<Model> model) { return new PyStream(std::move(model)); },
-             nb::rv_policy::take_ownership, "A new state over these weights.");
+        .def(
+            "stream", [](std::shared_ptr<Model> model) { return new PyStream(std::move(model)); },
+            nb::rv_policy::take_ownership, "A new state over these weights.");
 
     nb::class_<PyStream>(module, "Stream", "The state of one sequence.")
         .def("step", &PyStream::step, "frame"_a, "out"_a = nb::none(),
@@ -170,7 +178,9 @@ void bind_engine(nb::module_& module) {
         .def("reset", &PyStream::reset, "Back to the state before the first step, counts included.")
         .def("enter", &PyStream::enter, "h"_a = nb::none(), "c"_a = nb::none(), "held"_a = false,
              "enter(h, c, held): goes on (True) if h and c are the present ones, else begins a sequence from them.")
-        .def("hidden", &PyStream::hidden, "h"_a, "c"_a = nb::none(), "The present h and, for the LSTM, c into float32 arrays.")
-        .def("activity", &PyStream::activity, "layer"_a, "(steps, deltas that were not 0 of x, of h, and of r ∘ h where that has its own)")
+        .def("hidden", &PyStream::hidden, "h"_a, "c"_a = nb::none(),
+             "The present h and, for the LSTM, c into float32 arrays.")
+        .def("activity", &PyStream::activity, "layer"_a,
+             "(steps, deltas that were not 0 of x, of h, and of r ∘ h where that has its own)")
         .def("read", &PyStream::read, "layer"_a, "field"_a, "A part of the layer's state, as float64.");
 }

@@ -10,7 +10,8 @@ class InUse {
     // remedy: what the message advises.
     InUse(std::atomic_flag& flag, const char* remedy) : flag_(flag) {
         if (flag_.test_and_set(std::memory_order_acquire)) {
-            throw std::runtime_error(std::string("this stream is in use in another thread: give each thread its own, ") + remedy);
+            throw std::runtime_error(
+                std::string("this stream is in use in another thread: give each thread its own, ") + remedy);
         }
     }
     InUse(const InUse&) = delete;

@@ -22,10 +22,12 @@ using deltarnn::Program;
 using deltarnn::PyStream;
 
 // In the order of Operation.
+// clang-format off
 constexpr std::array operation_names = {
-    "gather",   "linear",   "add",        "subtract", "multiply", "divide",     "maximum", "minimum",  "relu", "sigmoid", "tanh",
-    "sqrt",     "exp",      "log",        "absolute", "negate",   "reciprocal", "power",   "leaky_relu", "elu", "softplus", "erf",
-    "clip",     "sum",      "mean",       "highest",  "lowest",   "recurrent"};
+    "gather", "linear", "add", "subtract", "multiply", "divide", "maximum", "minimum", "relu", "sigmoid", "tanh",
+    "sqrt", "exp", "log", "absolute", "negate", "reciprocal", "power", "leaky_relu", "elu", "softplus", "erf",
+    "clip", "sum", "mean", "highest", "lowest", "recurrent"};
+// clang-format on
 static_assert(operation_names.size() == static_cast<std::size_t>(Operation::recurrent) + 1);
 
 Operation operation(const std::string& name) {
@@ -45,28 +47,38 @@ std::int32_t field(const nb::dict& from, const char* name, std::int32_t otherwis
 Instruction instruction(const nb::dict& from) {
     const auto parameter = [&](const char* name) { return from.contains(name) ? nb::cast<float>(from[name]) : 0.0f; };
     return {operation(nb::cast<std::string>(from["operation"])),
-            field(from, "to", 0), field(from, "a", 0), field(from, "b", 0), field(from, "n", 0), field(from, "rows", 0),
-            field(from, "inner", 0), field(from, "resource", -1), parameter("alpha"), parameter("beta")};
+            field(from, "to", 0),
+            field(from, "a", 0),
+            field(from, "b", 0),
+            field(from, "n", 0),
+            field(from, "rows", 0),
+            field(from, "inner", 0),
+            field(from, "resource", -1),
+            parameter("alpha"),
+            parameter("beta")};
 }
 
 // A program, where its inputs and outputs are, and what its streams must be.
 class PyProgram {
   public:
     PyProgram(const Floats& arena, const nb::list& instructions, const std::vector<Integers>& lists,
-              const std::vector<std::pair<Floats, Floats>>& weights, const nb::list& recurrent, Places inputs, Places outputs)
+              const std::vector<std::pair<Floats, Floats>>& weights, const nb::list& recurrent, Places inputs,
+              Places outputs)
         : inputs_(std::move(inputs)), outputs_(std::move(outputs)) {
         deltarnn::ProgramSpec spec;
         spec.arena.assign(arena.data(), arena.data() + arena.size());
         for (const nb::handle item : instructions) spec.instructions.push_back(instruction(nb::cast<nb::dict>(item)));
         for (const Integers& list : lists) spec.lists.emplace_back(list.data(), list.data() + list.size());
         for (const auto& [weight, bias] : weights) {
-            if (weight.ndim() != 2 || bias.size() != weight.shape(1)) throw nb::value_error("weights must be (inner, n) and (n,)");
-            spec.weights.push_back({static_cast<int>(weight.shape(0)), static_cast<int>(weight.shape(1)), weight.data(), bias.data()});
+            if (weight.ndim() != 2 || bias.size() != weight.shape(1))
+                throw nb::value_error("weights must be (inner, n) and (n,)");
+            spec.weights.push_back(
+                {static_cast<int>(weight.shape(0)), static_cast<int>(weight.shape(1)), weight.data(), bias.data()});
         }
         for (const nb::handle item : recurrent) {
             const nb::dict from = nb::cast<nb::dict>(item);
-            spec.recurrent.push_back({field(from, "h", -1), field(from, "c", -1), field(from, "next_h", -1), field(from, "next_c", -1),
-                                      nb::cast<bool>(from["held"])});
+            spec.recurrent.push_back({field(from, "h", -1), field(from, "c", -1), field(from, "next_h", -1),
+                                      field(from, "next_c", -1), nb::cast<bool>(from["held"])});
         }
         for (const Places& places : {inputs_, outputs_}) {
             for (const auto& [position, count] : places) {
@@ -144,7 +156,8 @@ class PyProgramState {
 
     // Of a program with one input and one output, run once for each frame.
     nb::object run_frames(nb::handle frames, nb::handle out, bool many) {
-        if (inputs_.size() != 1 || outputs_.size() != 1) throw nb::value_error("a program with one input and one output has frames");
+        if (inputs_.size() != 1 || outputs_.size() != 1)
+            throw nb::value_error("a program with one input and one output has frames");
         const auto [from, width] = inputs_[0];
         const auto [to, scores] = outputs_[0];
         const deltarnn::FrameArrays arrays(frames, out, many, width, scores);
@@ -182,16 +195,21 @@ void bind_program(nb::module_& module) {
     for (const char* name : operation_names) names.append(name);
     module.attr("operations") = names;  // by their numbers
     nb::class_<PyProgram>(module, "Program", "Instructions over an arena of floats (include/deltarnn/program.hpp).")
-        .def(nb::init<const Floats&, const nb::list&, const std::vector<Integers>&, const std::vector<std::pair<Floats, Floats>>&,
-                      const nb::list&, Places, Places>(),
+        .def(nb::init<const Floats&, const nb::list&, const std::vector<Integers>&,
+                      const std::vector<std::pair<Floats, Floats>>&, const nb::list&, Places, Places>(),
              "arena"_a, "instructions"_a, "lists"_a, "weights"_a, "recurrent"_a, "inputs"_a, "outputs"_a)
-        .def("state", [](const PyProgram& program, const nb::list& streams) {
-            std::vector<PyStream*> bare;
-            for (const nb::handle stream : streams) bare.push_back(nb::cast<PyStream*>(stream));
-            return new PyProgramState(program, bare, streams);
-        }, "streams"_a, nb::rv_policy::take_ownership, "An arena in use over these streams, one per recurrent instruction.");
+        .def(
+            "state",
+            [](const PyProgram& program, const nb::list& streams) {
+                std::vector<PyStream*> bare;
+                for (const nb::handle stream : streams) bare.push_back(nb::cast<PyStream*>(stream));
+                return new PyProgramState(program, bare, streams);
+            },
+            "streams"_a, nb::rv_policy::take_ownership,
+            "An arena in use over these streams, one per recurrent instruction.");
     nb::class_<PyProgramState>(module, "ProgramState", "An arena in use.")
-        .def("call", &PyProgramState::call, "inputs"_a, "outputs"_a, "Reads the inputs, runs all instructions, fills the outputs.")
+        .def("call", &PyProgramState::call, "inputs"_a, "outputs"_a,
+             "Reads the inputs, runs all instructions, fills the outputs.")
         .def("step", &PyProgramState::step, "frame"_a, "out"_a = nb::none(),
              "step(frame (I,), out=None) -> (O,) float32: a run of a program with one input and one output.")
         .def("run", &PyProgramState::run, "frames"_a, "out"_a = nb::none(),

@@ -57,7 +57,8 @@ class PySpotter {
     nb::list accept_frames(const Array<const float, 2>& frames, const std::optional<Array<float, 2>>& scores) {
         const InUse guard(busy_, remedy);
         const auto count = static_cast<std::int64_t>(frames.shape(0));
-        if (static_cast<std::int64_t>(frames.shape(1)) != spotter_.input_size()) throw nb::value_error("frames: wrong number of features");
+        if (static_cast<std::int64_t>(frames.shape(1)) != spotter_.input_size())
+            throw nb::value_error("frames: wrong number of features");
         if (scores) check(*scores, count);
         spotter_.peaks.clear();
         bool finite;
@@ -109,8 +110,8 @@ class PySpotter {
 
     static std::optional<deltarnn::ScoreGrid> score_grid(const std::optional<nb::dict>& from) {
         if (!from) return std::nullopt;
-        return deltarnn::ScoreGrid{value<float>(*from, "scale"), value<float>(*from, "low"), value<float>(*from, "high"),
-                                   value<bool>(*from, "down")};
+        return deltarnn::ScoreGrid{value<float>(*from, "scale"), value<float>(*from, "low"),
+                                   value<float>(*from, "high"), value<bool>(*from, "down")};
     }
 
     static deltarnn::StreamRule stream_rule(const nb::dict& from) {
@@ -140,12 +141,14 @@ class PySpotter {
 }  // namespace
 
 void bind_spotter(nb::module_& module) {
-    nb::class_<PySpotter>(module, "Spotter", "Front end, network and decision rule over one stream (deltarnn.kws.spotter).")
+    nb::class_<PySpotter>(module, "Spotter",
+                          "Front end, network and decision rule over one stream (deltarnn.kws.spotter).")
         .def(nb::init<const std::shared_ptr<deltarnn::Model>&, const nb::dict&, const std::optional<nb::dict>&,
                       const std::optional<nb::dict>&>(),
              "model"_a, "rule"_a, "front"_a = nb::none(), "grid"_a = nb::none())
         .def("accept", &PySpotter::accept, "samples"_a, "scores"_a.noconvert() = nb::none(),
-             "accept(samples (N,) int16, scores (frames, keywords) or None) -> peaks (frame, keyword, score, decided); None for\n"
+             "accept(samples (N,) int16, scores (frames, keywords) or None) -> peaks (frame, keyword, score, decided); "
+             "None for\n"
              "samples of another type, shape or layout.")
         .def("accept_frames", &PySpotter::accept_frames, "frames"_a, "scores"_a.noconvert() = nb::none(),
              "accept_frames(frames (T, I) float32, scores) -> peaks: the same, from the network's input.")

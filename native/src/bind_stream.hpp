@@ -18,7 +18,8 @@ namespace deltarnn {
 namespace nb = nanobind;
 using namespace nb::literals;
 
-// Held for the life of the process: a step makes its result with numpy.empty, a call by far cheaper than nanobind's own arrays.
+// Held for the life of the process: a step makes its result with numpy.empty, a call by far cheaper than nanobind's own
+// arrays.
 struct Numpy {
     nb::object empty, float32, ascontiguousarray;
 };
@@ -45,19 +46,24 @@ class FrameArrays {
         }
         const Buffer<float>& input = as_given_ ? direct_ : copy_;
         if (!input.fits(many, inputs)) {
-            const std::string wanted = many ? "(T, " + std::to_string(inputs) + ")" : "(" + std::to_string(inputs) + ",)";
-            const std::string hint = many ? "; for one frame there is step(frame)" : "; for several frames there is run(frames)";
+            const std::string wanted =
+                many ? "(T, " + std::to_string(inputs) + ")" : "(" + std::to_string(inputs) + ",)";
+            const std::string hint =
+                many ? "; for one frame there is step(frame)" : "; for several frames there is run(frames)";
             throw nb::value_error(("input has shape " + input.shape() + ": must be " + wanted + hint).c_str());
         }
         count_ = many ? input.rows() : 1;
         if (out.is_none()) {
-            result_ = many ? numpy().empty(nb::make_tuple(count_, outputs), numpy().float32) : numpy().empty(outputs, numpy().float32);
+            result_ = many ? numpy().empty(nb::make_tuple(count_, outputs), numpy().float32)
+                           : numpy().empty(outputs, numpy().float32);
         } else {
             result_ = nb::borrow(out);
         }
         if (!output_.open(result_.ptr(), true) || !output_.fits(many, outputs) || (many && output_.rows() != count_)) {
-            const std::string wanted = many ? std::to_string(count_) + ", " + std::to_string(outputs) : std::to_string(outputs) + ",";
-            throw nb::value_error(("out must be a writable C-contiguous float32 array of shape (" + wanted + ")").c_str());
+            const std::string wanted =
+                many ? std::to_string(count_) + ", " + std::to_string(outputs) : std::to_string(outputs) + ",";
+            throw nb::value_error(
+                ("out must be a writable C-contiguous float32 array of shape (" + wanted + ")").c_str());
         }
     }
 
@@ -76,9 +82,7 @@ class FrameArrays {
 class PyStream {
   public:
     explicit PyStream(std::shared_ptr<const Model> model)
-        : model_(std::move(model)),
-          stream_(model_->stream()),
-          releases_(model_->weight_bytes() > release_gil_above) {}
+        : model_(std::move(model)), stream_(model_->stream()), releases_(model_->weight_bytes() > release_gil_above) {}
 
     nb::object step(nb::handle frame, nb::handle out) { return run_frames(frame, out, false); }
     nb::object run(nb::handle frames, nb::handle out) { return run_frames(frames, out, true); }
@@ -158,7 +162,8 @@ class PyStream {
         }
         if (done < count) {
             const std::string where = many ? "frame " + std::to_string(done) : "the frame";
-            throw nb::value_error((where + " holds NaN, which has no fixed-point value; the state is as before it").c_str());
+            throw nb::value_error(
+                (where + " holds NaN, which has no fixed-point value; the state is as before it").c_str());
         }
         return arrays.result();
     }

@@ -64,8 +64,8 @@ void set_record(deltarnn::Sequence& job, Address y, Address fired_x, Address fir
 void forward(bool lstm, bool hard, std::int64_t steps, std::int64_t batch, std::int64_t inputs, std::int64_t hidden,
              float thx, float thh, Address x, std::int64_t x_step, std::int64_t x_sample, Address lengths,
              Address x_hat0, Address h0, Address h_hat0, Address c0, Address m0, Address weight_ih, Address weight_hh,
-             Address bias_ih, Address bias_hh, Address y, Address x_hat, Address h, Address h_hat, Address c, Address m, Address fired_x, Address fired_h,
-             Address events, Address tape, Address counts, Address l1, int threads) {
+             Address bias_ih, Address bias_hh, Address y, Address x_hat, Address h, Address h_hat, Address c, Address m,
+             Address fired_x, Address fired_h, Address events, Address tape, Address counts, Address l1, int threads) {
     deltarnn::Sequence job =
         sequence_of(lstm, hard, {steps, batch, inputs, hidden}, thx, thh, x, x_step, x_sample, lengths);
     set_state(job, x_hat0, h0, h_hat0, c0, m0);

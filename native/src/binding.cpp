@@ -23,8 +23,9 @@ NB_MODULE(_native, module) {
             return names;
         },
         "Instruction sets of this build that this CPU supports, the best first.");
-    module.def("active_isa", [] { return std::string(deltarnn::isa_name(deltarnn::active_isa())); },
-               "The instruction set in use: DELTARNN_ISA if set, else the best available.");
+    module.def(
+        "active_isa", [] { return std::string(deltarnn::isa_name(deltarnn::active_isa())); },
+        "The instruction set in use: DELTARNN_ISA if set, else the best available.");
     bind_engine(module);
     bind_program(module);
     bind_signal(module);

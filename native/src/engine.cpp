@@ -19,15 +19,13 @@ void check(const LayerShape& shape) {
 }
 
 DenseLayer::DenseLayer(const DenseSpec& spec, const FloatKernels& kernels)
-    : inputs(spec.inputs),
-      outputs(spec.outputs),
-      kernels_(kernels),
-      relu_(spec.relu),
+    : inputs(spec.inputs), outputs(spec.outputs), kernels_(kernels), relu_(spec.relu),
       columns_(static_cast<std::size_t>(spec.inputs) * round_up(spec.outputs, row_padding)),
       bias_(round_up(spec.outputs, row_padding)) {
     const std::size_t stride = bias_.size();
     for (int row = 0; row < outputs; ++row) {
-        for (int j = 0; j < inputs; ++j) columns_[j * stride + row] = spec.weight[static_cast<std::size_t>(row) * inputs + j];
+        for (int j = 0; j < inputs; ++j)
+            columns_[j * stride + row] = spec.weight[static_cast<std::size_t>(row) * inputs + j];
     }
     std::copy_n(spec.bias, outputs, bias_.data());
 }
@@ -49,7 +47,8 @@ Model::Model(Isa isa, std::vector<LayerShape> shapes, const std::vector<DenseSpe
     : isa_(isa), shapes_(std::move(shapes)) {
     if (shapes_.empty()) throw std::invalid_argument("a model needs at least one recurrent layer");
     for (std::size_t i = 1; i < shapes_.size(); ++i) {
-        if (shapes_[i].input != shapes_[i - 1].outputs()) throw std::invalid_argument("layer sizes do not follow each other");
+        if (shapes_[i].input != shapes_[i - 1].outputs())
+            throw std::invalid_argument("layer sizes do not follow each other");
     }
     input_size_ = shapes_.front().input;
     output_size_ = shapes_.back().outputs();
@@ -85,10 +84,13 @@ bool is_wide(const Int8Layer& layer) { return layer.wide; }
 bool take_in(const FloatLayer&, float*, int) { return true; }
 bool take_in(const Int8Layer& layer, std::int32_t* values, int n) {
     // In place: the frame was copied here as floats, and each group of integers is stored after its floats were loaded.
-    return layer.kernels.quantize(layer.formats.input, layer.formats.floor, reinterpret_cast<const float*>(values), values, n);
+    return layer.kernels.quantize(layer.formats.input, layer.formats.floor, reinterpret_cast<const float*>(values),
+                                  values, n);
 }
 // h, or c.
-void leave(const FloatLayer&, const float* values, float* out, int n, StateField = StateField::h) { std::copy_n(values, n, out); }
+void leave(const FloatLayer&, const float* values, float* out, int n, StateField = StateField::h) {
+    std::copy_n(values, n, out);
+}
 void leave(const Int8Layer& layer, const std::int32_t* values, float* out, int n, StateField field = StateField::h) {
     const IntFormat& format = field == StateField::h ? layer.formats.hidden : layer.formats.cell;
     const float step = std::ldexp(1.0f, -format.fraction);
@@ -135,8 +137,10 @@ class ModelOf final : public Model {
                 states_.emplace_back(*layer);
                 widest = std::max({widest, layer->shape.padded_input(), layer->shape.padded_outputs()});
             }
-            for (AlignedArray<Value>& part : chunk_) part = AlignedArray<Value>(static_cast<std::size_t>(chunk_frames) * widest);
-            for (const DenseLayer& dense : model_->head_) widest = std::max(widest, round_up(dense.outputs, row_padding));
+            for (AlignedArray<Value>& part : chunk_)
+                part = AlignedArray<Value>(static_cast<std::size_t>(chunk_frames) * widest);
+            for (const DenseLayer& dense : model_->head_)
+                widest = std::max(widest, round_up(dense.outputs, row_padding));
             for (AlignedArray<float>& scores : scores_) scores = AlignedArray<float>(widest);
         }
 
@@ -194,7 +198,8 @@ class ModelOf final : public Model {
             const std::size_t cells = shape.cell == Cell::lstm && c != nullptr ? states_.size() * shape.hidden : 0;
             present_.resize(outputs + states_.size() * shape.hidden);
             hidden(present_.data(), present_.data() + outputs);
-            return std::equal(h, h + outputs, present_.data()) && (cells == 0 || std::equal(c, c + cells, present_.data() + outputs));
+            return std::equal(h, h + outputs, present_.data()) &&
+                   (cells == 0 || std::equal(c, c + cells, present_.data() + outputs));
         }
 
         // Frames into the first chunk, as many as can be represented.
@@ -215,7 +220,8 @@ class ModelOf final : public Model {
             int now = 0;
             for (std::size_t i = 0; i < states_.size(); ++i) {
                 const Layer& layer = *model_->layers_[i];
-                if (i > 0) hand_over(*model_->layers_[i - 1], layer, chunk_[now].data(), count * layer.shape.padded_input());
+                if (i > 0)
+                    hand_over(*model_->layers_[i - 1], layer, chunk_[now].data(), count * layer.shape.padded_input());
                 states_[i].run(chunk_[now].data(), count, chunk_[1 - now].data());
                 now = 1 - now;
             }
@@ -255,11 +261,13 @@ std::unique_ptr<Stream> ModelOf<Layer, State, Spec>::stream() const {
 
 }  // namespace
 
-std::shared_ptr<const Model> make_model(Isa isa, const std::vector<FloatLayerSpec>& layers, const std::vector<DenseSpec>& head) {
+std::shared_ptr<const Model> make_model(Isa isa, const std::vector<FloatLayerSpec>& layers,
+                                        const std::vector<DenseSpec>& head) {
     return std::make_shared<ModelOf<FloatLayer, FloatLayerState, FloatLayerSpec>>(isa, layers, head);
 }
 
-std::shared_ptr<const Model> make_model(Isa isa, const std::vector<Int8LayerSpec>& layers, const std::vector<DenseSpec>& head) {
+std::shared_ptr<const Model> make_model(Isa isa, const std::vector<Int8LayerSpec>& layers,
+                                        const std::vector<DenseSpec>& head) {
     return std::make_shared<ModelOf<Int8Layer, Int8LayerState, Int8LayerSpec>>(isa, layers, head);
 }
 

@@ -95,8 +95,8 @@ void add_block(float* acc, const Weight* matrix, std::ptrdiff_t stride, const fl
                : add_block_of<16 / lanes>(acc, matrix, stride, value, n);
 }
 
-// Eight columns over all rows, for each vector of rows all frames: columns are read in sequence, as memory likes it, and meet
-// sums that stay in the second-level cache.
+// Eight columns over all rows, for each vector of rows all frames: columns are read in sequence, as memory likes it,
+// and meet sums that stay in the second-level cache.
 template <class Weight>
 void tile_products(float* out, const Weight* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                    const float* delta, int count, int rows) {
@@ -181,8 +181,14 @@ float sum_of(const float* values, std::int64_t n) {
 }  // namespace
 
 extern const FloatKernels float_kernels = {
-    apply_gate, encode,    {add_columns, add_block, tile_products}, {add_columns, add_block, tile_products},
-    gru_gates,  gru_reset, lstm_gates,                              sum_of,
+    apply_gate,
+    encode,
+    {add_columns, add_block, tile_products},
+    {add_columns, add_block, tile_products},
+    gru_gates,
+    gru_reset,
+    lstm_gates,
+    sum_of,
 };
 
 }  // namespace deltarnn::DELTARNN_ISA

@@ -8,10 +8,10 @@ namespace {
 
 #if defined(DELTARNN_ISA_AVX512)
 
-// Four columns at a time through vpdpbusd, which adds four products of a byte without a sign and one with it to each sum. Weights
-// are stored as w + 128, and Δ = 256·high + low of two bytes with signs, each of which meets the weights in sums of its own; the
-// 128·Σ Δ too much is taken off before. The columns' bytes are interleaved in the registers; unpacking works within 128-bit lanes,
-// so it leaves rows permuted, and the columns are stored permuted the other way.
+// Four columns at a time through vpdpbusd, which adds four products of a byte without a sign and one with it to each
+// sum. Weights are stored as w + 128, and Δ = 256·high + low of two bytes with signs, each of which meets the weights
+// in sums of its own; the 128·Σ Δ too much is taken off before. The columns' bytes are interleaved in the registers;
+// unpacking works within 128-bit lanes, so it leaves rows permuted, and the columns are stored permuted the other way.
 constexpr int pack_block = 64;
 constexpr int pass_quads = 3;
 
@@ -49,9 +49,8 @@ DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* cons
         }
 #pragma GCC unroll 4
         for (int q = 0; q < quads; ++q) {
-            const auto bytes = [&](int i) DELTARNN_INLINE_LAMBDA {
-                return _mm512_loadu_si512(columns[4 * q + i] + row);
-            };
+            const auto bytes = [&](int i)
+                                   DELTARNN_INLINE_LAMBDA { return _mm512_loadu_si512(columns[4 * q + i] + row); };
             const __m512i a = bytes(0), b = bytes(1), c = bytes(2), d = bytes(3);
             const __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
             const __m512i ab_end = _mm512_unpackhi_epi8(a, b), cd_end = _mm512_unpackhi_epi8(c, d);
@@ -64,7 +63,8 @@ DELTARNN_INLINE void add_some_columns(std::int32_t* acc, const std::int8_t* cons
             }
         }
         for (int i = 0; i < 4; ++i) {
-            const __m512i high_part = _mm512_maskz_slli_epi32(0xffff, high_sums[i], 8);  // GCC 12 warns of the plain one
+            const __m512i high_part =
+                _mm512_maskz_slli_epi32(0xffff, high_sums[i], 8);  // GCC 12 warns of the plain one
             store(acc + row + 16 * i, (vi)_mm512_add_epi32(low_sums[i], high_part));
         }
     }
@@ -273,8 +273,17 @@ void add_columns_wide(std::int64_t* acc, const std::int8_t* matrix, std::ptrdiff
 }  // namespace
 
 extern const Int8Kernels int8_kernels = {
-    pack_block,          pack_column,      quantize,          rescale,            encode, add_columns, integer_gru<Narrow>,
-    integer_lstm<Narrow>, add_columns_wide, integer_gru<Wide>, integer_lstm<Wide>,
+    pack_block,
+    pack_column,
+    quantize,
+    rescale,
+    encode,
+    add_columns,
+    integer_gru<Narrow>,
+    integer_lstm<Narrow>,
+    add_columns_wide,
+    integer_gru<Wide>,
+    integer_lstm<Wide>,
 };
 
 }  // namespace deltarnn::DELTARNN_ISA

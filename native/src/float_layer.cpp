@@ -7,14 +7,14 @@ namespace deltarnn {
 
 namespace {
 
-// Work of rebuilding memories from the held state, as a part of the work of updating them. An element is rebuilt after at most
-// as many additions as 64 full products make, however often its columns fire.
+// Work of rebuilding memories from the held state, as a part of the work of updating them. An element is rebuilt after
+// at most as many additions as 64 full products make, however often its columns fire.
 constexpr std::int64_t refresh_share = 64;
 constexpr int refresh_rows = 32;
 
-// Tile products read each weight once for 8 frames; the event form reads it for each frame in which its column fires, but
-// multiplies only then. Cost of a multiplication in the event form over one in the tile form, measured (docs/engine.md)
-// by where the weights stay: the first-level cache, the core's own caches, or beyond.
+// Tile products read each weight once for 8 frames; the event form reads it for each frame in which its column fires,
+// but multiplies only then. Cost of a multiplication in the event form over one in the tile form, measured
+// (docs/engine.md) by where the weights stay: the first-level cache, the core's own caches, or beyond.
 double event_cost(std::size_t bytes) { return bytes <= 16 << 10 ? 0.8 : bytes <= 512 << 10 ? 1.55 : 2.2; }
 
 // To the nearest bfloat16, ties to even. Finite weights only.
@@ -27,8 +27,7 @@ std::uint16_t to_bfloat16(float weight) {
 }  // namespace
 
 WeightColumns::WeightColumns(bool half, int rows, int count)
-    : half_(half),
-      stride_(column_stride(rows, half ? 2 * row_padding : row_padding)),
+    : half_(half), stride_(column_stride(rows, half ? 2 * row_padding : row_padding)),
       float32_(half ? 0 : static_cast<std::size_t>(stride_) * count),
       bfloat16_(half ? static_cast<std::size_t>(stride_) * count : 0) {}
 
@@ -41,30 +40,26 @@ void WeightColumns::set(int column, int row, float weight) {
     }
 }
 
-void WeightColumns::add(const FloatKernels& kernels, float* acc, float* sum, const std::int32_t* index, const float* delta,
-                        int count, int rows) const {
+void WeightColumns::add(const FloatKernels& kernels, float* acc, float* sum, const std::int32_t* index,
+                        const float* delta, int count, int rows) const {
     half_ ? kernels.bfloat16.add_columns(acc, sum, bfloat16_.data(), stride_, index, delta, count, rows)
           : kernels.float32.add_columns(acc, sum, float32_.data(), stride_, index, delta, count, rows);
 }
 
-void WeightColumns::add_block(const FloatKernels& kernels, float* acc, int first, const float* value, int n, int rows) const {
+void WeightColumns::add_block(const FloatKernels& kernels, float* acc, int first, const float* value, int n,
+                              int rows) const {
     half_ ? kernels.bfloat16.add_block(acc, bfloat16_.data() + first, stride_, value, n, rows)
           : kernels.float32.add_block(acc, float32_.data() + first, stride_, value, n, rows);
 }
 
-void WeightColumns::tile_products(const FloatKernels& kernels, float* out, const std::int32_t* index, const float* delta,
-                                  int count, int rows) const {
+void WeightColumns::tile_products(const FloatKernels& kernels, float* out, const std::int32_t* index,
+                                  const float* delta, int count, int rows) const {
     half_ ? kernels.bfloat16.tile_products(out, bfloat16_.data(), stride_, index, delta, count, rows)
           : kernels.float32.tile_products(out, float32_.data(), stride_, index, delta, count, rows);
 }
 
 FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_table)
-    : kernels(kernel_table),
-      shape(spec.shape),
-      hard(spec.hard),
-      relu(spec.relu),
-      thx(spec.thx),
-      thh(spec.thh),
+    : kernels(kernel_table), shape(spec.shape), hard(spec.hard), relu(spec.relu), thx(spec.thx), thh(spec.thh),
       input_columns(spec.bfloat16, shape.rows(), shape.input),
       hidden_columns(spec.bfloat16, shape.hidden_rows(), shape.outputs()),
       reset_columns(spec.bfloat16, shape.reset_rows(), shape.reset_before ? shape.hidden : 0),
@@ -95,22 +90,14 @@ FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_ta
 }
 
 FloatLayerState::FloatLayerState(const FloatLayer& layer)
-    : layer_(layer),
-      x_hat_(layer.shape.padded_input()),
-      h_(layer.shape.padded_outputs()),
-      h_hat_(layer.shape.padded_outputs()),
-      c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
-      full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0),
-      rh_(layer.shape.reset_rows()),
-      rh_hat_(layer.shape.reset_rows()),
-      acc_(layer.shape.accumulator_rows()),
-      sum_(layer.shape.rows()),
+    : layer_(layer), x_hat_(layer.shape.padded_input()), h_(layer.shape.padded_outputs()),
+      h_hat_(layer.shape.padded_outputs()), c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
+      full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0), rh_(layer.shape.reset_rows()),
+      rh_hat_(layer.shape.reset_rows()), acc_(layer.shape.accumulator_rows()), sum_(layer.shape.rows()),
       held_(static_cast<std::size_t>(chunk_frames) * layer.shape.padded_input()),
       index_(static_cast<std::size_t>(chunk_frames) * (layer.shape.padded_input() + row_padding) +
              layer.shape.padded_outputs() + row_padding),
-      delta_(index_.size()),
-      slot_(layer.shape.padded_input()),
-      tile_index_(layer.shape.padded_input()),
+      delta_(index_.size()), slot_(layer.shape.padded_input()), tile_index_(layer.shape.padded_input()),
       tile_delta_(static_cast<std::size_t>(tile_frames) * layer.shape.padded_input()),
       products_(static_cast<std::size_t>(chunk_frames) * layer.shape.rows()) {
     reset();
@@ -122,7 +109,8 @@ void FloatLayerState::reset() {
 }
 
 void FloatLayerState::restart() {
-    for (AlignedArray<float>* part : {&x_hat_, &h_, &h_hat_, &c_, &rh_hat_}) std::fill_n(part->data(), part->size(), 0.0f);
+    for (AlignedArray<float>* part : {&x_hat_, &h_, &h_hat_, &c_, &rh_hat_})
+        std::fill_n(part->data(), part->size(), 0.0f);
     std::copy_n(layer_.memory.data(), acc_.size(), acc_.data());
     work_since_refresh_ = 0;
     refresh_row_ = 0;
@@ -140,14 +128,13 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
     const int per_frame = ip + row_padding;
     encode_inputs(x, frames);
     for (int t = 0; t < frames; ++t) {
-        const int count_h =
-            add_events(h_, h_hat_, layer_.hidden_columns, shape.hidden_offset(), shape.hidden_rows());
+        const int count_h = add_events(h_, h_hat_, layer_.hidden_columns, shape.hidden_offset(), shape.hidden_rows());
         if (tiled_[t / tile_frames]) {
             const float* product = products_.data() + t * rows;
             for (int row = 0; row < rows; ++row) acc_[row] += product[row];
         } else {
-            layer_.input_columns.add(kernels, acc_.data(), sum_.data(),
-                                index_.data() + t * per_frame, delta_.data() + t * per_frame, count_[t], rows);
+            layer_.input_columns.add(kernels, acc_.data(), sum_.data(), index_.data() + t * per_frame,
+                                     delta_.data() + t * per_frame, count_[t], rows);
         }
         int count_rh = 0;
         if (shape.reset_before) {
@@ -166,7 +153,8 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
             kernels.lstm_gates(layer_.hard, acc_.data(), c_.data(), full_h_.data(), hp);
             project();
         }
-        // NaN and infinity times the zeros that columns are padded with are NaN, which must not fire there: no column is theirs.
+        // NaN and infinity times the zeros that columns are padded with are NaN, which must not fire there: no column
+        // is theirs.
         std::fill(h_.data() + shape.outputs(), h_.data() + op, 0.0f);
         std::memcpy(y + t * op, h_.data(), op * sizeof(float));
         work_since_refresh_ += std::int64_t{count_[t]} * rows + std::int64_t{count_h} * shape.hidden_rows() +
@@ -182,7 +170,8 @@ int FloatLayerState::add_events(const AlignedArray<float>& value, AlignedArray<f
     const std::size_t free = static_cast<std::size_t>(chunk_frames) * (layer_.shape.padded_input() + row_padding);
     std::int32_t* const index = index_.data() + free;
     float* const delta = delta_.data() + free;
-    const int count = layer_.kernels.encode(value.data(), memory.data(), layer_.thh, static_cast<int>(value.size()), index, delta);
+    const int count =
+        layer_.kernels.encode(value.data(), memory.data(), layer_.thh, static_cast<int>(value.size()), index, delta);
     columns.add(layer_.kernels, acc_.data() + offset, sum_.data(), index, delta, count, rows);
     return count;
 }
@@ -199,13 +188,14 @@ void FloatLayerState::encode_inputs(const float* x, int frames) {
         const bool tiled = frames - first > 1 && gather_tile(first, std::min(tile_frames, frames - first));
         tiled_[first / tile_frames] = tiled;
         if (tiled) {
-            layer_.input_columns.tile_products(layer_.kernels, products_.data() + first * rows,
-                                         tile_index_.data(), tile_delta_.data(), tile_count_, rows);
+            layer_.input_columns.tile_products(layer_.kernels, products_.data() + first * rows, tile_index_.data(),
+                                               tile_delta_.data(), tile_count_, rows);
         }
     }
 }
 
-// The columns that fire in any of the tile's frames, with their deltas in all of them. False where the event form is cheaper.
+// The columns that fire in any of the tile's frames, with their deltas in all of them. False where the event form is
+// cheaper.
 bool FloatLayerState::gather_tile(int first, int frames) {
     const int per_frame = layer_.shape.padded_input() + row_padding;
     const double cost = event_cost(layer_.input_columns.bytes());
@@ -231,7 +221,8 @@ bool FloatLayerState::gather_tile(int first, int frames) {
     std::fill_n(tile_delta_.data(), tile_count_ * tile_frames, 0.0f);
     for (int t = 0; t < frames; ++t) {
         const int from = (first + t) * per_frame;
-        for (int k = 0; k < count_[first + t]; ++k) tile_delta_[slot_[index_[from + k]] * tile_frames + t] = delta_[from + k];
+        for (int k = 0; k < count_[first + t]; ++k)
+            tile_delta_[slot_[index_[from + k]] * tile_frames + t] = delta_[from + k];
     }
     return true;
 }
@@ -242,16 +233,19 @@ void FloatLayerState::project() {
     std::fill_n(h_.data(), op, 0.0f);
     for (int row = 0; row < op;) {
         const int here = op - row >= refresh_rows ? refresh_rows : row_padding;
-        layer_.projection_columns.add_block(layer_.kernels, h_.data() + row, row, full_h_.data(), layer_.shape.hidden, here);
+        layer_.projection_columns.add_block(layer_.kernels, h_.data() + row, row, full_h_.data(), layer_.shape.hidden,
+                                            here);
         row += here;
     }
 }
 
-// Every addition to M rounds. M = W x̂ + U ĥ + b by the held-state identity (MATH §4), so it can be computed anew at any time: a few
-// rows at once, when enough was added to have paid for it. x_hat is that of the frame just computed, however far inputs are encoded:
-// a row is refreshed at the same frame, from the same values, whether frames come singly or together.
+// Every addition to M rounds. M = W x̂ + U ĥ + b by the held-state identity (MATH §4), so it can be computed anew at any
+// time: a few rows at once, when enough was added to have paid for it. x_hat is that of the frame just computed,
+// however far inputs are encoded: a row is refreshed at the same frame, from the same values, whether frames come
+// singly or together.
 void FloatLayerState::refresh(const float* x_hat) {
-    const std::int64_t block_work = static_cast<std::int64_t>(refresh_rows) * (layer_.shape.input + layer_.shape.outputs());
+    const std::int64_t block_work =
+        static_cast<std::int64_t>(refresh_rows) * (layer_.shape.input + layer_.shape.outputs());
     while (work_since_refresh_ >= refresh_share * block_work) {
         work_since_refresh_ -= refresh_share * block_work;
         refresh_block(x_hat);
@@ -268,10 +262,11 @@ void FloatLayerState::refresh_block(const float* x_hat) {
         layer_.input_columns.add_block(layer_.kernels, acc_.data() + row, row, x_hat, shape.input, here);
     }
     if (shape.reset_before && row >= shape.reset_offset()) {
-        layer_.reset_columns.add_block(layer_.kernels, acc_.data() + row, row - shape.reset_offset(), rh_hat_.data(), shape.hidden, here);
+        layer_.reset_columns.add_block(layer_.kernels, acc_.data() + row, row - shape.reset_offset(), rh_hat_.data(),
+                                       shape.hidden, here);
     } else if (row >= shape.hidden_offset()) {
-        layer_.hidden_columns.add_block(layer_.kernels, acc_.data() + row, row - shape.hidden_offset(), h_hat_.data(), shape.outputs(),
-                                         here);
+        layer_.hidden_columns.add_block(layer_.kernels, acc_.data() + row, row - shape.hidden_offset(), h_hat_.data(),
+                                        shape.outputs(), here);
     }
     refresh_row_ = (row + here) % shape.accumulator_rows();
 }

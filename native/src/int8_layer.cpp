@@ -32,7 +32,8 @@ void store_columns(const Int8Layer& layer, const std::int8_t* weight, int gates,
     for (int j = 0; j < columns; ++j) {
         for (int gate = 0; gate < gates; ++gate) {
             for (int i = 0; i < rows_per_gate; ++i) {
-                column[destination(gate) + i] = weight[(static_cast<std::size_t>(gate) * rows_per_gate + i) * columns + j];
+                column[destination(gate) + i] =
+                    weight[(static_cast<std::size_t>(gate) * rows_per_gate + i) * columns + j];
             }
         }
         if (layer.wide) {
@@ -53,15 +54,19 @@ void check(const Int8LayerSpec& spec) {
         }
     }
     if (spec.memory_fraction < spec.address.fraction || spec.memory_fraction > spec.address.fraction + 30 ||
-        spec.projection_fraction < 0 || spec.projection_fraction > 30 || spec.gate_fraction < 0 || spec.gate_fraction > 15) {
-        throw std::invalid_argument("formats out of range: at most 16 bits for gates, and no memory coarser than what gates look up");
+        spec.projection_fraction < 0 || spec.projection_fraction > 30 || spec.gate_fraction < 0 ||
+        spec.gate_fraction > 15) {
+        throw std::invalid_argument(
+            "formats out of range: at most 16 bits for gates, and no memory coarser than what gates look up");
     }
-    const std::int64_t last = (std::int64_t{1} << (spec.address.bits - 1)) - 1, largest = std::int64_t{1} << spec.gate_fraction;
+    const std::int64_t last = (std::int64_t{1} << (spec.address.bits - 1)) - 1,
+                       largest = std::int64_t{1} << spec.gate_fraction;
     for (const TableSpec* table : {&spec.sigmoid, &spec.tanh}) {
         if (table->entries.empty()) throw std::invalid_argument("a table needs at least one entry");
         const std::int64_t end = table->first + static_cast<std::int64_t>(table->entries.size()) - 1;
         const auto beyond = [&](std::int32_t entry) { return std::abs(std::int64_t{entry}) > largest; };
-        if (table->first < -last - 1 || end > last || std::any_of(table->entries.begin(), table->entries.end(), beyond)) {
+        if (table->first < -last - 1 || end > last ||
+            std::any_of(table->entries.begin(), table->entries.end(), beyond)) {
             throw std::invalid_argument("a table is of addresses within their format, and of values within −1…1");
         }
     }
@@ -70,9 +75,11 @@ void check(const Int8LayerSpec& spec) {
 bool needs_wide(const Int8LayerSpec& s) {
     const LayerShape& shape = s.shape;
     const std::int64_t limit = std::numeric_limits<std::int32_t>::max();
-    const std::int64_t largest_x = std::int64_t{1} << (s.input.bits - 1), largest_h = std::int64_t{1} << (s.hidden.bits - 1);
+    const std::int64_t largest_x = std::int64_t{1} << (s.input.bits - 1),
+                       largest_h = std::int64_t{1} << (s.hidden.bits - 1);
     const auto magnitude = [](const std::int8_t* row, int n) {
-        return std::accumulate(row, row + n, std::int64_t{0}, [](std::int64_t sum, std::int8_t w) { return sum + std::abs(int{w}); });
+        return std::accumulate(row, row + n, std::int64_t{0},
+                               [](std::int64_t sum, std::int8_t w) { return sum + std::abs(int{w}); });
     };
     const int inputs = shape.input, outputs = shape.outputs(), hidden = shape.hidden;
     const std::int64_t largest = std::int64_t{1} << 62;
@@ -80,8 +87,9 @@ bool needs_wide(const Int8LayerSpec& s) {
         throw std::invalid_argument("a memory has more than 62 bits");
     }
     for (int row = 0; row < shape.gates() * hidden; ++row) {
-        const std::int64_t products = magnitude(s.weight_ih + static_cast<std::size_t>(row) * inputs, inputs) * largest_x +
-                                      magnitude(s.weight_hh + static_cast<std::size_t>(row) * outputs, outputs) * largest_h;
+        const std::int64_t products =
+            magnitude(s.weight_ih + static_cast<std::size_t>(row) * inputs, inputs) * largest_x +
+            magnitude(s.weight_hh + static_cast<std::size_t>(row) * outputs, outputs) * largest_h;
         // The GRU's n has two memories, nx and nh; the bound is of both together.
         std::int64_t bias = std::abs(s.memory[row]);
         if (shape.cell == Cell::gru && row >= 2 * hidden) bias = std::max(bias, std::abs(s.memory[row + hidden]));
@@ -91,26 +99,19 @@ bool needs_wide(const Int8LayerSpec& s) {
         if (magnitude(s.weight_hr + static_cast<std::size_t>(p) * hidden, hidden) * largest_h > limit) return true;
     }
     const int a = s.cell.fraction, w = s.memory_fraction - s.address.fraction, n = s.gate_fraction;
-    if (w > 13) return true;                                          // 2¹⁷·2^w, see Gates::limited
-    if (shape.cell == Cell::gru) return n > 13;                       // r ∘ M_nh, as far as M_nx
+    if (w > 13) return true;                     // 2¹⁷·2^w, see Gates::limited
+    if (shape.cell == Cell::gru) return n > 13;  // r ∘ M_nh, as far as M_nx
     const int common = std::max(a, n);
     return s.cell.bits - 1 + n + common - a > 29 || n + common > 29;  // f ∘ c and i ∘ g, to be added
 }
 
 Int8Layer::Int8Layer(const Int8LayerSpec& s, const Int8Kernels& kernel_table)
-    : kernels(kernel_table),
-      shape(s.shape),
-      thx(s.thx),
-      thh(s.thh),
+    : kernels(kernel_table), shape(s.shape), thx(s.thx), thh(s.thh),
       stride(column_stride(shape.rows(), int8_row_padding)),
-      projection_stride(column_stride(shape.outputs(), int8_row_padding)),
-      wide(needs_wide(s)),
-      input_columns(stride * shape.input),
-      hidden_columns(stride * shape.outputs()),
-      projection_columns(shape.projection > 0 ? projection_stride * shape.hidden : 0),
-      memory(shape.accumulator_rows()),
-      sigmoid_entries(s.sigmoid.entries.size()),
-      tanh_entries(s.tanh.entries.size()) {
+      projection_stride(column_stride(shape.outputs(), int8_row_padding)), wide(needs_wide(s)),
+      input_columns(stride * shape.input), hidden_columns(stride * shape.outputs()),
+      projection_columns(shape.projection > 0 ? projection_stride * shape.hidden : 0), memory(shape.accumulator_rows()),
+      sigmoid_entries(s.sigmoid.entries.size()), tanh_entries(s.tanh.entries.size()) {
     formats.input = int_format(s.input);
     formats.hidden = int_format(s.hidden);
     formats.cell = int_format(s.cell);
@@ -122,13 +123,16 @@ Int8Layer::Int8Layer(const Int8LayerSpec& s, const Int8Kernels& kernel_table)
     formats.sigmoid = gate_table(s.sigmoid, sigmoid_entries);
     formats.tanh = gate_table(s.tanh, tanh_entries);
     const int hp = shape.padded_hidden(), hidden = shape.hidden;
-    store_columns(*this, s.weight_ih, shape.gates(), hidden, shape.input, stride,
-                  [&](int gate) { return shape.input_block(gate) * hp; }, input_columns);
-    store_columns(*this, s.weight_hh, shape.gates(), hidden, shape.outputs(), stride,
-                  [&](int gate) { return shape.hidden_block(gate) * hp - shape.hidden_offset(); }, hidden_columns);
+    store_columns(
+        *this, s.weight_ih, shape.gates(), hidden, shape.input, stride,
+        [&](int gate) { return shape.input_block(gate) * hp; }, input_columns);
+    store_columns(
+        *this, s.weight_hh, shape.gates(), hidden, shape.outputs(), stride,
+        [&](int gate) { return shape.hidden_block(gate) * hp - shape.hidden_offset(); }, hidden_columns);
     if (shape.projection > 0) {
-        store_columns(*this, s.weight_hr, 1, shape.outputs(), hidden, projection_stride, [](int) { return 0; },
-                      projection_columns);
+        store_columns(
+            *this, s.weight_hr, 1, shape.outputs(), hidden, projection_stride, [](int) { return 0; },
+            projection_columns);
     }
     for (int part = 0; part < 4; ++part) {
         std::copy_n(s.memory + part * hidden, hidden, memory.data() + shape.memory_block(part) * hp);
@@ -136,18 +140,15 @@ Int8Layer::Int8Layer(const Int8LayerSpec& s, const Int8Kernels& kernel_table)
 }
 
 Int8LayerState::Int8LayerState(const Int8Layer& layer)
-    : layer_(layer),
-      x_hat_(layer.shape.padded_input()),
-      h_(layer.shape.padded_outputs()),
-      h_hat_(layer.shape.padded_outputs()),
-      c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
+    : layer_(layer), x_hat_(layer.shape.padded_input()), h_(layer.shape.padded_outputs()),
+      h_hat_(layer.shape.padded_outputs()), c_(layer.shape.cell == Cell::lstm ? layer.shape.padded_hidden() : 0),
       full_h_(layer.shape.projection > 0 ? layer.shape.padded_hidden() : 0),
       acc_(layer.wide ? 0 : layer.shape.accumulator_rows() + int8_row_padding),
       wide_acc_(layer.wide ? layer.shape.accumulator_rows() : 0),
       // A change of more than 16 bits becomes up to three entries.
-      index_(3 * std::max({layer.shape.padded_input(), layer.shape.padded_outputs(), layer.shape.padded_hidden()}) + row_padding),
-      delta_(index_.size()),
-      projected_(layer.shape.projection > 0 && !layer.wide ? layer.projection_stride : 0),
+      index_(3 * std::max({layer.shape.padded_input(), layer.shape.padded_outputs(), layer.shape.padded_hidden()}) +
+             row_padding),
+      delta_(index_.size()), projected_(layer.shape.projection > 0 && !layer.wide ? layer.projection_stride : 0),
       wide_projected_(layer.shape.projection > 0 && layer.wide ? layer.projection_stride : 0) {
     reset();
 }
@@ -212,7 +213,8 @@ void Int8LayerState::run(const std::int32_t* x, int frames, std::int32_t* y) {
     activity_.steps += frames;
 }
 
-// The kernels multiply 16-bit deltas, but the difference of two 16-bit values has 17 bits: the excess becomes further entries.
+// The kernels multiply 16-bit deltas, but the difference of two 16-bit values has 17 bits: the excess becomes further
+// entries.
 int Int8LayerState::split_large(int count) {
     int entries = count;
     for (int k = 0; k < count; ++k) {
@@ -246,8 +248,9 @@ void Int8LayerState::project() {
     std::fill_n(projected_.data(), projected_.size(), 0);
     std::fill_n(wide_projected_.data(), wide_projected_.size(), 0);
     if (layer_.wide) {
-        layer_.kernels.add_columns_wide(wide_projected_.data(), layer_.projection_columns.data(), layer_.projection_stride,
-                                        index_.data(), delta_.data(), shape.hidden, shape.outputs());
+        layer_.kernels.add_columns_wide(wide_projected_.data(), layer_.projection_columns.data(),
+                                        layer_.projection_stride, index_.data(), delta_.data(), shape.hidden,
+                                        shape.outputs());
     } else {
         layer_.kernels.add_columns(projected_.data(), layer_.projection_columns.data(), layer_.projection_stride,
                                    index_.data(), delta_.data(), split_large(shape.hidden), shape.outputs());

@@ -54,8 +54,8 @@ void transpose(const double* from, std::int64_t rows, std::int64_t columns, doub
     }
 }
 
-// The passes of `transform`, on one frame. While a pass has at least `width` turns, vectors hold neighbouring p: element (p, q) lies
-// at q·size + p. Then neighbouring q, at p·stride + q as above.
+// The passes of `transform`, on one frame. While a pass has at least `width` turns, vectors hold neighbouring p:
+// element (p, q) lies at q·size + p. Then neighbouring q, at p·stride + q as above.
 Split transform_one(std::int64_t half, Split from, Split x, Split y, const double* turns) {
     std::int64_t size = half, stride = 1;
     const auto swap = [&] {
@@ -71,11 +71,16 @@ Split transform_one(std::int64_t half, Split from, Split x, Split y, const doubl
         for (std::int64_t q = 0; q < stride; ++q) {
             for (std::int64_t p = 0; p < quarter; p += width) {
                 const double* const t = turns + p;
-                const Turns turn = {load(t),               load(t + quarter),     load(t + 2 * quarter),
-                                    load(t + 3 * quarter), load(t + 4 * quarter), load(t + 5 * quarter)};
+                const Turns turn = {load(t),
+                                    load(t + quarter),
+                                    load(t + 2 * quarter),
+                                    load(t + 3 * quarter),
+                                    load(t + 4 * quarter),
+                                    load(t + 5 * quarter)};
                 const std::int64_t i = q * size + p;
                 Complex out[4];
-                butterfly(at(from, i), at(from, i + quarter), at(from, i + 2 * quarter), at(from, i + 3 * quarter), turn, out);
+                butterfly(at(from, i), at(from, i + quarter), at(from, i + 2 * quarter), at(from, i + 3 * quarter),
+                          turn, out);
                 for (int k = 0; k < 4; ++k) put(y, (q + k * stride) * quarter + p, out[k]);
             }
         }
@@ -129,7 +134,8 @@ void one_frame_levels(const BandView& plan, const std::int16_t* frame, double* l
         input.re[n] = static_cast<double>(frame[2 * n]) * plan.window[2 * n];
         input.im[n] = static_cast<double>(frame[2 * n + 1]) * plan.window[2 * n + 1];
     }
-    if (plan.length % 2 != 0) input.re[plan.length / 2] = static_cast<double>(frame[plan.length - 1]) * plan.window[plan.length - 1];
+    if (plan.length % 2 != 0)
+        input.re[plan.length / 2] = static_cast<double>(frame[plan.length - 1]) * plan.window[plan.length - 1];
     const Split z = transform_one(half, input, x, y, plan.turns);
     for (std::int64_t k = 1; k <= half / 2; ++k) {
         mirror.re[k] = z.re[half - k];

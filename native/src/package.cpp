@@ -16,7 +16,8 @@ class Reader {
   public:
     explicit Reader(std::string_view bytes) : bytes_(bytes) {
         if (number<std::uint32_t>() != magic) throw std::invalid_argument("no package of DeltaRNN");
-        if (number<std::uint32_t>() != version) throw std::invalid_argument("a package of another version of DeltaRNN: export it anew");
+        if (number<std::uint32_t>() != version)
+            throw std::invalid_argument("a package of another version of DeltaRNN: export it anew");
     }
 
     template <class T>
@@ -39,7 +40,8 @@ class Reader {
     template <class T>
     std::vector<T> numbers() {
         const std::size_t size = count();
-        if (size > std::numeric_limits<std::size_t>::max() / sizeof(T)) throw std::invalid_argument("a package that ends early");
+        if (size > std::numeric_limits<std::size_t>::max() / sizeof(T))
+            throw std::invalid_argument("a package that ends early");
         std::vector<T> values(size);
         const char* const from = take(size * sizeof(T));
         if (size > 0) std::memcpy(values.data(), from, size * sizeof(T));
@@ -78,7 +80,8 @@ TableSpec table(Reader& from) {
 template <class Spec, class Weight, class Memory>
 std::shared_ptr<const Model> finished(Reader& from, Spec spec, Isa isa) {
     const std::size_t hidden = spec.shape.hidden, rows = spec.shape.gates() * hidden, outputs = spec.shape.outputs();
-    const auto weight_ih = from.numbers<Weight>(rows * spec.shape.input), weight_hh = from.numbers<Weight>(rows * outputs);
+    const auto weight_ih = from.numbers<Weight>(rows * spec.shape.input),
+               weight_hh = from.numbers<Weight>(rows * outputs);
     const auto memory = from.numbers<Memory>(4 * hidden);
     const auto weight_hr = from.numbers<Weight>(spec.shape.projection > 0 ? outputs * hidden : 0);
     spec.weight_ih = weight_ih.data();
@@ -162,7 +165,8 @@ ProgramPackage read_program(std::string_view bytes, Isa isa) {
     spec.instructions.resize(from.count());
     for (Instruction& i : spec.instructions) {
         const int operation = from.integer();
-        if (operation < 0 || operation > static_cast<int>(Operation::recurrent)) throw std::invalid_argument("no such operation");
+        if (operation < 0 || operation > static_cast<int>(Operation::recurrent))
+            throw std::invalid_argument("no such operation");
         i.operation = static_cast<Operation>(operation);
         for (std::int32_t* field : {&i.to, &i.a, &i.b, &i.n, &i.rows, &i.inner, &i.resource}) *field = from.integer();
         i.alpha = from.number<float>();
@@ -181,7 +185,8 @@ ProgramPackage read_program(std::string_view bytes, Isa isa) {
     std::vector<int> layers(from.count());
     for (int& layer : layers) {
         RecurrentSpec recurrent = {};
-        for (std::int32_t* field : {&recurrent.h, &recurrent.c, &recurrent.next_h, &recurrent.next_c}) *field = from.integer();
+        for (std::int32_t* field : {&recurrent.h, &recurrent.c, &recurrent.next_h, &recurrent.next_c})
+            *field = from.integer();
         recurrent.held = from.flag();
         layer = from.integer();
         spec.recurrent.push_back(recurrent);
@@ -200,13 +205,14 @@ SitePackage read_site(std::string_view bytes, Isa isa) {
     SitePackage package = {};
     package.models = models(from, isa);
     for (std::size_t i = 0; i < package.models.size(); ++i) package.reverse.push_back(from.flag());
-    for (bool* flag : {&package.batch_first, &package.is_cell, &package.held, &package.has_lengths, &package.has_h, &package.has_c,
-                       &package.gives_y, &package.gives_h, &package.gives_c}) {
+    for (bool* flag : {&package.batch_first, &package.is_cell, &package.held, &package.has_lengths, &package.has_h,
+                       &package.has_c, &package.gives_y, &package.gives_h, &package.gives_c}) {
         *flag = from.flag();
     }
     if (package.models.empty()) throw std::invalid_argument("a package without a recurrent layer");
     for (const auto& model : package.models) {
-        if (model->input_size() != package.models[0]->input_size() || model->output_size() != package.models[0]->output_size()) {
+        if (model->input_size() != package.models[0]->input_size() ||
+            model->output_size() != package.models[0]->output_size()) {
             throw std::invalid_argument("directions of different sizes");
         }
     }

@@ -28,7 +28,8 @@ constexpr std::size_t shortest_run = 8;  // on average
 std::vector<Program::Run> runs_of(const std::vector<std::int32_t>& list, std::size_t arena) {
     std::vector<Program::Run> runs;
     for (std::size_t i = 0; i < list.size(); ++i) {
-        if (list[i] < 0 || static_cast<std::size_t>(list[i]) >= arena) throw std::invalid_argument("a list points outside of the arena");
+        if (list[i] < 0 || static_cast<std::size_t>(list[i]) >= arena)
+            throw std::invalid_argument("a list points outside of the arena");
         if (!runs.empty() && list[i] == runs.back().from + runs.back().count) {
             ++runs.back().count;
         } else {
@@ -57,15 +58,11 @@ float smaller(float a, float b) { return a < b || a != a ? a : b; }
 
 }  // namespace
 
-const ProgramKernels& program_kernels(Isa isa) { DELTARNN_TABLE(program_kernels, isa) }
+const ProgramKernels& program_kernels(Isa isa){DELTARNN_TABLE(program_kernels, isa)}
 
 Program::Program(const ProgramSpec& spec, Isa isa)
-    : float_kernels(deltarnn::float_kernels(isa)),
-      kernels(program_kernels(isa)),
-      arena(spec.arena),
-      instructions(spec.instructions),
-      recurrent(spec.recurrent),
-      lists(spec.lists) {
+    : float_kernels(deltarnn::float_kernels(isa)), kernels(program_kernels(isa)), arena(spec.arena),
+      instructions(spec.instructions), recurrent(spec.recurrent), lists(spec.lists) {
     for (const std::vector<std::int32_t>& list : lists) runs.push_back(runs_of(list, arena.size()));
     for (const LinearSpec& linear : spec.weights) weights.push_back(packed(linear));
     for (const Instruction& instruction : instructions) check(instruction);
@@ -79,13 +76,12 @@ void Program::check(const Instruction& i) const {
     };
     const std::int64_t rows = i.rows, inner = i.inner;
     const auto resource = [&](std::size_t count) {
-        if (i.resource < 0 || static_cast<std::size_t>(i.resource) >= count) throw std::invalid_argument("no such resource");
+        if (i.resource < 0 || static_cast<std::size_t>(i.resource) >= count)
+            throw std::invalid_argument("no such resource");
         return i.resource;
     };
     switch (i.operation) {
-        case Operation::gather:
-            inside(i.to, lists[resource(lists.size())].size());
-            break;
+        case Operation::gather: inside(i.to, lists[resource(lists.size())].size()); break;
         case Operation::linear: {
             const Weights& w = weights[resource(weights.size())];
             if (i.inner != w.inner || i.n != w.n) throw std::invalid_argument("weights of another size");
@@ -105,7 +101,8 @@ void Program::check(const Instruction& i) const {
             inside(recurrent[resource(recurrent.size())].next_h, i.n);
             inside(i.a, rows * inner);
             inside(i.to, rows * i.n);
-            for (const std::int32_t at : {recurrent[i.resource].h, recurrent[i.resource].c, recurrent[i.resource].next_c}) {
+            for (const std::int32_t at :
+                 {recurrent[i.resource].h, recurrent[i.resource].c, recurrent[i.resource].next_c}) {
                 if (at >= 0) inside(at, i.n);
             }
             break;
@@ -151,7 +148,8 @@ void ProgramState::execute(const Instruction& i) {
         gather(i);
     } else if (i.operation == Operation::linear) {
         const Program::Weights& w = program_->weights[i.resource];
-        program_->kernels.linear(arena + i.a, i.inner, i.rows, w.packed.data(), w.bias.data(), i.inner, arena + i.to, i.n, i.n);
+        program_->kernels.linear(arena + i.a, i.inner, i.rows, w.packed.data(), w.bias.data(), i.inner, arena + i.to,
+                                 i.n, i.n);
     } else if (i.operation == Operation::recurrent) {
         step(i);
     } else if (i.operation >= Operation::sum) {
@@ -191,7 +189,8 @@ void ProgramState::apply(const Instruction& i) {
     const float alpha = i.alpha, beta = i.beta;
     switch (i.operation) {
         case Operation::relu: return each(i, arena, [](float v) { return v < 0.0f ? 0.0f : v; });
-        case Operation::sigmoid: return program_->float_kernels.apply_gate(false, false, arena + i.a, arena + i.to, i.n);
+        case Operation::sigmoid:
+            return program_->float_kernels.apply_gate(false, false, arena + i.a, arena + i.to, i.n);
         case Operation::tanh: return program_->float_kernels.apply_gate(false, true, arena + i.a, arena + i.to, i.n);
         case Operation::sqrt: return each(i, arena, [](float v) { return std::sqrt(v); });
         case Operation::exp: return each(i, arena, [](float v) { return std::exp(v); });
@@ -202,7 +201,8 @@ void ProgramState::apply(const Instruction& i) {
         case Operation::power: return each(i, arena, [alpha](float v) { return std::pow(v, alpha); });
         case Operation::leaky_relu: return each(i, arena, [alpha](float v) { return v < 0.0f ? alpha * v : v; });
         case Operation::elu: return each(i, arena, [alpha](float v) { return v < 0.0f ? alpha * std::expm1(v) : v; });
-        case Operation::softplus: return each(i, arena, [](float v) { return std::max(v, 0.0f) + std::log1p(std::exp(-std::fabs(v))); });
+        case Operation::softplus:
+            return each(i, arena, [](float v) { return std::max(v, 0.0f) + std::log1p(std::exp(-std::fabs(v))); });
         case Operation::erf: return each(i, arena, [](float v) { return std::erf(v); });
         default: return each(i, arena, [alpha, beta](float v) { return v < alpha ? alpha : v > beta ? beta : v; });
     }
@@ -214,7 +214,7 @@ void ProgramState::reduce(const Instruction& i) {
     for (std::int32_t row = 0; row < i.rows; ++row, from += i.inner) {
         float total = i.operation == Operation::sum || i.operation == Operation::mean ? 0.0f : from[0];
         for (std::int32_t k = 0; k < i.inner; ++k) {
-            total = i.operation == Operation::highest ? larger(from[k], total)
+            total = i.operation == Operation::highest  ? larger(from[k], total)
                     : i.operation == Operation::lowest ? smaller(from[k], total)
                                                        : total + from[k];
         }

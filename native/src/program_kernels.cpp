@@ -20,8 +20,8 @@ constexpr int most_rows = 2;
 
 // One panel for `rows` rows. Few rows have their sums in parts, so that additions do not wait for each other.
 template <int rows>
-DELTARNN_INLINE void panel_of(const float* x, std::ptrdiff_t x_stride, const float* panel, const float* bias, int k, float* out,
-                              std::ptrdiff_t out_stride, int columns) {
+DELTARNN_INLINE void panel_of(const float* x, std::ptrdiff_t x_stride, const float* panel, const float* bias, int k,
+                              float* out, std::ptrdiff_t out_stride, int columns) {
     constexpr int parts = lanes == 16 ? (rows == 1 ? 4 : rows <= 4 ? 2 : 1) : (rows == 1 && lanes == 8 ? 2 : 1);
     vf total[rows][vectors];
     for (int r = 0; r < rows; ++r) {
@@ -48,7 +48,8 @@ DELTARNN_INLINE void panel_of(const float* x, std::ptrdiff_t x_stride, const flo
         for (; j < last; ++j) {
             for (int r = 0; r < rows; ++r) {
                 const vf value = splat(x[r * x_stride + j]);
-                for (int v = 0; v < vectors; ++v) sum[0][r][v] = fma(load(panel + j * panel_columns + v * lanes), value, sum[0][r][v]);
+                for (int v = 0; v < vectors; ++v)
+                    sum[0][r][v] = fma(load(panel + j * panel_columns + v * lanes), value, sum[0][r][v]);
             }
         }
         for (int r = 0; r < rows; ++r) {
@@ -72,22 +73,25 @@ DELTARNN_INLINE void panel_of(const float* x, std::ptrdiff_t x_stride, const flo
 }
 
 template <int rows>
-DELTARNN_INLINE int rows_of(const float* x, std::ptrdiff_t x_stride, int first, int count, const float* panel, const float* bias,
-                            int k, float* out, std::ptrdiff_t out_stride, int columns) {
+DELTARNN_INLINE int rows_of(const float* x, std::ptrdiff_t x_stride, int first, int count, const float* panel,
+                            const float* bias, int k, float* out, std::ptrdiff_t out_stride, int columns) {
     int r = first;
-    for (; r + rows <= count; r += rows) panel_of<rows>(x + r * x_stride, x_stride, panel, bias, k, out + r * out_stride, out_stride, columns);
+    for (; r + rows <= count; r += rows)
+        panel_of<rows>(x + r * x_stride, x_stride, panel, bias, k, out + r * out_stride, out_stride, columns);
     return r;
 }
 
-void linear(const float* x, std::ptrdiff_t x_stride, int rows, const float* packed, const float* bias, int k, float* out,
-            std::ptrdiff_t out_stride, int n) {
+void linear(const float* x, std::ptrdiff_t x_stride, int rows, const float* packed, const float* bias, int k,
+            float* out, std::ptrdiff_t out_stride, int n) {
     for (int column = 0; column < n; column += panel_columns) {
         const float* const panel = packed + static_cast<std::ptrdiff_t>(column) * k;
         float* const to = out + column;
         const int columns = n - column;
         int r = 0;
-        if constexpr (most_rows >= 8) r = rows_of<8>(x, x_stride, r, rows, panel, bias + column, k, to, out_stride, columns);
-        if constexpr (most_rows >= 4) r = rows_of<4>(x, x_stride, r, rows, panel, bias + column, k, to, out_stride, columns);
+        if constexpr (most_rows >= 8)
+            r = rows_of<8>(x, x_stride, r, rows, panel, bias + column, k, to, out_stride, columns);
+        if constexpr (most_rows >= 4)
+            r = rows_of<4>(x, x_stride, r, rows, panel, bias + column, k, to, out_stride, columns);
         r = rows_of<2>(x, x_stride, r, rows, panel, bias + column, k, to, out_stride, columns);
         rows_of<1>(x, x_stride, r, rows, panel, bias + column, k, to, out_stride, columns);
     }

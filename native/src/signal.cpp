@@ -7,16 +7,19 @@
 
 namespace deltarnn {
 
-const SignalKernels& signal_kernels(Isa isa) { DELTARNN_TABLE(signal_kernels, isa) }
+const SignalKernels& signal_kernels(Isa isa){DELTARNN_TABLE(signal_kernels, isa)}
 
-BandPlan::BandPlan(const double* window, std::int64_t length, std::int64_t points, const double* weights, std::int64_t bands,
-                   bool power)
+BandPlan::BandPlan(const double* window, std::int64_t length, std::int64_t points, const double* weights,
+                   std::int64_t bands, bool power)
     : length_(length), points_(points), bands_(bands), offset_{0}, power_(power) {
     if (points < 16 || (points & (points - 1)) != 0 || length < 1 || length > points || bands < 1) {
-        throw std::invalid_argument("band levels need a power of two of at least 16 points, and a frame that fits in it");
+        throw std::invalid_argument(
+            "band levels need a power of two of at least 16 points, and a frame that fits in it");
     }
     window_.assign(window, window + length);
-    const auto angle = [&](std::int64_t k) { return 2.0 * std::numbers::pi * static_cast<double>(k) / static_cast<double>(points); };
+    const auto angle = [&](std::int64_t k) {
+        return 2.0 * std::numbers::pi * static_cast<double>(k) / static_cast<double>(points);
+    };
     for (std::int64_t k = 0; k <= points / 4; ++k) {
         cosine_.push_back(std::cos(angle(k)));
         sine_.push_back(std::sin(angle(k)));
@@ -50,8 +53,8 @@ void BandPlan::levels(const Frames& frames, double* levels) const {
 }
 
 BandView BandPlan::view() const {
-    return {length_,      points_,       bands_,         window_.data(), cosine_.data(),
-            sine_.data(), turns_.data(), first_.data(), offset_.data(), weight_.data(), power_};
+    return {length_,       points_,       bands_,         window_.data(), cosine_.data(), sine_.data(),
+            turns_.data(), first_.data(), offset_.data(), weight_.data(), power_};
 }
 
 }  // namespace deltarnn

@@ -15,7 +15,8 @@ void pass4(std::int64_t size, std::int64_t stride, const Complex* x, Complex* y,
         Complex* to = y + stride * 4 * p;
         for (std::int64_t q = 0; q < stride; ++q) {
             Complex out[4];
-            butterfly(from[q], from[q + stride * quarter], from[q + stride * 2 * quarter], from[q + stride * 3 * quarter], t, out);
+            butterfly(from[q], from[q + stride * quarter], from[q + stride * 2 * quarter],
+                      from[q + stride * 3 * quarter], t, out);
             for (int k = 0; k < 4; ++k) to[q + k * stride] = out[k];
         }
     }
@@ -67,7 +68,8 @@ DELTARNN_INLINE void fill(Complex* z, const Frames& frames, std::int64_t row, st
     for (std::int64_t i = 0; i < 2 * half * width; ++i) to[i] = 0.0;
     for (int lane = 0; lane < width && row + lane < rows; ++lane) {
         const std::int64_t signal = (row + lane) / frames.frames, frame = (row + lane) % frames.frames;
-        const Sample* from = static_cast<const Sample*>(frames.samples) + signal * frames.signal_stride + frame * frames.hop;
+        const Sample* from =
+            static_cast<const Sample*>(frames.samples) + signal * frames.signal_stride + frame * frames.hop;
         // Sample n goes to the real part of element n / 2 where n is even, to its imaginary part where n is odd.
         for (std::int64_t n = 0; n < length; ++n) to[n * width + lane] = static_cast<double>(from[n]) * window[n];
     }
@@ -142,7 +144,10 @@ void group_sums(const double* signal, const double* coefficients, const std::int
 
 void rectified_sums(const double* signal, std::int64_t groups, std::int64_t sections, const double* coefficients,
                     const std::int64_t* ends, std::int64_t segments, double* sums) {
-    const auto run = sections == 1 ? group_sums<1> : sections == 2 ? group_sums<2> : sections == 3 ? group_sums<3> : group_sums<4>;
+    const auto run = sections == 1   ? group_sums<1>
+                     : sections == 2 ? group_sums<2>
+                     : sections == 3 ? group_sums<3>
+                                     : group_sums<4>;
     for (std::int64_t group = 0; group < groups; ++group) {
         run(signal, coefficients + group * sections * 5 * signal_lanes, ends, segments, sums + group * signal_lanes,
             groups * signal_lanes);

@@ -10,7 +10,9 @@ namespace deltarnn {
 double BandFrontEnd::scaled(double level) const {
     switch (scale) {
         case LevelScale::plain: break;
-        case LevelScale::decibel: level = std::log10(level == 0.0 ? std::numeric_limits<double>::epsilon() : level) * 20.0; break;
+        case LevelScale::decibel:
+            level = std::log10(level == 0.0 ? std::numeric_limits<double>::epsilon() : level) * 20.0;
+            break;
         case LevelScale::natural: level = std::log(level + offset) * factor + bias; break;
     }
     return std::clamp(level, low, high);
@@ -30,7 +32,8 @@ std::optional<Peak> PeakPicker::feed(float score, int keyword) {
         if (!candidate_) opened_ = frame;
         candidate_ = Peak{frame, keyword, score, frame};
     }
-    if (!candidate_ || (frame - candidate_->frame < rule_.hold && frame - opened_ < rule_.refractory)) return std::nullopt;
+    if (!candidate_ || (frame - candidate_->frame < rule_.hold && frame - opened_ < rule_.refractory))
+        return std::nullopt;
     Peak peak = *candidate_;
     candidate_.reset();
     next_ = peak.frame + rule_.refractory;
@@ -38,26 +41,19 @@ std::optional<Peak> PeakPicker::feed(float score, int keyword) {
     return peak;
 }
 
-Spotter::Spotter(const std::shared_ptr<const Model>& model, std::optional<BandFrontEnd> front, std::optional<ScoreGrid> grid,
-                 const StreamRule& rule)
-    : stream_(model->stream()),
-      front_(std::move(front)),
-      grid_(grid),
-      rule_(rule),
-      signal_(signal_kernels(model->isa())),
-      classes_(model->output_size()),
-      keywords_(classes_ - rule.others),
-      input_size_(model->input_size()),
-      picker_(rule),
-      frame_(input_size_),
-      logits_(classes_) {
+Spotter::Spotter(const std::shared_ptr<const Model>& model, std::optional<BandFrontEnd> front,
+                 std::optional<ScoreGrid> grid, const StreamRule& rule)
+    : stream_(model->stream()), front_(std::move(front)), grid_(grid), rule_(rule),
+      signal_(signal_kernels(model->isa())), classes_(model->output_size()), keywords_(classes_ - rule.others),
+      input_size_(model->input_size()), picker_(rule), frame_(input_size_), logits_(classes_) {
     if (rule.smoothing < 1 || rule.bound < 1 || rule.others < 1 || keywords_ < 1) {
-        throw std::invalid_argument("a spotter needs a keyword beside the other classes, and at least one frame of smoothing");
+        throw std::invalid_argument(
+            "a spotter needs a keyword beside the other classes, and at least one frame of smoothing");
     }
     if (front_) {
         const BandView view = front_->plan->view();
-        if (view.bands != input_size_ || front_->hop < 1 || front_->pool < 1 || front_->ahead < 0 || front_->low > front_->high ||
-            view.points < one_frame_points) {
+        if (view.bands != input_size_ || front_->hop < 1 || front_->pool < 1 || front_->ahead < 0 ||
+            front_->low > front_->high || view.points < one_frame_points) {
             throw std::invalid_argument("the front end does not fit the network");
         }
         samples_.resize(static_cast<std::size_t>((front_->pool - 1) * front_->hop + view.length + front_->ahead));
@@ -122,8 +118,10 @@ void Spotter::take_frame() {
     const BandFrontEnd& front = *front_;
     std::fill(sum_.begin(), sum_.end(), 0.0);
     for (std::int64_t part = 0; part < front.pool; ++part) {
-        signal_.one_frame_levels(front.plan->view(), samples_.data() + part * front.hop, levels_.data(), scratch_.data());
-        for (std::size_t i = 0; i < levels_.size(); ++i) sum_[i] += front.pool_scaled ? front.scaled(levels_[i]) : levels_[i];
+        signal_.one_frame_levels(front.plan->view(), samples_.data() + part * front.hop, levels_.data(),
+                                 scratch_.data());
+        for (std::size_t i = 0; i < levels_.size(); ++i)
+            sum_[i] += front.pool_scaled ? front.scaled(levels_[i]) : levels_[i];
     }
     for (std::size_t i = 0; i < levels_.size(); ++i) {
         const double mean = sum_[i] / static_cast<double>(front.pool);
@@ -138,7 +136,8 @@ bool Spotter::decide(const float* frame, float* scores) {
     if (grid_) {
         for (float& value : logits_) {
             const float scaled = value * grid_->scale;
-            value = std::clamp(grid_->down ? std::floor(scaled) : std::nearbyint(scaled), grid_->low, grid_->high) / grid_->scale;
+            value = std::clamp(grid_->down ? std::floor(scaled) : std::nearbyint(scaled), grid_->low, grid_->high) /
+                    grid_->scale;
         }
     }
     float first = -std::numeric_limits<float>::infinity(), second = first;

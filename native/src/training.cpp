@@ -18,7 +18,7 @@ namespace {
 
 // Uninitialised floats, aligned to a cache line.
 class Buffer {
- public:
+  public:
     explicit Buffer(std::int64_t floats) {
         const std::size_t bytes = (static_cast<std::size_t>(floats) * sizeof(float) + 63) / 64 * 64;
         data_.reset(static_cast<float*>(std::aligned_alloc(64, std::max<std::size_t>(bytes, 64))));
@@ -26,7 +26,7 @@ class Buffer {
     }
     float* get() const { return data_.get(); }
 
- private:
+  private:
     struct Free {
         void operator()(float* data) const { std::free(data); }
     };
@@ -75,9 +75,7 @@ void fill_sizes(Sequence& job) {
 
 // Which of M's parts, in the public order, gate g of the input and of the hidden side is: the GRU's new gate has one
 // part for each (r, z, nx, nh).
-int part_of(Cell cell, bool hidden_side, int gate) {
-    return cell == Cell::gru && hidden_side && gate == 2 ? 3 : gate;
-}
+int part_of(Cell cell, bool hidden_side, int gate) { return cell == Cell::gru && hidden_side && gate == 2 ? 3 : gate; }
 
 // Zeros for what is null of a sequence's initial x̂, h, ĥ, c.
 Buffer zero_start(Sequence& job) {
@@ -143,8 +141,8 @@ struct Weights {
         bool packed_ih, packed_hh, rows_ih, rows_hh;
     };
 
-    Weights(const Sequence& job, const TrainingKernels& kernels, const Parameters<const float>& parameters, Wanted wanted,
-            int threads)
+    Weights(const Sequence& job, const TrainingKernels& kernels, const Parameters<const float>& parameters,
+            Wanted wanted, int threads)
         : packed_ih(wanted.packed_ih ? gates_of(job.cell) * job.padded * job.inputs : 0),
           packed_hh(wanted.packed_hh ? gates_of(job.cell) * job.padded * job.hidden : 0),
           rows_ih(wanted.rows_ih ? gates_of(job.cell) * job.padded * job.padded_inputs : 0),
@@ -156,16 +154,20 @@ struct Weights {
             const std::int64_t from = first_unit(job, kernels, thread, share),
                                to = first_unit(job, kernels, thread + 1, share);
             if (wanted.packed_ih) {
-                kernels.pack(parameters.weight_ih, packed_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs, from, to);
+                kernels.pack(parameters.weight_ih, packed_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs,
+                             from, to);
             }
             if (wanted.packed_hh) {
-                kernels.pack(parameters.weight_hh, packed_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden, from, to);
+                kernels.pack(parameters.weight_hh, packed_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden,
+                             from, to);
             }
             if (wanted.rows_ih && thread == 0) {
-                kernels.pack_rows(parameters.weight_ih, rows_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs);
+                kernels.pack_rows(parameters.weight_ih, rows_ih.get(), order_ih, gates, job.hidden, job.padded,
+                                  job.inputs);
             }
             if (wanted.rows_hh && thread == share - 1) {
-                kernels.pack_rows(parameters.weight_hh, rows_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden);
+                kernels.pack_rows(parameters.weight_hh, rows_hh.get(), order_hh, gates, job.hidden, job.padded,
+                                  job.hidden);
             }
         });
     }
@@ -216,8 +218,8 @@ struct PackedGradients {
 };
 
 // The threads go their own ways, each with a copy.
-void add_by_thread(const Sequence& job, const TrainingKernels& kernels, const Plan& plan, const BackwardArguments& arguments,
-                   const Groups& groups, PackedGradients& gradients) {
+void add_by_thread(const Sequence& job, const TrainingKernels& kernels, const Plan& plan,
+                   const BackwardArguments& arguments, const Groups& groups, PackedGradients& gradients) {
     parallel(plan.threads, [&](int thread) {
         float* const grad = gradients.values.get() + gradients.size * thread;
         std::fill_n(grad, gradients.size, 0.0f);
@@ -234,8 +236,8 @@ void add_by_thread(const Sequence& job, const TrainingKernels& kernels, const Pl
 }
 
 // One copy for all: the threads take turns between their samples' steps and their units' weights.
-void add_in_turns(const Sequence& job, const TrainingKernels& kernels, const Plan& plan, const BackwardArguments& arguments,
-                  const Groups& groups, PackedGradients& gradients) {
+void add_in_turns(const Sequence& job, const TrainingKernels& kernels, const Plan& plan,
+                  const BackwardArguments& arguments, const Groups& groups, PackedGradients& gradients) {
     float* const grad = gradients.values.get();
     std::fill_n(grad, gradients.size, 0.0f);
     const std::size_t rounds = groups.of_thread.back().size();  // the last thread has the largest share
@@ -288,8 +290,7 @@ PackedGradients packed_gradients(Sequence& job, const TrainingKernels& kernels, 
 
 }  // namespace
 
-void train_forward(Sequence job, const Parameters<const float>& parameters, const ForwardResult& result,
-                   int threads) {
+void train_forward(Sequence job, const Parameters<const float>& parameters, const ForwardResult& result, int threads) {
     fill_sizes(job);
     const Buffer zeros = zero_start(job), m0 = memory_start(job, parameters);
     const TrainingKernels& kernels = training_kernels(active_isa());
@@ -339,7 +340,8 @@ void train_backward(Sequence job, const Parameters<const float>& parameters, Bac
         float *ih = packed.values.get(), *hh = ih + packed.size_ih;
         add_up(ih, job.inputs);
         add_up(hh, job.hidden);
-        kernels.unpack(ih, gradients.weight_ih, input_order(job.cell), gates, job.hidden, job.padded, job.inputs, from, to);
+        kernels.unpack(ih, gradients.weight_ih, input_order(job.cell), gates, job.hidden, job.padded, job.inputs, from,
+                       to);
         kernels.unpack(hh, gradients.weight_hh, hidden_order, gates, job.hidden, job.padded, job.hidden, from, to);
     });
 }

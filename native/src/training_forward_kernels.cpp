@@ -12,7 +12,8 @@ struct Group {
     float *m, *h, *h_hat, *c, *x_hat;
     float *start_x, *start_h;      // the initial memories, for held-state products
     float *product_x, *product_h;  // W·: (chunk rows, G·P) and (count, G·P)
-    float *factor_x, *factor_h;    // what dense products multiply, rows of the chunk and of the step: x̂ − x̂₀, ĥ − ĥ₀; or Δ
+    float *factor_x,
+        *factor_h;  // what dense products multiply, rows of the chunk and of the step: x̂ − x̂₀, ĥ − ĥ₀; or Δ
     Events events_x, events_h;
     std::int32_t *begin_x, *begin_h;  // where the events of a row begin
     bool dense_h;                     // of this step's hidden deltas most are events

@@ -35,7 +35,7 @@ unsigned await_change(const std::atomic<unsigned>& value, unsigned old) {
 }
 
 class Pool {
- public:
+  public:
     void run(int threads, const std::function<void(int)>& work) {
         while (static_cast<int>(workers_.size()) < threads - 1) add_worker();
         work_ = &work;
@@ -57,7 +57,7 @@ class Pool {
 
     std::mutex in_use;
 
- private:
+  private:
     struct Worker {
         std::atomic<unsigned> turn{0};
     };
@@ -97,7 +97,7 @@ class Pool {
 // The OpenMP runtime that torch has loaded, if it has. Its idle threads spin for milliseconds after each of torch's own
 // operations; a second set of threads would compete with them for the cores, so the same ones are used.
 class SharedOpenMP {
- public:
+  public:
     // False if there is no such runtime, or this is a child of fork(), in which its threads no longer exist.
     static bool run(int threads, const std::function<void(int)>& work) {
         using Parallel = void (*)(void (*)(void*), void*, unsigned, unsigned);
@@ -109,7 +109,7 @@ class SharedOpenMP {
         return true;
     }
 
- private:
+  private:
     struct Region {
         const std::function<void(int)>& work;
         int threads;

@@ -6,10 +6,10 @@
 #include "inputs.cu"
 #include "weights.cu"
 
-#define EXPORT(name)                                                                                        \
-    extern "C" void run_##name(unsigned grid, unsigned block, unsigned shared_bytes, unsigned together,     \
-                               const std::uint64_t* arguments) {                                            \
-        cuda_on_cpu::launch(name, {grid, block, shared_bytes, together}, arguments);                        \
+#define EXPORT(name)                                                                                    \
+    extern "C" void run_##name(unsigned grid, unsigned block, unsigned shared_bytes, unsigned together, \
+                               const std::uint64_t* arguments) {                                        \
+        cuda_on_cpu::launch(name, {grid, block, shared_bytes, together}, arguments);                    \
     }
 
 EXPORT(deltarnn_forward)

@@ -1,6 +1,6 @@
-// The part of the CUDA thread model that native/cuda uses, on a CPU: for tests. Every CUDA thread is a fiber; those of the
-// blocks that run at the same time take turns. Barriers order memory for the thread sanitizer; warp collectives, as on a
-// GPU, do not.
+// The part of the CUDA thread model that native/cuda uses, on a CPU: for tests. Every CUDA thread is a fiber; those of
+// the blocks that run at the same time take turns. Barriers order memory for the thread sanitizer; warp collectives, as
+// on a GPU, do not.
 #pragma once
 #include <algorithm>
 #include <array>

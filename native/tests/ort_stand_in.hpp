@@ -1,4 +1,5 @@
-// A stand-in for ONNX Runtime: the functions of its C API that the operators call, and the operators that they register.
+// A stand-in for ONNX Runtime: the functions of its C API that the operators call, and the operators that they
+// register.
 #pragma once
 #include <algorithm>
 #include <array>
@@ -38,7 +39,8 @@ struct SessionOptions {
 
 }  // namespace deltarnn::ort
 
-extern "C" deltarnn::ort::Status* RegisterCustomOps(deltarnn::ort::SessionOptions* options, const deltarnn::ort::ApiBase* base);
+extern "C" deltarnn::ort::Status* RegisterCustomOps(deltarnn::ort::SessionOptions* options,
+                                                    const deltarnn::ort::ApiBase* base);
 
 namespace {
 
@@ -114,7 +116,8 @@ ort::Status* input_of(const ort::KernelContext* context, std::size_t index, cons
     return nullptr;
 }
 
-ort::Status* output_of(ort::KernelContext* context, std::size_t index, const std::int64_t* sizes, std::size_t rank, ort::Value** out) {
+ort::Status* output_of(ort::KernelContext* context, std::size_t index, const std::int64_t* sizes, std::size_t rank,
+                       ort::Value** out) {
     if (index >= context->outputs.size()) return new ort::Status{"no such output"};
     context->outputs[index] = value_of(ort::float32, {sizes, sizes + rank});
     *out = &context->outputs[index];

@@ -1,5 +1,5 @@
-// The core against a literal reading of MATH §1–3 and §6, for every instruction set of this CPU. Built with sanitizers by
-// tests/native, and for AArch64 by check_aarch64.sh. Prints what differs; the exit status counts it.
+// The core against a literal reading of MATH §1–3 and §6, for every instruction set of this CPU. Built with sanitizers
+// by tests/native, and for AArch64 by check_aarch64.sh. Prints what differs; the exit status counts it.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -19,8 +19,8 @@ int failures = 0;
 void expect(bool ok, const char* isa, const char* what, const LayerShape& s, double difference) {
     if (ok) return;
     ++failures;
-    std::printf("%s: %s %s %d→%d→%d differs by %g\n", isa, what, s.cell == Cell::gru ? "GRU" : "LSTM", s.input, s.hidden,
-                s.projection, difference);
+    std::printf("%s: %s %s %d→%d→%d differs by %g\n", isa, what, s.cell == Cell::gru ? "GRU" : "LSTM", s.input,
+                s.hidden, s.projection, difference);
 }
 
 std::mt19937 generator(1);
@@ -50,7 +50,8 @@ struct FloatCase {
     std::vector<float> weight_ih, weight_hh, memory, weight_hr;
 
     FloatLayerSpec spec() const {
-        return {shape, false, hard, relu, thx, thh, weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
+        return {shape,         false,           hard, relu, thx, thh, weight_ih.data(), weight_hh.data(),
+                memory.data(), weight_hr.data()};
     }
 };
 
@@ -61,18 +62,21 @@ struct FloatReference {
     long long fired = 0;
 
     explicit FloatReference(const FloatCase& l)
-        : layer(l), x_hat(l.shape.input), h(l.shape.outputs()), h_hat(l.shape.outputs()), rh_hat(l.shape.hidden), c(l.shape.hidden) {}
+        : layer(l), x_hat(l.shape.input), h(l.shape.outputs()), h_hat(l.shape.outputs()), rh_hat(l.shape.hidden),
+          c(l.shape.hidden) {}
 
     std::vector<double> step(const std::vector<double>& x) {
         const LayerShape& s = layer.shape;
         for (int j = 0; j < s.input; ++j) fired += hold<double>(x[j], x_hat[j], layer.thx);
         for (int j = 0; j < s.outputs(); ++j) hold<double>(h[j], h_hat[j], layer.thh);
-        const auto sigmoid = [&](double v) { return layer.hard ? std::fmin(std::fmax(v / 4 + 0.5, 0), 1) : 1 / (1 + std::exp(-v)); };
+        const auto sigmoid = [&](double v) {
+            return layer.hard ? std::fmin(std::fmax(v / 4 + 0.5, 0), 1) : 1 / (1 + std::exp(-v));
+        };
         const auto tanh = [&](double v) { return layer.hard ? std::fmin(std::fmax(v, -1), 1) : std::tanh(v); };
         const auto candidate = [&](double v) { return layer.relu ? std::fmax(v, 0) : tanh(v); };
         const auto gate_of_h = [&](int gate, int i) {
-            return sigmoid(dot(layer.weight_ih, gate * s.hidden + i, x_hat) + dot(layer.weight_hh, gate * s.hidden + i, h_hat) +
-                           layer.memory[gate * s.hidden + i]);
+            return sigmoid(dot(layer.weight_ih, gate * s.hidden + i, x_hat) +
+                           dot(layer.weight_hh, gate * s.hidden + i, h_hat) + layer.memory[gate * s.hidden + i]);
         };
         if (s.reset_before) {
             for (int j = 0; j < s.hidden; ++j) hold<double>(gate_of_h(0, j) * h[j], rh_hat[j], layer.thh);
@@ -84,7 +88,8 @@ struct FloatReference {
             const auto start = [&](int part) { return static_cast<double>(layer.memory[part * s.hidden + i]); };
             if (s.reset_before) {
                 const double z = gate_of_h(1, i);
-                const double n = candidate(from_x(2) + start(2) + dot(layer.weight_hh, 2 * s.hidden + i, rh_hat) + start(3));
+                const double n =
+                    candidate(from_x(2) + start(2) + dot(layer.weight_hh, 2 * s.hidden + i, rh_hat) + start(3));
                 full[i] = (1 - z) * n + z * h[i];
             } else if (s.cell == Cell::gru) {
                 const double r = gate_of_h(0, i), z = gate_of_h(1, i);
@@ -135,7 +140,8 @@ void check_float(Isa isa, LayerShape shape, bool hard, bool relu, float thx) {
         by_step->run(frames.data() + static_cast<std::ptrdiff_t>(t) * shape.input, 1, stepped.data());
         for (int i = 0; i < shape.outputs(); ++i) {
             difference = std::fmax(difference, std::fabs(stepped[i] - y[i]));
-            difference = std::fmax(difference, std::fabs(run[static_cast<std::size_t>(t) * shape.outputs() + i] - y[i]));
+            difference =
+                std::fmax(difference, std::fabs(run[static_cast<std::size_t>(t) * shape.outputs() + i] - y[i]));
         }
     }
     expect(difference < 1e-5, isa_name(isa), "float32", shape, difference);
@@ -155,8 +161,23 @@ struct Int8Case {
 
     Int8LayerSpec spec() const {
         const FormatSpec activation = {bits, a};
-        return {shape, activation, activation, activation, activation, a + w, n, w, floor, thx, thh, sigmoid, tanh,
-                weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
+        return {shape,
+                activation,
+                activation,
+                activation,
+                activation,
+                a + w,
+                n,
+                w,
+                floor,
+                thx,
+                thh,
+                sigmoid,
+                tanh,
+                weight_ih.data(),
+                weight_hh.data(),
+                memory.data(),
+                weight_hr.data()};
     }
     std::int64_t clip(std::int64_t value) const {
         const std::int64_t limit = std::int64_t{1} << (bits - 1);
@@ -165,7 +186,8 @@ struct Int8Case {
     // value / 2^shift rounded by remainders, not by the kernel's trick; then clipped to A.
     std::int64_t to_activation(std::int64_t value, int shift) const {
         if (shift <= 0) return clip(value << -shift);
-        const std::int64_t quotient = value >> shift, remainder = value - (quotient << shift), half = std::int64_t{1} << (shift - 1);
+        const std::int64_t quotient = value >> shift, remainder = value - (quotient << shift),
+                           half = std::int64_t{1} << (shift - 1);
         const bool up = !floor && (remainder > half || (remainder == half && quotient % 2 != 0));
         return clip(quotient + up);
     }
@@ -190,22 +212,26 @@ struct Int8Reference {
         std::vector<std::int64_t> full(s.hidden);
         for (int i = 0; i < s.hidden; ++i) {
             const auto m = [&](int part, int gate, bool from_x, bool from_h) {
-                return layer.memory[part * s.hidden + i] + (from_x ? dot(layer.weight_ih, gate * s.hidden + i, x_hat) : 0) +
+                return layer.memory[part * s.hidden + i] +
+                       (from_x ? dot(layer.weight_ih, gate * s.hidden + i, x_hat) : 0) +
                        (from_h ? dot(layer.weight_hh, gate * s.hidden + i, h_hat) : 0);
             };
             const auto gate = [&](const TableSpec& table, std::int64_t value) {
                 return Int8Case::look_up(table, layer.to_activation(value, w));
             };
             if (s.cell == Cell::gru) {
-                const std::int64_t r = gate(layer.sigmoid, m(0, 0, true, true)), z = gate(layer.sigmoid, m(1, 1, true, true));
+                const std::int64_t r = gate(layer.sigmoid, m(0, 0, true, true)),
+                                   z = gate(layer.sigmoid, m(1, 1, true, true));
                 const std::int64_t m_nh = layer.to_activation(m(3, 2, false, true), w);
                 const std::int64_t sum = (m(2, 2, true, false) << (top - w)) + ((r * m_nh) << (top - n));
                 const std::int64_t fresh = Int8Case::look_up(layer.tanh, layer.to_activation(sum, top));
                 full[i] = layer.clip(layer.to_activation(((std::int64_t{1} << n) - z) * fresh, 2 * n - a) +
                                      layer.to_activation(z * h[i], n));
             } else {
-                const std::int64_t in = gate(layer.sigmoid, m(0, 0, true, true)), f = gate(layer.sigmoid, m(1, 1, true, true));
-                const std::int64_t g = gate(layer.tanh, m(2, 2, true, true)), o = gate(layer.sigmoid, m(3, 3, true, true));
+                const std::int64_t in = gate(layer.sigmoid, m(0, 0, true, true)),
+                                   f = gate(layer.sigmoid, m(1, 1, true, true));
+                const std::int64_t g = gate(layer.tanh, m(2, 2, true, true)),
+                                   o = gate(layer.sigmoid, m(3, 3, true, true));
                 c[i] = layer.to_activation(((f * c[i]) << (top - a)) + ((in * g) << (top - n)), n + top - a);
                 full[i] = layer.to_activation(o * Int8Case::look_up(layer.tanh, c[i]), 2 * n - a);
             }
@@ -269,27 +295,36 @@ void check_int8(Isa isa, LayerShape shape, int bits, int a, int w, int n, bool f
 // NaN and infinity reach every value after them, and no step outside of memory is taken.
 void check_not_finite(Isa isa, const LayerShape& shape, float value) {
     const std::size_t rows = static_cast<std::size_t>(shape.gates()) * shape.hidden;
-    const std::vector<float> weight_ih(rows * shape.input, 0.03f), weight_hh(rows * shape.outputs(), -0.02f), memory(4 * shape.hidden, 0.1f);
+    const std::vector<float> weight_ih(rows * shape.input, 0.03f), weight_hh(rows * shape.outputs(), -0.02f),
+        memory(4 * shape.hidden, 0.1f);
     const std::vector<float> weight_hr(static_cast<std::size_t>(shape.projection) * shape.hidden, 0.1f);
-    const FloatLayerSpec spec = {shape, false, false, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
+    const FloatLayerSpec spec = {
+        shape, false, false, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(), memory.data(), weight_hr.data()};
     LayerShape next = shape;
     next.input = shape.outputs();
     const std::vector<float> weight_next(rows * next.input, 0.05f);
-    const FloatLayerSpec second = {next, false, false, false, 0.1f, 0.01f, weight_next.data(), weight_hh.data(), memory.data(), weight_hr.data()};
+    const FloatLayerSpec second = {
+        next, false, false, false, 0.1f, 0.01f, weight_next.data(), weight_hh.data(), memory.data(), weight_hr.data()};
     const auto model = make_model(isa, std::vector<FloatLayerSpec>{spec, second}, {});
-    std::vector<float> frames(static_cast<std::size_t>(30) * shape.input, 0.5f), out(static_cast<std::size_t>(30) * shape.outputs());
+    std::vector<float> frames(static_cast<std::size_t>(30) * shape.input, 0.5f),
+        out(static_cast<std::size_t>(30) * shape.outputs());
     std::fill_n(frames.begin() + 10 * shape.input, shape.input, value);
     model->stream()->run(frames.data(), 30, out.data());
     const auto is_nan = [](float y) { return std::isnan(y); };
-    expect(std::none_of(out.begin(), out.begin() + 10 * shape.outputs(), is_nan), isa_name(isa), "before NaN", shape, 0);
-    if (std::isnan(value)) expect(std::all_of(out.begin() + 10 * shape.outputs(), out.end(), is_nan), isa_name(isa), "after NaN", shape, 0);
+    expect(std::none_of(out.begin(), out.begin() + 10 * shape.outputs(), is_nan), isa_name(isa), "before NaN", shape,
+           0);
+    if (std::isnan(value))
+        expect(std::all_of(out.begin() + 10 * shape.outputs(), out.end(), is_nan), isa_name(isa), "after NaN", shape,
+               0);
 }
 
 // Streams over shared weights, each in its own thread, and a head.
 void check_threads(Isa isa) {
     const LayerShape shape = {Cell::gru, 19, 33, 0};
-    const std::vector<float> weight_ih(99 * 19, 0.03f), weight_hh(99 * 33, -0.02f), memory(132, 0.1f), head(7 * 33, 0.5f), bias(7, 1.0f);
-    const FloatLayerSpec spec = {shape, false, false, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(), memory.data(), nullptr};
+    const std::vector<float> weight_ih(99 * 19, 0.03f), weight_hh(99 * 33, -0.02f), memory(132, 0.1f),
+        head(7 * 33, 0.5f), bias(7, 1.0f);
+    const FloatLayerSpec spec = {shape,         false,  false, false, 0.1f, 0.01f, weight_ih.data(), weight_hh.data(),
+                                 memory.data(), nullptr};
     const auto model = make_model(isa, std::vector<FloatLayerSpec>{spec}, {{33, 7, true, head.data(), bias.data()}});
     std::vector<float> frames(200 * 19);
     for (float& value : frames) value = static_cast<float>(uniform(-1, 1));
@@ -315,7 +350,8 @@ int main() {
                         const LayerShape shape = {cell, input, hidden, projection};
                         check_float(isa, shape, hidden == 33, hidden == 64, input == 1 ? 0.0f : 0.25f);
                         if (cell == Cell::gru) {
-                            check_float(isa, {cell, input, hidden, 0, true}, hidden == 33, hidden == 17, input == 1 ? 0.0f : 0.25f);
+                            check_float(isa, {cell, input, hidden, 0, true}, hidden == 33, hidden == 17,
+                                        input == 1 ? 0.0f : 0.25f);
                             ++cases;
                         }
                         check_int8(isa, shape, 16, 8, 7, 6, false, false);
@@ -327,7 +363,7 @@ int main() {
                 }
             }
         }
-        check_float(isa, {Cell::gru, 500, 90, 0}, false, false, 0.25f);  // tile products
+        check_float(isa, {Cell::gru, 500, 90, 0}, false, false, 0.25f);     // tile products
         check_int8(isa, {Cell::gru, 700, 5, 0}, 16, 8, 7, 6, false, true);  // 64-bit accumulators
         check_threads(isa);
         cases += 3;

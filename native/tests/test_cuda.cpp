@@ -1,5 +1,5 @@
-// A forward and a backward pass of the CUDA kernels under sanitizers, on the thread model of cuda_on_cpu.hpp: the team's
-// layout comes from the command line, and the results of two runs must be the same.
+// A forward and a backward pass of the CUDA kernels under sanitizers, on the thread model of cuda_on_cpu.hpp: the
+// team's layout comes from the command line, and the results of two runs must be the same.
 #include <bit>
 #include <random>
 
@@ -47,19 +47,80 @@ std::vector<float> run(const Layout& layout) {
     std::vector<double> sums_x(2 * batch), sums_h(2 * batch * 16);
     std::vector<std::int64_t> counts(4), events(2 * batch);
     const std::uint64_t of_inputs = layout.input_parts > 0 ? 0 : address(products);
-    const std::uint64_t forward[] = {
-        layout.blocks, layout.units, layout.samples, layout.parts, layout.teams, address(counters), 0,
-        steps, batch, inputs, hidden, number(0.1f), number(0.05f), 0,
-        address(x), batch * inputs, inputs, of_inputs, layout.input_parts, 0, 0, 0, 0, 0,
-        address(weight_ih), address(weight_hh), address(bias), address(bias),
-        address(y), address(x_hat), address(h), address(h_hat), address(c), address(m), address(fired_x), address(fired_h),
-        address(sums_x), address(sums_h), layout.input_parts, address(l1), address(counts), address(events),
-        address(tape), address(exchange)};
+    const std::uint64_t forward[] = {layout.blocks,
+                                     layout.units,
+                                     layout.samples,
+                                     layout.parts,
+                                     layout.teams,
+                                     address(counters),
+                                     0,
+                                     steps,
+                                     batch,
+                                     inputs,
+                                     hidden,
+                                     number(0.1f),
+                                     number(0.05f),
+                                     0,
+                                     address(x),
+                                     batch * inputs,
+                                     inputs,
+                                     of_inputs,
+                                     layout.input_parts,
+                                     0,
+                                     0,
+                                     0,
+                                     0,
+                                     0,
+                                     address(weight_ih),
+                                     address(weight_hh),
+                                     address(bias),
+                                     address(bias),
+                                     address(y),
+                                     address(x_hat),
+                                     address(h),
+                                     address(h_hat),
+                                     address(c),
+                                     address(m),
+                                     address(fired_x),
+                                     address(fired_h),
+                                     address(sums_x),
+                                     address(sums_h),
+                                     layout.input_parts,
+                                     address(l1),
+                                     address(counts),
+                                     address(events),
+                                     address(tape),
+                                     address(exchange)};
     cuda_on_cpu::launch(deltarnn_forward, layout.launch(layout.forward_warps), forward);
-    const std::uint64_t backward[] = {
-        layout.blocks, layout.units, layout.samples, layout.parts, layout.teams, address(counters), 0,
-        steps, batch, inputs, hidden, number(0.05f), 0, 0, 0, address(weight_hh), address(y), address(tape),
-        address(grad_y), 0, 0, 0, 0, 0, address(sums), 0, 0, 0, 0};
+    const std::uint64_t backward[] = {layout.blocks,
+                                      layout.units,
+                                      layout.samples,
+                                      layout.parts,
+                                      layout.teams,
+                                      address(counters),
+                                      0,
+                                      steps,
+                                      batch,
+                                      inputs,
+                                      hidden,
+                                      number(0.05f),
+                                      0,
+                                      0,
+                                      0,
+                                      address(weight_hh),
+                                      address(y),
+                                      address(tape),
+                                      address(grad_y),
+                                      0,
+                                      0,
+                                      0,
+                                      0,
+                                      0,
+                                      address(sums),
+                                      0,
+                                      0,
+                                      0,
+                                      0};
     cuda_on_cpu::launch(deltarnn_backward, layout.launch(layout.backward_warps), backward);
     y.insert(y.end(), sums.begin(), sums.end());
     return y;

@@ -1,6 +1,6 @@
-// The operators for ONNX Runtime in a stand-in for it, on cases that tests/onnx/test_operator_sanitizers.py writes: their outputs,
-// calls that do not fit, and packages with damage, which must be refused or computed without a step outside of memory. Built with
-// sanitizers there. The exit status counts what differs.
+// The operators for ONNX Runtime in a stand-in for it, on cases that tests/onnx/test_operator_sanitizers.py writes:
+// their outputs, calls that do not fit, and packages with damage, which must be refused or computed without a step
+// outside of memory. Built with sanitizers there. The exit status counts what differs.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -130,7 +130,8 @@ void computes(const char* name, const ort::CustomOp& op, const Case& one) {
         const bool done = node.run(call.inputs, call.outputs.size(), results);
         expect(done, name, "call " + std::to_string(i) + ": " + node.message());
         for (std::size_t k = 0; done && k < results.size(); ++k) {
-            expect(close(results[k], call.outputs[k]), name, "output " + std::to_string(k) + " of call " + std::to_string(i) + " differs");
+            expect(close(results[k], call.outputs[k]), name,
+                   "output " + std::to_string(k) + " of call " + std::to_string(i) + " differs");
         }
     }
 }
@@ -152,11 +153,13 @@ void refuses(const char* name, const ort::CustomOp& op, const Case& one) {
         inputs.resize(i);
         expect(!node.run(inputs, call.outputs.size(), results), name, "a missing input is not missed");
     }
-    for (const float extreme : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -1e30f, 1e30f}) {
+    for (const float extreme :
+         {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(), -1e30f, 1e30f}) {
         std::vector<ort::Value> inputs = call.inputs;
         for (ort::Value& value : inputs) {
             if (value.type != ort::float32) continue;
-            for (std::size_t at = 0; at < value.data.size(); at += sizeof(float)) std::memcpy(value.data.data() + at, &extreme, sizeof(float));
+            for (std::size_t at = 0; at < value.data.size(); at += sizeof(float))
+                std::memcpy(value.data.data() + at, &extreme, sizeof(float));
         }
         node.run(inputs, call.outputs.size(), results);
     }
@@ -171,7 +174,8 @@ int survives(const ort::CustomOp& op, const Case& one, std::mt19937& random) {
         if (round % 8 == 0) {
             package.resize(at);
         } else {
-            const std::array<std::int32_t, 8> numbers = {0, 1, -1, 2, 7, 1 << 20, std::numeric_limits<std::int32_t>::max(), static_cast<std::int32_t>(random())};
+            const std::array<std::int32_t, 8> numbers = {
+                0, 1, -1, 2, 7, 1 << 20, std::numeric_limits<std::int32_t>::max(), static_cast<std::int32_t>(random())};
             const std::int32_t number = numbers[random() % numbers.size()];
             std::memcpy(package.data() + at, &number, std::min<std::size_t>(round % 2 ? 1 : 4, package.size() - at));
         }
@@ -207,7 +211,7 @@ int main(int count, char** paths) {
         refuses(paths[i], *op, one);
         damaged += survives(*op, one, random);
     }
-    std::printf("%s: %d cases, %zu of %d operations, %d packages with damage ran, %d differ\n", isa_name(active_isa()), count - 1, used.size(),
-                static_cast<int>(Operation::recurrent) + 1, damaged, failures);
+    std::printf("%s: %d cases, %zu of %d operations, %d packages with damage ran, %d differ\n", isa_name(active_isa()),
+                count - 1, used.size(), static_cast<int>(Operation::recurrent) + 1, damaged, failures);
     return failures > 0;
 }

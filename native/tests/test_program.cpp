@@ -1,5 +1,5 @@
-// Programs against loops over plain arrays, for every instruction set of this CPU. Built with sanitizers by tests/native, and for
-// AArch64 by check_aarch64.sh. The exit status counts what differs.
+// Programs against loops over plain arrays, for every instruction set of this CPU. Built with sanitizers by
+// tests/native, and for AArch64 by check_aarch64.sh. The exit status counts what differs.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -51,7 +51,9 @@ void check(Isa isa, int rows, int inner, int n) {
         double mean = 0.0;
         for (int column = 0; column < n; ++column) {
             double sum = bias[column];
-            for (int j = 0; j < inner; ++j) sum += static_cast<double>(x[r * inner + inner - 1 - j]) * weight[static_cast<std::size_t>(j) * n + column];
+            for (int j = 0; j < inner; ++j)
+                sum += static_cast<double>(x[r * inner + inner - 1 - j]) *
+                       weight[static_cast<std::size_t>(j) * n + column];
             const double expected = 1.0 / (1.0 + std::exp(-sum));
             same &= std::fabs(state.arena()[product + r * n + column] - expected) < 1e-5;
             mean += expected / n;
@@ -60,7 +62,8 @@ void check(Isa isa, int rows, int inner, int n) {
     }
     expect(same, isa, "σ(x·W + b)", rows, inner, n);
     state.reset();
-    expect(std::equal(spec.arena.begin(), spec.arena.end(), state.arena()), isa, "the arena after reset", rows, inner, n);
+    expect(std::equal(spec.arena.begin(), spec.arena.end(), state.arena()), isa, "the arena after reset", rows, inner,
+           n);
 }
 
 }  // namespace

@@ -93,8 +93,8 @@ Results run(const Case& c, int threads) {
     job.tape = tape.data();
     const deltarnn::Parameters<const float> parameters{weight_ih.data(), weight_hh.data(), bias_ih.data(),
                                                        bias_hh.data()};
-    deltarnn::train_forward(job, parameters,
-                            {x_hat.data(), h1.data(), h_hat.data(), c1.data(), m.data(), l1.data()}, threads);
+    deltarnn::train_forward(job, parameters, {x_hat.data(), h1.data(), h_hat.data(), c1.data(), m.data(), l1.data()},
+                            threads);
 
     Floats grad_x = zeros(t * b * i), grad_x_hat0 = zeros(b * i), grad_h0 = zeros(b * h), grad_h_hat0 = zeros(b * h);
     Floats grad_c0 = zeros(cells), grad_m0 = zeros(b * 4 * h), grad_ih = zeros(rows * i), grad_hh = zeros(rows * h);
@@ -152,7 +152,8 @@ int main() {
             }
         }
     }
-    cases.push_back({deltarnn::Cell::gru, 3, 5, 500, 400, 0.4f, 0.05f, false, true, true});  // the threads share one gradient
+    cases.push_back(
+        {deltarnn::Cell::gru, 3, 5, 500, 400, 0.4f, 0.05f, false, true, true});  // the threads share one gradient
     int checked = 0, differ = 0, undecided = 0;
     for (const Case& c : cases) {
         const auto check = [&](bool same, const char* what) {

@@ -11,9 +11,9 @@ constexpr int ahead = 64;  // floats: how far in front of its loads a column is 
 template <int count>
 struct Vectors {};
 
-// One pass over the rows for `count` columns. Every row's sum takes its terms one after the other, in the order of the list:
-// from 0 in the first pass, else from what `sum` holds; in the last pass it is added to acc, else stored to `sum`.
-// next: the columns of the following pass, whose heads are fetched while this one ends; or nullptr.
+// One pass over the rows for `count` columns. Every row's sum takes its terms one after the other, in the order of the
+// list: from 0 in the first pass, else from what `sum` holds; in the last pass it is added to acc, else stored to
+// `sum`. next: the columns of the following pass, whose heads are fetched while this one ends; or nullptr.
 template <int count, class Weight>
 DELTARNN_INLINE void add_some_columns(float* acc, float* sum, bool first, bool last, const Weight* const* columns,
                                       const float* deltas, int rows, const Weight* const* next) {

@@ -1,7 +1,7 @@
 // Choosing a kernel table at run time.
 //
-// A family of kernels is a struct of function pointers (plain data, shared by all instruction sets). Every *_kernels.cpp
-// defines one object of it in the namespace of its instruction set, e.g.
+// A family of kernels is a struct of function pointers (plain data, shared by all instruction sets). Every
+// *_kernels.cpp defines one object of it in the namespace of its instruction set, e.g.
 //
 //     namespace deltarnn::DELTARNN_ISA { extern const EngineKernels engine_kernels = {…}; }
 //
@@ -12,6 +12,7 @@
 
 #include "deltarnn/isa.hpp"
 
+// clang-format off
 #define DELTARNN_DECLARE_TABLE(Type, name)            \
     namespace portable { extern const Type name; }    \
     namespace neon { extern const Type name; }        \
@@ -43,3 +44,4 @@
         case Isa::portable: return portable::name;                   \
         default: throw std::logic_error("instruction set not compiled in"); \
     }
+// clang-format on

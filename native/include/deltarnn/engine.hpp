@@ -9,7 +9,8 @@
 
 namespace deltarnn {
 
-// A dense layer after the recurrent ones: y = W h + b, then max(y, 0) if relu. weight (outputs, inputs), row-major; bias (outputs).
+// A dense layer after the recurrent ones: y = W h + b, then max(y, 0) if relu. weight (outputs, inputs), row-major;
+// bias (outputs).
 struct DenseSpec {
     int inputs, outputs;
     bool relu;
@@ -36,15 +37,15 @@ class Stream {
   public:
     virtual ~Stream() = default;
     virtual void reset() = 0;
-    // What a caller that carries h (layers, outputs()) and, for the LSTM, c (layers, hidden) gives before a call: nullptr for
-    // zeros. If they are the stream's present ones the sequence goes on (true), with its delta memories; any others begin one.
-    // With `held` it goes on whatever is given, once begun. Counts go on. std::invalid_argument if a value is NaN where the
-    // model cannot represent it.
+    // What a caller that carries h (layers, outputs()) and, for the LSTM, c (layers, hidden) gives before a call:
+    // nullptr for zeros. If they are the stream's present ones the sequence goes on (true), with its delta memories;
+    // any others begin one. With `held` it goes on whatever is given, once begun. Counts go on. std::invalid_argument
+    // if a value is NaN where the model cannot represent it.
     virtual bool enter(const float* h, const float* c, bool held) = 0;
     // The present h and, for the LSTM, c, as `enter` takes them.
     virtual void hidden(float* h, float* c) const = 0;
-    // frames (count, input size) → out (count, output size). Returns the first frame that has a NaN where the model cannot
-    // represent it (int8), having stopped before it; else `count`.
+    // frames (count, input size) → out (count, output size). Returns the first frame that has a NaN where the model
+    // cannot represent it (int8), having stopped before it; else `count`.
     virtual std::int64_t run(const float* frames, std::int64_t count, float* out) = 0;
     virtual std::vector<double> read(int layer, StateField field) const = 0;
     virtual Activity activity(int layer) const = 0;
@@ -73,7 +74,9 @@ class Model : public std::enable_shared_from_this<Model> {
 };
 
 // At least one layer; each layer's input size is the outputs() of the one before (std::invalid_argument if not).
-std::shared_ptr<const Model> make_model(Isa isa, const std::vector<FloatLayerSpec>& layers, const std::vector<DenseSpec>& head);
-std::shared_ptr<const Model> make_model(Isa isa, const std::vector<Int8LayerSpec>& layers, const std::vector<DenseSpec>& head);
+std::shared_ptr<const Model> make_model(Isa isa, const std::vector<FloatLayerSpec>& layers,
+                                        const std::vector<DenseSpec>& head);
+std::shared_ptr<const Model> make_model(Isa isa, const std::vector<Int8LayerSpec>& layers,
+                                        const std::vector<DenseSpec>& head);
 
 }  // namespace deltarnn

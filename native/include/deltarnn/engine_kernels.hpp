@@ -14,16 +14,18 @@ namespace deltarnn {
 constexpr int row_padding = 16;  // elements
 constexpr int tile_frames = 8;   // frames of one tile product
 
-// The functions of a GRU's gates, and what n's products are of: r ∘ M_nh, or, with the reset before the product, M_nh alone.
+// The functions of a GRU's gates, and what n's products are of: r ∘ M_nh, or, with the reset before the product, M_nh
+// alone.
 struct GruForm {
     bool hard, relu, reset_before;
 };
 
-// Products with columns of float32 or bfloat16 weights (the upper halves of floats, as integers), in float32 either way.
+// Products with columns of float32 or bfloat16 weights (the upper halves of floats, as integers), in float32 either
+// way.
 template <class Weight>
 struct ProductKernels {
-    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], k < count: the sum by itself, its terms in the order of the list, then
-    // added. rows is a multiple of row_padding; sum: room for as many.
+    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], k < count: the sum by itself, its terms in the order of the
+    // list, then added. rows is a multiple of row_padding; sum: room for as many.
     void (*add_columns)(float* acc, float* sum, const Weight* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                         const float* delta, int count, int rows);
 
@@ -31,7 +33,8 @@ struct ProductKernels {
     void (*add_block)(float* acc, const Weight* matrix, std::ptrdiff_t stride, const float* value, int n, int rows);
 
     // out[t][0:rows] = Σ_k matrix[:, index[k]]·delta[k][t], k < count, for tile_frames frames at once: every weight is
-    // read once for all of them. The same sums as those of add_columns, as a delta of 0 changes none. delta is (count, tile_frames), out (tile_frames, rows).
+    // read once for all of them. The same sums as those of add_columns, as a delta of 0 changes none. delta is (count,
+    // tile_frames), out (tile_frames, rows).
     void (*tile_products)(float* out, const Weight* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                           const float* delta, int count, int rows);
 };
@@ -40,8 +43,8 @@ struct FloatKernels {
     // Activation functions over n values, to[i] = f(from[i]): hard or smooth, σ or tanh.
     void (*apply_gate)(bool hard, bool tanh, const float* from, float* to, int n);
 
-    // The delta encoder (MATH §1) over n values, n a multiple of row_padding. Where |v − v̂| ≥ θ, or is NaN, v̂ takes v. Changes
-    // other than 0 go to (index, delta), room for n + row_padding each. Returns how many.
+    // The delta encoder (MATH §1) over n values, n a multiple of row_padding. Where |v − v̂| ≥ θ, or is NaN, v̂ takes v.
+    // Changes other than 0 go to (index, delta), room for n + row_padding each. Returns how many.
     int (*encode)(const float* value, float* memory, float threshold, int n, std::int32_t* index, float* delta);
 
     ProductKernels<float> float32;
@@ -70,8 +73,8 @@ struct IntFormat {
     std::int32_t min, max;
 };
 
-// The formats of an int8 layer (MATH §6): of x, h and c, of what σ and tanh look up, all four A where a layer has one format
-// of activations. Accumulators have memory_fraction bits, W_hr projection_fraction.
+// The formats of an int8 layer (MATH §6): of x, h and c, of what σ and tanh look up, all four A where a layer has one
+// format of activations. Accumulators have memory_fraction bits, W_hr projection_fraction.
 struct IntFormats {
     IntFormat input, hidden, cell, address;
     int memory_fraction, gate_fraction, projection_fraction;
@@ -95,8 +98,8 @@ struct Int8Kernels {
     int (*encode)(const std::int32_t* value, std::int32_t* memory, std::int32_t threshold, int n, std::int32_t* index,
                   std::int32_t* delta);
 
-    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], |delta[k]| ≤ 127·256 + 127, exact modulo 2³². rows is padded up to
-    // int8_row_padding by the callee: acc and matrix must have room.
+    // acc[0:rows] += Σ_k matrix[:, index[k]]·delta[k], |delta[k]| ≤ 127·256 + 127, exact modulo 2³². rows is padded up
+    // to int8_row_padding by the callee: acc and matrix must have room.
     void (*add_columns)(std::int32_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride, const std::int32_t* index,
                         const std::int32_t* delta, int count, int rows);
 
@@ -107,7 +110,8 @@ struct Int8Kernels {
     void (*add_columns_wide)(std::int64_t* acc, const std::int8_t* matrix, std::ptrdiff_t stride,
                              const std::int32_t* index, const std::int32_t* delta, int count, int rows);
     void (*gru_gates_wide)(const IntFormats& formats, const std::int64_t* acc, std::int32_t* h, int hp);
-    void (*lstm_gates_wide)(const IntFormats& formats, const std::int64_t* acc, std::int32_t* c, std::int32_t* h, int hp);
+    void (*lstm_gates_wide)(const IntFormats& formats, const std::int64_t* acc, std::int32_t* c, std::int32_t* h,
+                            int hp);
 };
 
 constexpr int int8_row_padding = 64;

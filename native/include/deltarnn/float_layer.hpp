@@ -7,11 +7,11 @@
 
 namespace deltarnn {
 
-// Parameters as PyTorch stores them: weight_ih (G·H, I), weight_hh (G·H, P), weight_hr (P, H) or nullptr, all row-major;
-// memory (4H): M before the first step, in the order of the state's m.
+// Parameters as PyTorch stores them: weight_ih (G·H, I), weight_hh (G·H, P), weight_hr (P, H) or nullptr, all
+// row-major; memory (4H): M before the first step, in the order of the state's m.
 struct FloatLayerSpec {
     LayerShape shape;
-    bool bfloat16;  // how weights are stored
+    bool bfloat16;    // how weights are stored
     bool hard, relu;  // relu: the function of a GRU's candidate
     float thx, thh;
     const float *weight_ih, *weight_hh, *memory, *weight_hr;
@@ -26,11 +26,11 @@ class WeightColumns {
     std::size_t bytes() const { return float32_.size() * sizeof(float) + bfloat16_.size() * sizeof(std::uint16_t); }
 
     // As of ProductKernels; add_block from row `first` on.
-    void add(const FloatKernels& kernels, float* acc, float* sum, const std::int32_t* index, const float* delta, int count,
-             int rows) const;
+    void add(const FloatKernels& kernels, float* acc, float* sum, const std::int32_t* index, const float* delta,
+             int count, int rows) const;
     void add_block(const FloatKernels& kernels, float* acc, int first, const float* value, int n, int rows) const;
-    void tile_products(const FloatKernels& kernels, float* out, const std::int32_t* index, const float* delta, int count,
-                       int rows) const;
+    void tile_products(const FloatKernels& kernels, float* out, const std::int32_t* index, const float* delta,
+                       int count, int rows) const;
 
   private:
     const bool half_;
@@ -53,7 +53,7 @@ class FloatLayer {
     WeightColumns input_columns, hidden_columns;  // rows() and hidden_rows() each
     WeightColumns reset_columns;                  // reset_rows() each
     WeightColumns projection_columns;             // padded_outputs() each
-    AlignedArray<float> memory;                         // the accumulator before the first step
+    AlignedArray<float> memory;                   // the accumulator before the first step
 };
 
 class FloatLayerState {
@@ -63,13 +63,14 @@ class FloatLayerState {
     void reset();
     void restart();  // reset, but for the counts
 
-    // From here on as if the state before this step had been h (outputs()) and, for the LSTM, c (hidden); nullptr for zeros.
+    // From here on as if the state before this step had been h (outputs()) and, for the LSTM, c (hidden); nullptr for
+    // zeros.
     void set(const float* h, const float* c);
     const float* h() const { return h_.data(); }
     const float* c() const { return c_.data(); }
 
-    // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding. The same
-    // numbers, to the last bit, however a stream is cut into calls.
+    // `frames` ≤ chunk_frames steps: x (frames, padded_input()) → y (frames, padded_outputs()), zero in the padding.
+    // The same numbers, to the last bit, however a stream is cut into calls.
     void run(const float* x, int frames, float* y);
 
     std::vector<double> read(StateField field) const;
@@ -86,12 +87,13 @@ class FloatLayerState {
 
     const FloatLayer& layer_;
     AlignedArray<float> x_hat_, h_, h_hat_, c_, full_h_, rh_, rh_hat_, acc_, sum_;
-    AlignedArray<float> held_;  // x̂ after each frame of a chunk
+    AlignedArray<float> held_;          // x̂ after each frame of a chunk
     AlignedArray<std::int32_t> index_;  // events of each frame of a chunk, then those of h
     AlignedArray<float> delta_;
     int count_[chunk_frames] = {};
     bool tiled_[chunk_frames / tile_frames] = {};  // whether products_ has the input products of a tile
-    AlignedArray<std::int32_t> slot_, tile_index_;  // columns that fire anywhere in the tile, and their places in its list
+    AlignedArray<std::int32_t> slot_,
+        tile_index_;  // columns that fire anywhere in the tile, and their places in its list
     AlignedArray<float> tile_delta_;
     AlignedArray<float> products_;  // (chunk_frames, rows())
     int tile_count_ = 0;

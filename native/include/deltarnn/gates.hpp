@@ -47,9 +47,7 @@ DELTARNN_INLINE vf hyperbolic_tangent(vf x) {
 }
 
 // clip(x/4 + 1/2, 0, 1)
-DELTARNN_INLINE vf hard_sigmoid(vf x) {
-    return minimum(maximum(fma(x, splat(0.25f), splat(0.5f)), vf{}), splat(1.0f));
-}
+DELTARNN_INLINE vf hard_sigmoid(vf x) { return minimum(maximum(fma(x, splat(0.25f), splat(0.5f)), vf{}), splat(1.0f)); }
 
 // clip(x, −1, 1)
 DELTARNN_INLINE vf hard_hyperbolic_tangent(vf x) { return minimum(maximum(x, splat(-1.0f)), splat(1.0f)); }

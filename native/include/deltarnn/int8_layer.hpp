@@ -7,7 +7,8 @@
 
 namespace deltarnn {
 
-// σ and tanh over the address format in units of N's steps, without their constant ends: entry k belongs to the address first + k.
+// σ and tanh over the address format in units of N's steps, without their constant ends: entry k belongs to the address
+// first + k.
 struct TableSpec {
     std::int32_t first;
     std::vector<std::int32_t> entries;
@@ -17,8 +18,9 @@ struct FormatSpec {
     int bits, fraction;
 };
 
-// Formats as of IntFormats. Parameters as integers, each matrix on its own grid, shaped as PyTorch's (see FloatLayerSpec), such that
-// input and W_ih have memory_fraction fraction bits together, as have hidden and W_hh; memory (4H) in units of 2^−memory_fraction.
+// Formats as of IntFormats. Parameters as integers, each matrix on its own grid, shaped as PyTorch's (see
+// FloatLayerSpec), such that input and W_ih have memory_fraction fraction bits together, as have hidden and W_hh;
+// memory (4H) in units of 2^−memory_fraction.
 struct Int8LayerSpec {
     LayerShape shape;
     FormatSpec input, hidden, cell, address;
@@ -34,9 +36,9 @@ struct Int8LayerSpec {
 // std::invalid_argument for formats and tables that no layer has.
 void check(const Int8LayerSpec& spec);
 
-// Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), each of its own format, so a row's memory is at
-// most |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are bounded by their formats.
-// std::invalid_argument if a bias has more than 62 bits.
+// Whether int32 holds everything. M = W x̂ + U ĥ + b with |x̂|, |ĥ| ≤ 2^(bits − 1), each of its own format, so a row's
+// memory is at most |b| + Σ|w|·2^(bits − 1); sums on the way may wrap, the result does not. The gates' terms are
+// bounded by their formats. std::invalid_argument if a bias has more than 62 bits.
 bool needs_wide(const Int8LayerSpec& spec);
 
 // Immutable, shared by all streams.

@@ -11,7 +11,9 @@ namespace deltarnn::DELTARNN_ISA {
 struct Narrow {
     using Word = vi;
     static constexpr int width = lanes;
-    static DELTARNN_INLINE Word splat(std::int64_t value) { return DELTARNN_ISA::splat(static_cast<std::int32_t>(value)); }
+    static DELTARNN_INLINE Word splat(std::int64_t value) {
+        return DELTARNN_ISA::splat(static_cast<std::int32_t>(value));
+    }
     static DELTARNN_INLINE Word load(const std::int32_t* from) { return DELTARNN_ISA::load(from); }
     static DELTARNN_INLINE void store(std::int32_t* to, Word value) { DELTARNN_ISA::store(to, value); }
     static DELTARNN_INLINE Word at(const std::int32_t* table, Word i) {
@@ -56,7 +58,9 @@ struct Shift {
     }
 
     // A value just below a half stays below with half − 1 added; a tie is lifted over it where the quotient is odd.
-    DELTARNN_INLINE Word operator()(Word value) const { return ((value << left) + add + ((value >> right) & odd)) >> right; }
+    DELTARNN_INLINE Word operator()(Word value) const {
+        return ((value << left) + add + ((value >> right) & odd)) >> right;
+    }
 };
 
 template <class Word>
@@ -88,17 +92,13 @@ struct Gates {
     Table<Form> sigmoid, tanh;
 
     DELTARNN_INLINE explicit Gates(const IntFormats& f)
-        : excess(f.memory_fraction - f.address.fraction),
-          low(Form::splat(f.address.min)),
-          high(Form::splat(f.address.max)),
-          hidden_low(Form::splat(f.hidden.min)),
-          hidden_high(Form::splat(f.hidden.max)),
-          memory_limit(Form::splat(std::int64_t{1} << (17 + excess))),
-          memory_to_address(excess, f.floor),
-          sigmoid(f.sigmoid),
-          tanh(f.tanh) {}
+        : excess(f.memory_fraction - f.address.fraction), low(Form::splat(f.address.min)),
+          high(Form::splat(f.address.max)), hidden_low(Form::splat(f.hidden.min)),
+          hidden_high(Form::splat(f.hidden.max)), memory_limit(Form::splat(std::int64_t{1} << (17 + excess))),
+          memory_to_address(excess, f.floor), sigmoid(f.sigmoid), tanh(f.tanh) {}
 
-    // M limited to four times the range of the address, at most 2¹⁵: whatever is then added, |·| ≤ 2¹⁵, the sum still saturates.
+    // M limited to four times the range of the address, at most 2¹⁵: whatever is then added, |·| ≤ 2¹⁵, the sum still
+    // saturates.
     DELTARNN_INLINE Word limited(Word m) const { return clamp(m, -memory_limit, memory_limit); }
     DELTARNN_INLINE Word address(Word value) const { return clamp(value, low, high); }
     DELTARNN_INLINE Word hidden(Word value) const { return clamp(value, hidden_low, hidden_high); }
@@ -130,7 +130,8 @@ void integer_gru(const IntFormats& f, const typename Form::Accumulator* acc, std
 }
 
 template <class Form>
-void integer_lstm(const IntFormats& f, const typename Form::Accumulator* acc, std::int32_t* c, std::int32_t* h, int hp) {
+void integer_lstm(const IntFormats& f, const typename Form::Accumulator* acc, std::int32_t* c, std::int32_t* h,
+                  int hp) {
     using Word = typename Form::Word;
     const Gates<Form> gates(f);
     const int a = f.cell.fraction, n = f.gate_fraction;

@@ -13,8 +13,8 @@ const char* isa_name(Isa isa);
 std::vector<Isa> available_isas();
 
 // The instruction set to use now: the one that the environment variable DELTARNN_ISA names, else the best available.
-// Read at every call, so that a test can change it. Throws std::runtime_error, naming what is available, for a name that
-// is unknown or that this CPU does not support.
+// Read at every call, so that a test can change it. Throws std::runtime_error, naming what is available, for a name
+// that is unknown or that this CPU does not support.
 Isa active_isa();
 
 }  // namespace deltarnn

@@ -10,18 +10,19 @@ namespace deltarnn {
 
 enum class Cell { gru, lstm };
 
-// Frames that pass through one layer before the next layer's turn, their inputs' products before the recurrence: while they
-// do, only one matrix at a time needs the caches. A multiple of tile_frames.
+// Frames that pass through one layer before the next layer's turn, their inputs' products before the recurrence: while
+// they do, only one matrix at a time needs the caches. A multiple of tile_frames.
 constexpr int chunk_frames = 128;
 
 inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Distance of stored columns: an odd number of cache lines of `line` elements. An even one, at worst a multiple of 4 KiB, would
-// put the same rows of all columns of a pass into few sets of the cache, where they evict each other.
+// Distance of stored columns: an odd number of cache lines of `line` elements. An even one, at worst a multiple of 4
+// KiB, would put the same rows of all columns of a pass into few sets of the cache, where they evict each other.
 inline int column_stride(int rows, int line) { return ((rows + line - 1) / line | 1) * line; }
 
-// Sizes of one layer. projection is 0, or the size of an LSTM's projected h. reset_before: a GRU whose reset gate is applied before
-// the product, so that a column of h feeds r and z alone, and r ∘ h has columns of its own, which feed nh.
+// Sizes of one layer. projection is 0, or the size of an LSTM's projected h. reset_before: a GRU whose reset gate is
+// applied before the product, so that a column of h feeds r and z alone, and r ∘ h has columns of its own, which feed
+// nh.
 struct LayerShape {
     Cell cell;
     int input;
@@ -34,7 +35,7 @@ struct LayerShape {
     int padded_input() const { return round_up(input, row_padding); }
     int padded_hidden() const { return round_up(hidden, row_padding); }
     int padded_outputs() const { return round_up(outputs(), row_padding); }
-    int rows() const { return gates() * padded_hidden(); }           // of a stored column
+    int rows() const { return gates() * padded_hidden(); }  // of a stored column
     int hidden_rows() const { return reset_before ? 2 * padded_hidden() : rows(); }
     int reset_rows() const { return reset_before ? padded_hidden() : 0; }
     int accumulator_rows() const { return 4 * padded_hidden(); }

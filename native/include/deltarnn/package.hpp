@@ -10,8 +10,8 @@
 
 namespace deltarnn {
 
-// Of a program. models: of each recurrent resource. inputs, outputs: where in the arena, and the sizes. fixed: values that further
-// inputs, whole numbers, must have.
+// Of a program. models: of each recurrent resource. inputs, outputs: where in the arena, and the sizes. fixed: values
+// that further inputs, whole numbers, must have.
 struct ProgramPackage {
     struct Place {
         std::int32_t position;
@@ -25,8 +25,8 @@ struct ProgramPackage {
     std::vector<std::int64_t> fixed;
 };
 
-// Of one application of recurrent layers, one model and order of time per direction: a sequence (T, B, I), or (B, T, I), or a cell
-// (B, I). Which of lengths, h, c the inputs are, after x; and which of y, h, c the outputs.
+// Of one application of recurrent layers, one model and order of time per direction: a sequence (T, B, I), or (B, T,
+// I), or a cell (B, I). Which of lengths, h, c the inputs are, after x; and which of y, h, c the outputs.
 struct SitePackage {
     std::vector<std::shared_ptr<const Model>> models;
     std::vector<bool> reverse;

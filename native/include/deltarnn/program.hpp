@@ -1,7 +1,8 @@
 // A whole network with fixed sizes as a list of instructions over one array of floats, the arena.
 //
-// Every value of the network has its place in the arena. Operators that only move values cost nothing: whoever compiles a program
-// tracks where their elements are, and a `gather` brings those together that an instruction needs side by side.
+// Every value of the network has its place in the arena. Operators that only move values cost nothing: whoever compiles
+// a program tracks where their elements are, and a `gather` brings those together that an instruction needs side by
+// side.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -13,17 +14,20 @@
 
 namespace deltarnn {
 
+// clang-format off
 enum class Operation {
-    gather,                                          // to[i] = arena[list[i]], i < n
-    linear,                                          // to (rows, n) = a (rows, inner)·W + bias
+    gather,  // to[i] = arena[list[i]], i < n
+    linear,  // to (rows, n) = a (rows, inner)·W + bias
     add, subtract, multiply, divide, maximum, minimum,  // to[i] = a[i] ∘ b[i]
-    relu, sigmoid, tanh, sqrt, exp, log, absolute, negate, reciprocal, power, leaky_relu, elu, softplus, erf, clip,  // to[i] = f(a[i])
-    sum, mean, highest, lowest,                      // to[r] = over a[r][0:inner], r < rows
-    recurrent,                                       // rows steps of a stream: a (rows, I) → to (rows, H), see RecurrentSpec
+    relu, sigmoid, tanh, sqrt, exp, log, absolute, negate, reciprocal, power,
+    leaky_relu, elu, softplus, erf, clip,  // to[i] = f(a[i])
+    sum, mean, highest, lowest,  // to[r] = over a[r][0:inner], r < rows
+    recurrent,  // rows steps of a stream: a (rows, I) → to (rows, H), see RecurrentSpec
 };
+// clang-format on
 
-// Positions in the arena: to, a, b. alpha, beta: parameters of power, leaky_relu, elu, clip. resource: which list, weights, or
-// stream.
+// Positions in the arena: to, a, b. alpha, beta: parameters of power, leaky_relu, elu, clip. resource: which list,
+// weights, or stream.
 struct Instruction {
     Operation operation;
     std::int32_t to, a, b, n, rows, inner, resource;
@@ -77,11 +81,12 @@ class Program {
     void check(const Instruction& instruction) const;
 };
 
-// An arena in use, and the streams of one state, one for each recurrent instruction's resource (std::invalid_argument if one does
-// not fit). Not for two threads at once.
+// An arena in use, and the streams of one state, one for each recurrent instruction's resource (std::invalid_argument
+// if one does not fit). Not for two threads at once.
 class ProgramState {
   public:
-    ProgramState(std::shared_ptr<const Program> program, std::vector<Stream*> streams, const std::vector<const Model*>& models);
+    ProgramState(std::shared_ptr<const Program> program, std::vector<Stream*> streams,
+                 const std::vector<const Model*>& models);
 
     float* arena() { return arena_.data(); }
     // The arena and all streams as they were before the first run.

@@ -9,8 +9,8 @@ namespace deltarnn {
 
 class BandPlan {
   public:
-    // window (length,); points: a power of two from 16, at least `length`; weights (points / 2 + 1, bands), row by row; power: sum
-    // the squares of magnitudes. Throws std::invalid_argument where sizes do not fit.
+    // window (length,); points: a power of two from 16, at least `length`; weights (points / 2 + 1, bands), row by row;
+    // power: sum the squares of magnitudes. Throws std::invalid_argument where sizes do not fit.
     BandPlan(const double* window, std::int64_t length, std::int64_t points, const double* weights, std::int64_t bands,
              bool power = false);
 

@@ -1,9 +1,9 @@
 // Vectors of the instruction set a kernel source is being compiled for.
 //
 // Included by *_kernels.cpp only. Everything here and in the other per-instruction-set headers lives in the namespace
-// deltarnn::DELTARNN_ISA. Such sources use no inline function or template of the standard library, and no inline function
-// outside that namespace: the linker keeps one copy of those for the whole program, and it must not be one that
-// was compiled for a CPU this program may not be running on.
+// deltarnn::DELTARNN_ISA. Such sources use no inline function or template of the standard library, and no inline
+// function outside that namespace: the linker keeps one copy of those for the whole program, and it must not be one
+// that was compiled for a CPU this program may not be running on.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -33,7 +33,7 @@ constexpr int lanes = 4;
 #endif
 
 typedef float vf __attribute__((vector_size(lanes * 4)));
-typedef std::int32_t vi __attribute__((vector_size(lanes * 4)));  // also the result of comparing two vf or vi: −1 or 0
+typedef std::int32_t vi __attribute__((vector_size(lanes * 4)));   // also the result of comparing two vf or vi: −1 or 0
 typedef std::uint32_t vu __attribute__((vector_size(lanes * 4)));  // for sums that may wrap
 
 namespace detail {
@@ -49,7 +49,8 @@ DELTARNN_INLINE vi load(const std::int32_t* from) { return *reinterpret_cast<con
 DELTARNN_INLINE vf load(const std::uint16_t* from) {
 #if defined(DELTARNN_ISA_AVX512)
     const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-    return (vf)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves), 16);  // GCC 12 warns of the plain ones
+    return (vf)_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, halves),
+                                       16);  // GCC 12 warns of the plain ones
 #elif defined(DELTARNN_ISA_AVX2)
     const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
     return (vf)_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16);

@@ -1,5 +1,5 @@
-// The arithmetic of band levels that many frames (signal_kernels.cpp) and one (one_frame_kernels.cpp) have in common: the same
-// operations on each element, so that both give the same bits.
+// The arithmetic of band levels that many frames (signal_kernels.cpp) and one (one_frame_kernels.cpp) have in common:
+// the same operations on each element, so that both give the same bits.
 #pragma once
 #include "deltarnn/signal_kernels.hpp"
 #include "deltarnn/simd.hpp"
@@ -51,9 +51,7 @@ struct Complex {
 DELTARNN_INLINE Complex operator+(Complex a, Complex b) { return {a.re + b.re, a.im + b.im}; }
 DELTARNN_INLINE Complex operator-(Complex a, Complex b) { return {a.re - b.re, a.im - b.im}; }
 // a · (c − i·s): a forward twiddle from its cosine and sine.
-DELTARNN_INLINE Complex turned(Complex a, vd c, vd s) {
-    return {fma(a.im, s, a.re * c), fma(a.re, -s, a.im * c)};
-}
+DELTARNN_INLINE Complex turned(Complex a, vd c, vd s) { return {fma(a.im, s, a.re * c), fma(a.re, -s, a.im * c)}; }
 
 // The turns of one radix-4 pass: cosine and sine of one, two and three times each angle.
 struct Turns {
@@ -77,8 +75,8 @@ DELTARNN_INLINE Turns one_turn(const double* turns, std::int64_t quarter, std::i
 
 DELTARNN_INLINE vd magnitude(Complex a) { return square_root(fma(a.re, a.re, a.im * a.im)); }
 
-// Magnitudes of bins k and half − k of the real transform whose even and odd samples are the real and imaginary parts of the
-// complex one: a its element k, b its element half − k.
+// Magnitudes of bins k and half − k of the real transform whose even and odd samples are the real and imaginary parts
+// of the complex one: a its element k, b its element half − k.
 DELTARNN_INLINE void pair_magnitudes(Complex a, Complex b, vd c, vd s, vd& low, vd& high) {
     const vd one_half = spread(0.5);
     const Complex even = {(a.re + b.re) * one_half, (a.im - b.im) * one_half};

@@ -1,5 +1,5 @@
-// Keywords in a stream of samples: front end, network and decision rule, a frame at a time. No allocation in a frame, but for
-// the detections themselves.
+// Keywords in a stream of samples: front end, network and decision rule, a frame at a time. No allocation in a frame,
+// but for the detections themselves.
 #pragma once
 #include <optional>
 
@@ -12,9 +12,9 @@ namespace deltarnn {
 // factor·ln(level + offset) + bias.
 enum class LevelScale { plain, decibel, natural };
 
-// Features of frames `hop` samples apart: scaled levels within [low, high], the mean over `pool` frames (of the levels before
-// they are scaled unless pool_scaled), then (· − mean) / deviation in float32 if normalise. ahead: samples after a frame's last
-// that must be there before it counts.
+// Features of frames `hop` samples apart: scaled levels within [low, high], the mean over `pool` frames (of the levels
+// before they are scaled unless pool_scaled), then (· − mean) / deviation in float32 if normalise. ahead: samples after
+// a frame's last that must be there before it counts.
 struct BandFrontEnd {
     std::shared_ptr<const BandPlan> plan;
     std::int64_t hop, pool, ahead;
@@ -32,8 +32,8 @@ struct ScoreGrid {
     bool down;
 };
 
-// The decision rule of deltarnn.kws.spotter.rule, its times in frames, its margins in units of 1/unit. The first `others`
-// classes are no keywords.
+// The decision rule of deltarnn.kws.spotter.rule, its times in frames, its margins in units of 1/unit. The first
+// `others` classes are no keywords.
 struct StreamRule {
     int smoothing, bound, hold, refractory, unit, others;
     float threshold;

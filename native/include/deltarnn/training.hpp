@@ -27,8 +27,8 @@ void train_forward(Sequence sequence, const Parameters<const float>& parameters,
                    int threads);
 
 // Gradients of everything that came in; `arguments` without its weight rows. What is null among the gradients is not
-// wanted: of x, of the initial state, and of the biases. The gradients of the parameters are sums over the threads' shares of
-// the batch: equal from run to run for one number of threads.
+// wanted: of x, of the initial state, and of the biases. The gradients of the parameters are sums over the threads'
+// shares of the batch: equal from run to run for one number of threads.
 void train_backward(Sequence sequence, const Parameters<const float>& parameters, BackwardArguments arguments,
                     const Parameters<float>& gradients, int threads);
 
