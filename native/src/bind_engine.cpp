@@ -171,9 +171,9 @@ void bind_engine(nb::module_& module) {
             nb::rv_policy::take_ownership, "A new state over these weights.");
 
     nb::class_<PyStream>(module, "Stream", "The state of one sequence.")
-        .def("step", &PyStream::step, "frame"_a, "out"_a = nb::none(),
+        .def("step", &PyStream::step, "frame"_a.none(), "out"_a = nb::none(),
              "step(frame (I,), out=None) -> (H,) float32: one time step; a new array unless out is given.")
-        .def("run", &PyStream::run, "frames"_a, "out"_a = nb::none(),
+        .def("run", &PyStream::run, "frames"_a.none(), "out"_a = nb::none(),
              "run(frames (T, I), out=None) -> (T, H) float32: T time steps, as that many calls of step.")
         .def("reset", &PyStream::reset, "Back to the state before the first step, counts included.")
         .def("enter", &PyStream::enter, "h"_a = nb::none(), "c"_a = nb::none(), "held"_a = false,

@@ -210,9 +210,9 @@ void bind_program(nb::module_& module) {
     nb::class_<PyProgramState>(module, "ProgramState", "An arena in use.")
         .def("call", &PyProgramState::call, "inputs"_a, "outputs"_a,
              "Reads the inputs, runs all instructions, fills the outputs.")
-        .def("step", &PyProgramState::step, "frame"_a, "out"_a = nb::none(),
+        .def("step", &PyProgramState::step, "frame"_a.none(), "out"_a = nb::none(),
              "step(frame (I,), out=None) -> (O,) float32: a run of a program with one input and one output.")
-        .def("run", &PyProgramState::run, "frames"_a, "out"_a = nb::none(),
+        .def("run", &PyProgramState::run, "frames"_a.none(), "out"_a = nb::none(),
              "run(frames (T, I), out=None) -> (T, O) float32: what T calls of step give.")
         .def("reset", &PyProgramState::reset, "As before the first run: values that were kept, and all streams.")
         .def_prop_ro("steps", &PyProgramState::steps, "Frames since the start or the last reset.");

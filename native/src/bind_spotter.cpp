@@ -146,7 +146,7 @@ void bind_spotter(nb::module_& module) {
         .def(nb::init<const std::shared_ptr<deltarnn::Model>&, const nb::dict&, const std::optional<nb::dict>&,
                       const std::optional<nb::dict>&>(),
              "model"_a, "rule"_a, "front"_a = nb::none(), "grid"_a = nb::none())
-        .def("accept", &PySpotter::accept, "samples"_a, "scores"_a.noconvert() = nb::none(),
+        .def("accept", &PySpotter::accept, "samples"_a.none(), "scores"_a.noconvert() = nb::none(),
              "accept(samples (N,) int16, scores (frames, keywords) or None) -> peaks (frame, keyword, score, decided); "
              "None for\n"
              "samples of another type, shape or layout.")

@@ -77,6 +77,8 @@ def test_other_frames_are_converted(convert_frame: Any) -> None:
     [
         (lambda e: e.step(np.zeros(6)), r"input has shape \(6,\): must be \(7,\)"),
         (lambda e: e.step(np.zeros((1, 7))), r"shape \(1, 7\).*for several frames there is run"),
+        (lambda e: e.step(None), r"must be \(7,\)"),
+        (lambda e: e.run(None), r"must be \(T, 7\)"),
         (lambda e: e.run(np.zeros(7)), r"shape \(7,\): must be \(T, 7\); for one frame there is step"),
         (
             lambda e: e.step(np.zeros(7), np.zeros(20)),

@@ -123,6 +123,8 @@ def test_what_is_wrong_is_named(tmp_path, model_path):
     spotter = Spotter.load(model_path, threshold=0.5)
     with pytest.raises(ValueError, match=r"type float64 and shape \(9,\): needs int16"):
         spotter.accept_waveform(np.zeros(9))
+    with pytest.raises(ValueError, match="needs int16"):
+        spotter.accept_waveform(None)
     with pytest.raises(ValueError, match=r"shape \(2, 9\): needs int16"):
         spotter.scores(np.zeros((2, 9), np.int16))
     with pytest.raises(ValueError, match="threshold=nan"):
