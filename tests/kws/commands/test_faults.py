@@ -288,6 +288,14 @@ def test_leftovers_of_killed_runs_are_removed(work):
     assert not any(path.exists() for path in left)
 
 
+def test_the_last_epoch_is_kept_where_that_is_asked_for(work, capsys):
+    """With a rate of 0 no epoch is better than the first."""
+    still = ["--lr", "0", "--lr_end", "0", "--epochs_pretrain", "3", "--keep_last", "1"]
+    assert main(["pretrain", *DATA, *TRAIN[:-2], *still, "--work_dir", str(work)]) == 0
+    out = capsys.readouterr()
+    assert json.loads(Path(out.out.strip().splitlines()[-1]).read_text())["best_epoch"] == 3
+
+
 def test_early_stopping_ends_a_run_whose_score_stalls(work, capsys):
     """With a rate of 0 no epoch is better than the first."""
     still = ["--lr", "0", "--lr_end", "0", "--epochs_pretrain", "20", "--early_stop", "3"]

@@ -121,6 +121,10 @@ def test_value_errors_name_the_flag_and_what_it_takes(line, message, monkeypatch
     ("line", "sentence"),
     [
         ("--step pretrain --thx 0.1", "--thx does nothing in --step pretrain: it acts in retrain"),
+        (
+            "--step retrain --thx 0.1 --keep_last 1 --early_stop 3",
+            "--early_stop does nothing without --stream_minutes 0 and --keep_last 0",
+        ),
         ("--step retrain --aqi 4", "--aqi does nothing without --qa 1 or 2"),
         ("--step pretrain --gamma_fc 0.5", "--gamma_fc does nothing without --cbtd 1"),
         ("--step pretrain --smooth 0 --fire_threshold 0.5", "--fire_threshold does nothing without --smooth 1"),

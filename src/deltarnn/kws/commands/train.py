@@ -306,7 +306,7 @@ def _plan(config: Config, step: str, epochs: int, labels: torch.Tensor, classes:
         carry_state=options.carry_state,
         stream_fresh=config.stream.stream_fresh,
         early_stop=options.early_stop,
-        keep_last=config.stream.stream_minutes > 0,
+        keep_last=options.keep_last or config.stream.stream_minutes > 0,
     )
 
 

@@ -195,8 +195,17 @@ class TrainingConfig:
     )
     decay_factor: float = option(0.8, "learning rate's factor at each reduction", minimum=0, maximum=1, **_plateau())
     patience: int = option(4, "epochs without improvement before a reduction", minimum=0, maximum=100000, **_plateau())
+    keep_last: bool = option(
+        False, "keep the last epoch, not the best: where sparsity still rises, the best may be one that fires more",
+        **_clips(),
+    )  # fmt: skip
     early_stop: int = option(
-        0, "stop after this many epochs without a better one; 0: never", minimum=0, maximum=100000, **_clips()
+        0,
+        "stop after this many epochs without a better one; 0: never",
+        minimum=0,
+        maximum=100000,
+        steps=TRAIN,
+        needs=("--stream_minutes 0 and --keep_last 0", lambda c: not (c.stream.stream_minutes or c.training.keep_last)),
     )
     beta: float = option(0.0, "weight of Σ|Δh| in the loss", minimum=0, maximum=1e6, steps=("retrain",))
     loss: str = option("crossentropy", "loss", choices=("crossentropy", "ctc", "mse", "l1"), steps=TRAIN)
