@@ -2,17 +2,19 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import soundfile
 import soxr
 from tests.kws.spotter.conftest import model_path, noise  # noqa: F401 (a fixture)
 
 from deltarnn import cli
-from deltarnn.kws.data.audio import read_audio, write_wav
+from deltarnn.kws.data.audio import AudioError, read_audio, write_wav
 from deltarnn.kws.spotter import Spotter, sources
 from deltarnn.kws.spotter.sources import FileSource, Microphone, RawSource
 
@@ -196,6 +198,54 @@ def test_files_are_read_piece_by_piece(tmp_path):
     np.testing.assert_array_equal(np.concatenate(pieces), AUDIO)
 
 
+def test_compressed_files_are_those_of_one_read_and_the_decoder_is_content(tmp_path, capfd):
+    tone = np.sin(np.arange(40_000) * 0.3) * np.hanning(40_000) / 2
+    for name in ("a.mp3", "a.ogg"):
+        soundfile.write(tmp_path / name, tone, 16000)
+        pieces = np.concatenate(list(FileSource(tmp_path / name, 16000)))
+        np.testing.assert_allclose(pieces, read_audio(tmp_path / name), atol=1)
+    soundfile.write(tmp_path / "a.flac", AUDIO, 16000)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[len(content) // 2 :] = bytes(len(content) - len(content) // 2)
+    (tmp_path / "a.flac").write_bytes(content)
+    with pytest.raises(AudioError, match=r"a\.flac: cannot be decoded \(.*flac decoder"):
+        list(FileSource(tmp_path / "a.flac", 16000))
+    assert capfd.readouterr().err == ""
+
+
+def test_what_is_no_recording_is_named(tmp_path):
+    soundfile.write(tmp_path / "one.wav", AUDIO[:9], 1)
+    soundfile.write(tmp_path / "integers.wav", AUDIO.astype(np.float32), 16000, subtype="FLOAT")
+    soundfile.write(tmp_path / "loud.wav", AUDIO.astype(np.float32) / 8192, 16000, subtype="FLOAT")
+    for read in (lambda path: list(FileSource(path, 16000)), read_audio):
+        with pytest.raises(AudioError, match=r"one\.wav: claims a sample rate of 1 Hz; 1000 to"):
+            read(tmp_path / "one.wav")
+        with pytest.raises(AudioError, match=r"integers\.wav: holds floats of up to \d+, where full scale is 1"):
+            read(tmp_path / "integers.wav")
+        assert len(read(tmp_path / "loud.wav"))
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(AudioError, match=f"{path}: no regular file; for raw samples of a pipe"):
+            FileSource(path, 16000)
+
+
+def test_a_pipe_that_brings_nothing_or_a_file_byte_by_byte(monkeypatch, tmp_path):
+    class Pipe(io.BytesIO):
+        def read1(self, size: int = -1) -> bytes:
+            return self.read(min(size, 1))
+
+    with pytest.raises(AudioError, match="-: ended before the first sample"):
+        list(RawSource(io.BytesIO()))
+    write_wav(tmp_path / "a.wav", AUDIO[:100])
+    with pytest.raises(AudioError, match="begins as an audio file does"):
+        list(RawSource(Pipe((tmp_path / "a.wav").read_bytes())))
+    pieces = list(RawSource(Pipe(AUDIO[:100].astype("<i2").tobytes())))
+    np.testing.assert_array_equal(np.concatenate(pieces), AUDIO[:100])
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(ValueError, match="-: standard input is closed"):
+        sources.standard_input()
+
+
 def test_model_and_folder_by_flags(model_path, tmp_path, capsys):  # noqa: F811
     write_wav(tmp_path / "a.wav", AUDIO)
     arguments = [str(tmp_path / "a.wav"), "--json", "--threshold", "0.5"]
@@ -220,6 +270,18 @@ def test_what_is_not_whole_is_told(monkeypatch, model_path, tmp_path, capsys):  
     assert "the file ends before the length that it claims" in capsys.readouterr().err
     with pytest.raises(ValueError, match="begins as an audio file does"):
         list(RawSource(io.BytesIO(content)))
+
+
+def test_recordings_of_one_name_keep_all_their_events(model_path, tmp_path, capsys):  # noqa: F811
+    names = [str(tmp_path / folder / "a.wav") for folder in ("one", "two")]
+    for name, audio in zip(names, (AUDIO, AUDIO // 2 * 2), strict=True):
+        write_wav(name, audio)
+    events = tmp_path / "events"
+    found = lines(model_path, capsys, *names, "--record_events", str(events))
+    assert len({(line["word"], line["time"]) for line in found}) < len(found)
+    assert len(list(events.glob("*/*.wav"))) == len(found)
+    lines(model_path, capsys, *names, "--record_events", str(events))
+    assert len(list(events.glob("*/*.wav"))) == len(found)  # the same ones again
 
 
 def test_an_error_at_the_end_loses_no_event(monkeypatch, model_path, tmp_path, capsys):  # noqa: F811

@@ -1,5 +1,7 @@
 """The integer twin of the exported C library against the spotters in floating point, and against itself in pieces."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -58,6 +60,15 @@ def test_pieces_of_any_size_give_what_the_whole_gives(model_path, cuts, seed):
     found = [d for piece in np.split(audio, sorted(cuts)) for d in spotter.accept_waveform(piece)]
     assert (found, spotter.activity) == (whole, activity)
     np.testing.assert_array_equal(spotter.scores(audio), scores)  # the stream leaves them alone
+
+
+def test_copies_go_on_by_themselves(model_path):
+    spotter, audio = DeviceSpotter.load(model_path, threshold=0.0), noise(7, 12_000)
+    expected = spotter.accept_waveform(audio)
+    spotter.reset()
+    found = spotter.accept_waveform(audio[:5000])
+    twin = copy.copy(spotter)
+    assert found + spotter.accept_waveform(audio[5000:]) == expected == found + twin.accept_waveform(audio[5000:])
 
 
 def test_what_the_device_cannot_compute_is_named(tmp_path, model_path):

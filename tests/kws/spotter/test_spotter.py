@@ -1,6 +1,8 @@
 """The spotter against the torch model and the decision rule, and against itself on the same stream in pieces."""
 
+import copy
 import dataclasses
+import pickle
 import shutil
 import subprocess
 import sys
@@ -110,6 +112,31 @@ def test_int8_of_a_float_model_is_that_of_the_weights_own_format(model_path):
     assert 0 < error.mean() < 0.5
 
 
+@pytest.mark.parametrize("features", [{}, {"feat_type": "logmel"}, {"gradient": True}], ids=["native", "mel", "python"])
+def test_copies_and_pickles_begin_a_stream_of_their_own(tmp_path, features):
+    save_random_model(tmp_path / "m.safetensors", **features)
+    spotter, audio = Spotter.load(tmp_path / "m.safetensors", threshold=0.0), noise(6, 30_000)
+    twins = [copy.copy(spotter), copy.deepcopy(spotter), pickle.loads(pickle.dumps(spotter))]
+    expected = spotter.accept_waveform(audio)
+    assert expected
+    assert [twin.accept_waveform(audio) for twin in twins] == [expected] * 3
+    for begun in (audio, audio[:1]):
+        spotter.reset()
+        spotter.accept_waveform(begun)
+        for make in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match=r"in the middle of a stream.*reset\(\) it first"):
+                make(spotter)
+    spotter.reset()
+    assert copy.copy(spotter).accept_waveform(audio) == expected
+
+
+def test_a_threshold_that_nothing_reaches_is_told(model_path):
+    with pytest.warns(UserWarning, match="threshold 8: no score is above 8, so nothing will be heard"):
+        Spotter.load(model_path, threshold=8.0)
+    with pytest.raises(ValueError, match=r"threshold=1e\+300: must be finite"):
+        Spotter.load(model_path, threshold=1e300)
+
+
 def test_torch_is_never_imported(model_path):
     code = (
         "import sys, numpy\nfrom deltarnn.kws.spotter import Spotter\n"
@@ -121,11 +148,13 @@ def test_torch_is_never_imported(model_path):
 
 def test_what_is_wrong_is_named(tmp_path, model_path):
     spotter = Spotter.load(model_path, threshold=0.5)
-    with pytest.raises(ValueError, match=r"type float64 and shape \(9,\): needs int16"):
+    with pytest.raises(
+        ValueError, match=r"type float64 and shape \(9,\): needs int16 of shape \(S,\); for floating-point"
+    ):
         spotter.accept_waveform(np.zeros(9))
     with pytest.raises(ValueError, match="needs int16"):
         spotter.accept_waveform(None)
-    with pytest.raises(ValueError, match=r"shape \(2, 9\): needs int16"):
+    with pytest.raises(ValueError, match=r"shape \(2, 9\): needs int16 of shape \(S,\); one channel"):
         spotter.scores(np.zeros((2, 9), np.int16))
     with pytest.raises(ValueError, match="threshold=nan"):
         Spotter.load(model_path, threshold=float("nan"))

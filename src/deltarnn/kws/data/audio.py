@@ -25,6 +25,9 @@ RATES = (1000, 768000)
 MAX_SAMPLES = 1 << 28
 """The longest file that is taken, samples per channel: more than four hours at 16 kHz."""
 
+LOUDEST = 16.0
+"""Full scales (1 in floating point) beyond which samples are no audio of that scale, but integers stored as floats."""
+
 _READ_SIZE = 1 << 16
 
 
@@ -97,6 +100,27 @@ def to_int16(signal: NDArray[np.floating]) -> Audio:
     return clipped.astype(np.int16)
 
 
+def mono_of(path: str | Path, signal: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Samples (N,) in int16 units of a file's floats (N, channels), full scale 1. AudioError where some are no numbers,
+    or far beyond full scale: clipped, they would be noise."""
+    mono: NDArray[np.float64] = signal.mean(axis=1, dtype=np.float64)
+    if not np.isfinite(mono).all():
+        raise AudioError(f"{path}: holds samples that are no numbers")
+    peak = float(np.abs(mono).max(initial=0.0))
+    if peak > LOUDEST:
+        raise AudioError(
+            f"{path}: holds floats of up to {peak:.0f}, where full scale is 1: divide them by 32768, or save integers"
+        )
+    mono *= 32768.0
+    return mono
+
+
+def check_rate(path: str | Path, rate: int) -> None:
+    """AudioError where a file claims a sample rate that no recording has."""
+    if not RATES[0] <= rate <= RATES[1]:
+        raise AudioError(f"{path}: claims a sample rate of {rate} Hz; {RATES[0]} to {RATES[1]} are taken")
+
+
 def speaker_of(path: str | Path) -> str | None:
     """The speaker in a file name such as those of Speech Commands: the letters and digits before `_nohash_`."""
     found = re.search(r"(?:^|_)([0-9A-Za-z-]+)_nohash_", Path(path).name)
@@ -144,8 +168,7 @@ def _decode(path: str | Path, content: bytes, sample_rate: int) -> Recording:
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate, claimed = file.samplerate, file.frames
-            if not RATES[0] <= rate <= RATES[1]:
-                raise AudioError(f"{path}: claims a sample rate of {rate} Hz; {RATES[0]} to {RATES[1]} are taken")
+            check_rate(path, rate)
             if claimed > MAX_SAMPLES:
                 raise AudioError(f"{path}: claims {claimed} samples; at most {MAX_SAMPLES} are taken")
             signal = file.read(dtype="float32", always_2d=True)
@@ -154,9 +177,7 @@ def _decode(path: str | Path, content: bytes, sample_rate: int) -> Recording:
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else error
         raise AudioError(f"{path}: cannot be decoded ({reason})") from None
-    mono = signal.mean(axis=1, dtype=np.float64) * 32768.0
-    if not np.isfinite(mono).all():
-        raise AudioError(f"{path}: holds samples that are no numbers")
+    mono = mono_of(path, signal)
     samples = to_int16(mono) if rate == sample_rate or not mono.size else resample(mono, rate, sample_rate)
     return Recording(samples, cut_off=len(signal) < claimed or wav_is_cut_off(io.BytesIO(content)))
 

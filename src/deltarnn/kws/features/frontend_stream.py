@@ -14,7 +14,12 @@ def checked_samples(samples: ArrayLike) -> NDArray[np.int16]:
     """Samples (S,) int16, contiguous. ValueError says what they are where they are not int16 of one channel."""
     piece = np.asarray(samples)
     if piece.dtype != np.int16 or piece.ndim != 1:
-        raise ValueError(f"samples of type {piece.dtype} and shape {piece.shape}: needs int16 of shape (S,)")
+        remedy = ""
+        if piece.ndim == 2:
+            remedy = "; one channel of several: samples[:, 0]"
+        elif np.issubdtype(piece.dtype, np.floating):
+            remedy = "; for floating-point audio in [-1, 1): (samples * 32768).astype(numpy.int16)"
+        raise ValueError(f"samples of type {piece.dtype} and shape {piece.shape}: needs int16 of shape (S,){remedy}")
     return np.ascontiguousarray(piece)
 
 

@@ -1,5 +1,6 @@
 """A keyword model as a microcontroller runs it: the integer twin of the exported C library, bit for bit."""
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -88,6 +89,10 @@ class DeviceSpotter:
     def activity(self) -> Activity:
         """What fired in the network since the start or the last `reset`."""
         return self._fired.activity
+
+    def __copy__(self) -> "DeviceSpotter":
+        """With a stream of its own, at the same place."""
+        return copy.deepcopy(self)
 
     @staticmethod
     def _steps(stream: IntegerStream, samples: ArrayLike) -> list[StreamStep]:

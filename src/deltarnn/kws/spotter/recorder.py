@@ -1,10 +1,11 @@
 """The second around each detection as an audio file, for those who collect data."""
 
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 
-from deltarnn.kws.data.audio import Audio, fit, write_wav
+from deltarnn.kws.data.audio import Audio, fit, wav_bytes, write_wav
 from deltarnn.kws.spotter.spotter import Detection
 
 AFTER = 0.2
@@ -12,7 +13,8 @@ AFTER = 0.2
 
 
 class EventRecorder:
-    """Writes FOLDER/WORD/PREFIX-MILLISECONDS.wav, one second each that ends `AFTER` the word.
+    """Writes FOLDER/WORD/PREFIX-MILLISECONDS.wav, one second each that ends `AFTER` the word. Where another second has
+    that name, such as of a recording of the same name elsewhere, -2, -3, … is added to it.
 
     Give every piece of the stream to `accept`, with the detections that it decided, and call `finish` at its end. What
     a stream does not have before its start or after its end is zero.
@@ -46,6 +48,11 @@ class EventRecorder:
 
     def _write(self, detection: Detection) -> Path:
         last = len(self._kept) - (self._received - self._end_of(detection))
-        path = self._folder / detection.word / f"{self._prefix}-{round(1000 * detection.time):08d}.wav"
-        write_wav(path, fit(self._kept[max(0, last - self._rate) : last], self._rate), self._rate)
+        second = fit(self._kept[max(0, last - self._rate) : last], self._rate)
+        name = f"{self._prefix}-{round(1000 * detection.time):08d}"
+        content = wav_bytes(second, self._rate)
+        names = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        paths = (self._folder / detection.word / f"{name}.wav" for name in names)
+        path = next(path for path in paths if not path.exists() or path.read_bytes() == content)
+        write_wav(path, second, self._rate)
         return path

@@ -59,7 +59,7 @@ class StreamRule:
             raise ValueError(f"limit={self.limit}: must be from 1/{UNIT} to 1024")
         if not 0 <= self.hold <= self.refractory < np.inf:
             raise ValueError(f"hold={self.hold}, refractory={self.refractory}: seconds, 0 ≤ hold ≤ refractory")
-        if not np.isfinite(self.threshold):
+        if not abs(self.threshold) <= float(np.finfo(np.float32).max):
             raise ValueError(f"threshold={self.threshold}: must be finite")
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.kws.data.audio import Audio, AudioError, to_int16, wav_is_cut_off
+from deltarnn.kws.data.audio import Audio, AudioError, check_rate, mono_of, to_int16, wav_is_cut_off
 
 PIECE = 4096
 """Samples read from a file at once."""
@@ -40,28 +40,39 @@ class Source(Protocol):
 class FileSource:
     """An audio file that libsndfile reads, a piece at a time: mixed to mono, resampled where its rate is another.
 
-    AudioError where it cannot be read, holds no samples, or samples that are no numbers.
+    AudioError where it cannot be read, holds no samples, samples that are no numbers, or far beyond full scale.
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         self.name, self.lost = str(path), 0
         self._path, self._rate = path, sample_rate
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path}: no such audio file")
+        if not path.is_file():
+            raise AudioError(f"{path}: no regular file; for raw samples of a pipe, name - and pipe them in")
         with path.open("rb") as file:
             self.cut_off = wav_is_cut_off(file)
 
     def __iter__(self) -> Iterator[Audio]:
         import soundfile
 
+        class Straight(soundfile.SoundFile):  # type: ignore[misc]
+            """Never sought in: soundfile does so after every read, and the decoder of MP3 then loses what the next
+            frame needs, or gives silence; of a damaged file it names another reason."""
+
+            def seekable(self) -> bool:
+                return False
+
         received = 0
         try:
-            with soundfile.SoundFile(self._path) as file:
+            with Straight(self._path) as file:
+                check_rate(self.name, file.samplerate)
                 whole = file.subtype == "PCM_16" and file.channels == 1
+                kind = "int16" if whole else "float32"
                 resampler = _Resampler(file.samplerate, self._rate) if file.samplerate != self._rate else None
-                for block in file.blocks(PIECE, dtype="int16" if whole else "float32", always_2d=True):
+                while len(block := file.read(PIECE, dtype=kind, always_2d=True)):
                     received += len(block)
-                    mono = block[:, 0] if whole else self._finite(block.mean(axis=1, dtype=np.float64)) * 32768.0
+                    mono = block[:, 0] if whole else mono_of(self.name, block)
                     if resampler is not None:
                         yield resampler(mono)
                     else:
@@ -74,14 +85,12 @@ class FileSource:
         if not received:
             raise AudioError(f"{self.name}: holds no samples")
 
-    def _finite(self, mono: NDArray[np.float64]) -> NDArray[np.float64]:
-        if not np.isfinite(mono).all():
-            raise AudioError(f"{self.name}: holds samples that are no numbers")
-        return mono
-
 
 class RawSource:
-    """Raw samples from a pipe: little-endian int16 of one channel at the spotter's own rate, as they come."""
+    """Raw samples from a pipe: little-endian int16 of one channel at the spotter's own rate, as they come.
+
+    AudioError where there are none, a sample is cut in two by the end, or it begins as an audio file does.
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self.name, self.lost, self.cut_off = "-", 0, False
@@ -96,6 +105,8 @@ class RawSource:
         rest, first = b"", True
         read = getattr(self._stream, "read1", self._stream.read)  # what is there, without waiting for more
         while content := read(2 * PIECE):
+            while first and len(content) < max(map(len, BEGINNINGS)) and (more := read(2 * PIECE)):
+                content += more
             if first and content.startswith(BEGINNINGS):
                 raise AudioError(
                     "-: begins as an audio file does, not with raw samples: name the file itself, or decode it first, "
@@ -105,6 +116,8 @@ class RawSource:
             even = len(content) // 2 * 2
             rest = content[even:]
             yield np.frombuffer(content[:even], "<i2").astype(np.int16, copy=False)
+        if first:
+            raise AudioError("-: ended before the first sample; does what is piped into it run?")
         if rest:
             raise AudioError("-: ended within a sample: it must be raw int16, two bytes each")
 
@@ -220,5 +233,7 @@ def list_devices() -> str:
 
 
 def standard_input() -> BinaryIO:
-    """Bytes of standard input."""
+    """Bytes of standard input. ValueError where it is closed."""
+    if sys.stdin is None:
+        raise ValueError("-: standard input is closed; pipe raw samples into it")
     return sys.stdin.buffer

@@ -91,7 +91,8 @@ class Spotter:
         Warns
         -----
         UserWarning
-            If the file has no calibrated threshold and none is given: `UNCALIBRATED_THRESHOLD` is taken.
+            If the file has no calibrated threshold and none is given: `UNCALIBRATED_THRESHOLD` is taken. If the
+            threshold is one that no score is above.
         """
         tensors, header, pipeline, rule = read_spotter(path, threshold)
         formats = None
@@ -133,6 +134,16 @@ class Spotter:
         """What fired in the network since the start or the last `reset`."""
         return self.engine.activity_of(self._core)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles begin a stream of their own, over the same weights and with the same rule."""
+        frame = self._pipeline.framing
+        begun = self._core.frames_after(frame.length - frame.inside) if self._frames is None else self._frames.begun
+        if begun or self.activity.layers[0].steps:
+            raise TypeError(
+                "this spotter is in the middle of a stream, which a copy could not continue: reset() it first"
+            )
+        return _restored, (self.engine.stream(), self._pipeline.to_dict(), self.rule, self._header)
+
     def _take(self, samples: ArrayLike, scored: bool) -> tuple[list[Any], NDArray[np.float32] | None]:
         """The next samples: peaks that they decide, and, if asked for, the scores of the frames that they complete."""
         piece = checked_samples(samples)
@@ -171,19 +182,29 @@ def read_spotter(
             )
     if threshold is not None:
         rule = replace(rule, threshold=threshold)
+        if threshold >= rule.limit:
+            warnings.warn(
+                f"threshold {threshold:g}: no score is above {rule.limit:g}, so nothing will be heard", stacklevel=3
+            )
     return tensors, header, pipeline, rule
 
 
+def _restored(engine: Engine, features: dict[str, Any], rule: StreamRule, header: Header) -> Spotter:
+    """A copied or unpickled spotter."""
+    return Spotter(engine, FeaturePipeline.from_dict(features), rule, header)
+
+
 class _FrameSource:
-    """Frames of a front end in Python, taken as they become ready."""
+    """Frames of a front end in Python, taken as they become ready. begun: whether it has taken a sample."""
 
     def __init__(self, pipeline: FeaturePipeline) -> None:
         self._stream: PipelineStream = pipeline.stream()
-        self._features, self._taken = pipeline.num_features, 0
+        self._features, self._taken, self.begun = pipeline.num_features, 0, False
 
     def take(self, samples: NDArray[np.int16]) -> NDArray[np.float32]:
         """The network's input (T, features) at the frames that the samples complete."""
         self._stream.accept_waveform(samples)
+        self.begun |= len(samples) > 0
         count = self._stream.num_frames_ready - self._taken
         frames = np.empty((count, self._features), np.float32)
         for i in range(count):
