@@ -1,6 +1,9 @@
-"""What the command does before any step: idle threads of training must not spin for long."""
+"""What the command does before and after any step: threads that do not spin, outputs that take nothing more."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,3 +23,25 @@ def test_spinning_is_bounded_unless_told_otherwise(monkeypatch, given, expected)
     assert cli.main(["listen", "nowhere.safetensors"]) == 1
     assert os.environ.get("GOMP_SPINCOUNT") == expected
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+
+
+def test_an_output_whose_reader_left_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-m", "deltarnn"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_output_that_is_full_is_named():
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-m", "deltarnn"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"error: standard output: No space left on device\n")
+
+
+def test_outputs_that_are_closed_are_done_without(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert cli.main(["--version"]) == 0
+    assert cli.main(["nothing"]) == 1

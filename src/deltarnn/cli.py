@@ -4,12 +4,15 @@ A command's module offers `add_arguments(parser)` and `run(arguments) -> int`. T
 (`deltarnn.kws.config.resolve`): their modules offer a function of the step's name that takes the `Config`.
 """
 
+import errno
 import io
 import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 from deltarnn.files import remove_leftovers, sentence
 
@@ -43,22 +46,21 @@ EXPECTED = (ValueError, OSError, ModuleNotFoundError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit status: 0, 1 on an error (one line on stderr), 2 on wrong usage, 130 on Ctrl-C."""
+    """Run one command. Exit status: 0, 1 on an error (one line on stderr), 2 on wrong usage, 130 on Ctrl-C, 141 where
+    whoever read the output left before its end (`| head`)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if "OMP_WAIT_POLICY" not in os.environ:  # read when torch is loaded
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # a service without one, or >&-
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console without Δ gets its code, not an exception
     try:
-        if arguments and arguments[0] in COMMANDS and arguments[0] not in STEP_COMMANDS:
-            return _run_command(arguments[0], arguments[1:])
-        if arguments[:1] == ["--version"]:
-            print(f"deltarnn {version('deltarnn')}")
-            return 0
-        if not arguments or (arguments[0] in ("-h", "--help") and not sys.argv[0].endswith("main.py")):
-            return _print_commands()
-        return _run_steps(arguments)
+        status = _run(arguments)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         print("interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
@@ -66,10 +68,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("error: out of memory: ask for less, such as smaller sizes or fewer --workers", file=sys.stderr)
         return 1
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_left():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+            return 141
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            error = OSError(f"standard output: {error.strerror}")  # files would be named: `deltarnn.files`
         if not isinstance(error, EXPECTED) and not type(error).__module__.startswith("deltarnn."):
             raise  # a defect of ours: its traceback is wanted
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if arguments and arguments[0] in COMMANDS and arguments[0] not in STEP_COMMANDS:
+        return _run_command(arguments[0], arguments[1:])
+    if arguments[:1] == ["--version"]:
+        print(f"deltarnn {version('deltarnn')}")
+        return 0
+    if not arguments or (arguments[0] in ("-h", "--help") and not sys.argv[0].endswith("main.py")):
+        return _print_commands()
+    return _run_steps(arguments)
+
+
+def _reader_left() -> bool:
+    """Whether standard output is a pipe that nobody reads any more."""
+    if not hasattr(select, "poll"):
+        return False
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in watch.poll(0))
 
 
 def _print_commands() -> int:
