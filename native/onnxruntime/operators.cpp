@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -42,6 +43,28 @@ struct Tensor {
                                [](std::int64_t a, std::int64_t b) { return a * b; });
     }
 };
+
+template <class Number>
+std::int64_t one(const Tensor& tensor) {
+    return static_cast<std::int64_t>(*static_cast<const Number*>(tensor.data));
+}
+
+// The value of a tensor that holds one whole number or boolean; nothing of any other.
+std::optional<std::int64_t> whole_number(const Tensor& tensor) {
+    if (tensor.count() != 1) return {};
+    switch (tensor.type) {
+    case ort::boolean:
+    case ort::uint8: return one<std::uint8_t>(tensor);
+    case ort::int8: return one<std::int8_t>(tensor);
+    case ort::uint16: return one<std::uint16_t>(tensor);
+    case ort::int16: return one<std::int16_t>(tensor);
+    case ort::uint32: return one<std::uint32_t>(tensor);
+    case ort::int32: return one<std::int32_t>(tensor);
+    case ort::uint64:
+    case ort::int64: return one<std::int64_t>(tensor);
+    default: return {};
+    }
+}
 
 // The inputs and outputs of one run of a node.
 class Call {
@@ -139,11 +162,7 @@ class ProgramKernel final : public Kernel {
             std::copy_n(static_cast<const float*>(given.data), place.count(), state_.arena() + place.position);
         }
         for (std::size_t i = 0; i < package_.fixed.size(); ++i) {
-            const Tensor given = call.input(signals + i);
-            const bool wide = given.type == ort::int64;
-            if ((!wide && given.type != ort::int32) || given.count() != 1 ||
-                (wide ? *static_cast<const std::int64_t*>(given.data)
-                      : *static_cast<const std::int32_t*>(given.data)) != package_.fixed[i]) {
+            if (whole_number(call.input(signals + i)) != package_.fixed[i]) {
                 throw std::invalid_argument("deltarnn.Program: the network was exported for the value " +
                                             std::to_string(package_.fixed[i]) + " of input " +
                                             std::to_string(signals + i));

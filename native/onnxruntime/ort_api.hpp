@@ -32,7 +32,19 @@ struct OpDomain;
 constexpr std::uint32_t api_version = 16;
 
 enum ErrorCode : int { fail = 1, invalid_argument = 2 };
-enum ElementType : int { undefined = 0, float32 = 1, int32 = 6, int64 = 7 };
+enum ElementType : int {
+    undefined = 0,
+    float32 = 1,
+    uint8 = 2,
+    int8 = 3,
+    uint16 = 4,
+    int16 = 5,
+    int32 = 6,
+    int64 = 7,
+    boolean = 9,
+    uint32 = 12,
+    uint64 = 13,
+};
 enum Characteristic : int { required = 0, variadic = 2 };
 
 // Functions by their slots.

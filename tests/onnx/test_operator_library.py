@@ -12,7 +12,7 @@ pytest.importorskip("onnxruntime")
 
 import onnx
 import onnxruntime
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 from tests.onnx.test_network import plain_gru, stream, streaming_lstm
 from tests.onnx.test_pretrained import file_of, probabilities
@@ -115,6 +115,30 @@ def test_silero_vad_as_one_operator_refuses_another_rate(tmp_path: Path) -> None
         session.run(None, feed)
     with pytest.raises(UnsupportedGraphError, match="give an example= of a call"):
         load(path).save_onnx(out)
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.uint8, np.int8, np.int16, np.int32, np.int64])
+def test_whole_numbers_of_every_kind_keep_their_value(tmp_path: Path, kind: Any) -> None:
+    """A branch that an input chooses: the operator takes the value it was exported for, and no other."""
+    b = Builder(8)
+    recurrent_node(b, "GRU", 4, 5, "x", prefix="rnn")
+    condition = b.node("Cast", "flag", to=TensorProto.BOOL)
+    branches = [
+        helper.make_graph(
+            [helper.make_node(operator, ["rnn_y"], ["out"])], operator, [], [onnx.ValueInfoProto(name="out")]
+        )
+        for operator in ("Neg", "Abs")
+    ]
+    b.node("If", condition, outputs=["y"], then_branch=branches[0], else_branch=branches[1])
+    flag = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    path = b.save(tmp_path / "in.onnx", {"x": ["T", "B", 4], "flag": (flag, [])}, ["y"])
+    feed = {"x": slow_signal(3, 6, 1, 4), "flag": np.array(1, kind)}
+    assert load(path).save_onnx(tmp_path / "out.onnx", feed) == "the whole network"
+    session = with_library(tmp_path / "out.onnx")
+    expected = onnx_runtime(path).run(None, feed)[0]
+    np.testing.assert_allclose(session.run(None, feed)[0], expected, rtol=0, atol=1e-6)
+    with pytest.raises(Exception, match="exported for the value 1 of input 1"):
+        session.run(None, {**feed, "flag": np.array(0, kind)})
 
 
 def test_a_wrong_example_and_wrong_sizes_on_the_command_line(tmp_path: Path, capsys: Any) -> None:
