@@ -137,3 +137,5 @@ def test_wrong_input_gives_one_sentence(arguments, message):
         deltarnn.distill(Tagger(), walks(2), **{"lr": 0.001, **arguments})
     with pytest.raises(ValueError, match="sequences is empty"):
         deltarnn.distill(Tagger(), [], thresholds=0.1)
+    with pytest.raises(TypeError, match="model is a OrderedDict: must be a torch module"):
+        deltarnn.distill(Tagger().state_dict(), walks(2))

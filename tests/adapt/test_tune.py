@@ -3,12 +3,14 @@
 import copy
 import json
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from tests.adapt.models import Tagger, output_error, walks
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 import deltarnn
 from deltarnn import QFormat, Quantization, record_activity
@@ -198,6 +200,91 @@ def test_items_are_arguments_mappings_or_functions_of_the_model():
 def test_wrong_input_gives_one_sentence(arguments, error, message):
     with pytest.raises(error, match=message):
         deltarnn.tune(*arguments)
+
+
+class Wrapped(nn.Module):
+    """A layer, and a function of it and the input."""
+
+    def __init__(self, forward, layer=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = layer or nn.GRU(6, 8)
+        self.function = forward
+
+    def forward(self, x):
+        return self.function(self.rnn, x)
+
+
+def pruned(module):
+    prune.l1_unstructured(module, "weight_hh_l0", 0.5)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm`")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: pruned(nn.GRU(6, 8)),
+        lambda: torch.nn.utils.weight_norm(nn.GRU(6, 8), "weight_hh_l0"),
+        lambda: parametrizations.weight_norm(nn.GRU(6, 8), "weight_hh_l0"),
+    ],
+)
+def test_weights_that_are_computed_from_others(layer):
+    """As they are after a forward pass with gradients: torch itself copies no such module."""
+    model, items = Wrapped(lambda rnn, x: rnn(x)[0], layer()), walks(4)
+    expected = model(items[0]).detach()
+    tuned = deltarnn.tune(model, items, budget=0.02)
+    student = deltarnn.distill(tuned.model, items, epochs=1)
+    assert tuned.effective_sparsity > 0.2
+    deltarnn.convert(tuned.model, thresholds={"rnn": 0.0})
+    torch.testing.assert_close(tuned.model(items[0]).detach(), expected, rtol=0, atol=1e-6)
+    assert dict(student.named_parameters()).keys() == dict(model.named_parameters()).keys()
+
+
+@dataclass
+class Output:
+    y: torch.Tensor
+
+
+@pytest.mark.parametrize(
+    "output", [lambda y: torch.complex(y, y), lambda y: torch.complex(y, -y).conj(), Output, lambda y: y.bfloat16()]
+)
+def test_outputs_of_other_kinds(output):
+    model = Wrapped(lambda rnn, x: output(rnn(x)[0]))
+    plain = deltarnn.tune(Wrapped(lambda rnn, x: rnn(x)[0]), walks(4), budget=0.02)
+    tuned = deltarnn.tune(model, walks(4), budget=0.02)
+    assert tuned.thresholds["rnn"][0] == pytest.approx(plain.thresholds["rnn"][0], rel=0.1)
+
+
+def test_models_that_keep_a_state_are_told():
+    class Stateful(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.rnn, self.h = nn.GRU(6, 8), None
+
+        def forward(self, x):
+            y, self.h = self.rnn(x, self.h)
+            return y
+
+    def from_the_start(model, x):
+        model.h = None
+        return model(x)
+
+    with pytest.warns(UserWarning, match="called again .* it keeps a state .* functions of the model, which reset it"):
+        deltarnn.tune(Stateful(), walks(4))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="called again")
+        deltarnn.tune(Stateful(), [lambda model, x=x: from_the_start(model, x) for x in walks(4)])
+
+
+def test_a_layer_that_the_model_does_not_call():
+    def bypass(rnn, x):
+        zero = x.new_zeros(1, x.shape[1], 8)
+        return torch._VF.gru(x, zero, list(rnn.parameters()), True, 1, 0.0, False, False, False)[0]
+
+    with pytest.raises(ValueError, match="no recurrent layer ran over this data: there is 'rnn', which the model does"):
+        deltarnn.tune(Wrapped(bypass), walks(4))
 
 
 def test_outputs_without_scale_are_refused():

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrizations, parametrize
 
 from deltarnn import DeltaGRU, DeltaLSTM, convert, record_activity
 
@@ -95,18 +95,51 @@ def test_what_cannot_be_converted_is_named():
     class Custom(nn.GRU):
         pass
 
-    with pytest.raises(ValueError, match=r"0 \(Custom\) cannot be converted"):
+    with pytest.raises(
+        ValueError, match=r"0 \(Custom\) cannot be converted: .* put an nn\.GRU with its state_dict\(\)"
+    ):
         convert(nn.Sequential(Custom(2, 2)))
-    normed = nn.GRU(2, 2)
-    parametrize.register_parametrization(normed, "weight_hh_l0", nn.Identity())
-    with pytest.raises(ValueError, match=r"encoder \(ParametrizedGRU\)"):
-        convert(nn.ModuleDict({"encoder": normed}))
-    with pytest.raises(ValueError, match=r"no nn\.GRU or nn\.LSTM in this Linear, nor a cell"):
+    with pytest.raises(ValueError, match=r"no nn\.GRU or nn\.LSTM in this Linear, nor a cell .* its ONNX export"):
         convert(nn.Linear(2, 2))
+    with pytest.raises(ValueError, match=r"nothing to convert; 0 is a delta layer already: .* thresholds=\{'0': …\}"):
+        convert(convert(nn.Sequential(nn.GRU(2, 2))), thx=0.1)
+    with pytest.raises(TypeError, match=r"there is a OrderedDict to convert: .* build the module first"):
+        convert(nn.GRU(2, 2).state_dict())
     with pytest.warns(UserWarning, match=r"1 \(RNN\) has no delta form"):
         model = convert(nn.ModuleList([nn.GRU(2, 2), nn.RNN(2, 2)]))
     assert isinstance(model[0], DeltaGRU)
     assert type(model[1]) is nn.RNN
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor")
+def test_quantised_modules_are_named():
+    model = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.LSTM(2, 2)), {nn.LSTM})
+    with pytest.raises(ValueError, match=r"0 is a torch\.ao\..*\.LSTM: build the model with the float layers of torch"):
+        convert(model)
+
+
+@pytest.mark.parametrize(("dense_type", "name"), [(nn.GRU, "weight_hh_l1"), (nn.LSTMCell, "weight_ih")])
+def test_parametrisations_stay_in_force(dense_type, name):
+    """Weight norm of a pretrained network: same outputs, gradients and checkpoints, and the very same parameters."""
+    torch.manual_seed(0)
+    dense = dense_type(3, 4, **({"num_layers": 2} if dense_type is nn.GRU else {}))
+    parametrizations.weight_norm(dense, name)
+    model = nn.Sequential(copy.deepcopy(dense))
+    parameters = {key: id(p) for key, p in model.named_parameters()}
+    convert(model)
+    assert {key: id(p) for key, p in model.named_parameters()} == parameters
+    assert list(model[0].state_dict()) == list(dense.state_dict())
+    x = torch.randn(5, 3) if dense_type is nn.LSTMCell else torch.randn(5, 2, 3)
+    with torch.no_grad():
+        for layer in (dense, model[0]):
+            layer.parametrizations[name].original0.mul_(2)
+    for layer in (dense, model[0]):
+        layer(x)[0].sum().backward()
+    assert torch.allclose(model[0](x)[0], dense(x)[0], atol=1e-6)
+    for one, other in zip(model[0].parameters(), dense.parameters(), strict=True):
+        assert torch.allclose(one.grad, other.grad, atol=1e-5)
+    parametrize.remove_parametrizations(model[0], name)
+    assert torch.allclose(model[0](x)[0], dense(x)[0], atol=1e-6)
 
 
 def test_a_refused_threshold_leaves_the_model_as_it_was():

@@ -1,6 +1,5 @@
 """Fine-tuning a delta network towards the dense network's own outputs, on unlabelled data."""
 
-import copy
 import hashlib
 import math
 import warnings
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deltarnn.adapt.checkpoint import Checkpoint, cpu_generator
-from deltarnn.adapt.network import TorchNetwork, call, floats_in
+from deltarnn.adapt.network import TorchNetwork, call, copied, floats_in
 from deltarnn.adapt.parts import Excerpt
 from deltarnn.nn.conversion import convert
 
@@ -65,8 +64,8 @@ def distill(
 
     Raises
     ------
-    ValueError
-        If all thresholds are 0, an argument is out of range, or the checkpoint is damaged or of other settings.
+    TypeError, ValueError
+        If the model or an argument cannot be used, all thresholds are 0, or the checkpoint is damaged or of other ones.
 
     Warns
     -----
@@ -115,7 +114,7 @@ class Lesson:
         """Run the teacher, by default the student at thresholds 0, over all sequences."""
         if not sequences:
             raise ValueError("sequences is empty: give a list of inputs like those that the model will meet")
-        dense = TorchNetwork(copy.deepcopy(student if teacher is None else teacher).eval())
+        dense = TorchNetwork(copied(student if teacher is None else teacher).eval())
         if teacher is None:
             for layer in dense.layers.values():
                 layer.quantization = None

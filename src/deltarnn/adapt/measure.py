@@ -108,6 +108,12 @@ class Measurement:
                 difference = output.astype(np.float64) - expected
                 distances[index] += float(np.vdot(difference, difference))
             totals += _counts(self.network, self.signals)
+        if not totals.any():
+            names = ", ".join(dict.fromkeys(repr(signal.part) for signal in self.signals))
+            raise ValueError(
+                f"no recurrent layer ran over this data: there is {names}, which the model does not call; it must call "
+                "the modules themselves, not a function over their weights, for thresholds to act"
+            )
         varies = self._energy > 0
         error = float((distances[varies] / self._energy[varies]).mean())
         return error, tuple(Count(*map(int, row)) for row in totals)

@@ -3,7 +3,7 @@
 import copy
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import islice
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -115,7 +115,7 @@ class TorchNetwork:
     @classmethod
     def adapted_copy(cls, model: nn.Module) -> "TorchNetwork":
         """A copy of `model` in eval mode; its dense recurrent layers, if there is no delta layer, converted."""
-        module = copy.deepcopy(model)
+        module = copied(model)
         if not any(isinstance(child, DeltaModule) for child in module.modules()):
             module = convert(module)
         return cls(module.eval())
@@ -139,7 +139,7 @@ class TorchNetwork:
     def run(self, names: None, item: Any, /) -> list[Array]:
         """As of `Network`."""
         with torch.no_grad(), record_activity(self.module) as self._recorded:
-            return [tensor.cpu().numpy() for tensor in floats_in(call(self.module, item))]
+            return [_as_array(tensor) for tensor in floats_in(call(self.module, item))]
 
     def reset(self) -> None:
         """As of `Network`: a module keeps no state from call to call."""
@@ -152,6 +152,33 @@ class TorchNetwork:
         per_part = {name: list(islice(entries, len(layer.layer_names))) for name, layer in self.layers.items()}
         ran = {name: layers for name, layers in per_part.items() if all(layer.calls for layer in layers)}
         return ModuleActivity({name: PartActivity(layers) for name, layers in ran.items()})
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, of modules too that keep computed tensors, which torch does not copy.
+
+    Pruning, weight_norm and parametrisations leave such weights behind, with the history of their making; a module
+    makes them anew whenever it runs.
+    """
+    kept = [value for child in module.modules() for value in vars(child).values()]
+    kept += [part for value in kept if isinstance(value, (list, tuple)) for part in value]
+    made = (value for value in kept if isinstance(value, Tensor) and not value.is_leaf)
+    return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in made})
+
+
+def check_network(model: Any) -> None:
+    """ArgumentError if this is no torch module, and has not what networks of `deltarnn.onnx.load` have."""
+    if not isinstance(model, nn.Module) and not all(
+        hasattr(model, name) for name in ("thresholds", "set_thresholds", "run", "reset", "activity")
+    ):
+        raise ArgumentError(
+            f"model is a {type(model).__name__}: must be a torch module, or a network of deltarnn.onnx.load"
+        )
+
+
+def _as_array(tensor: Tensor) -> Array:
+    """numpy has no bfloat16."""
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
 
 
 def _on_grid(layer: DeltaModule, threshold: float) -> float:
@@ -185,10 +212,15 @@ def _check_fits(module: nn.Module, unnamed: Sequence[Any], named: Mapping[str, A
 
 
 def floats_in(output: Any) -> Iterator[Tensor]:
-    """The floating-point tensors of a module's output, however nested."""
+    """The floating-point tensors of a module's output, however nested; of complex ones real and imaginary parts."""
     if isinstance(output, Tensor):
-        if output.is_floating_point():
+        if output.is_complex():
+            yield torch.view_as_real(output.resolve_conj())
+        elif output.is_floating_point():
             yield output
+    elif is_dataclass(output):
+        for part in fields(output):
+            yield from floats_in(getattr(output, part.name))
     elif isinstance(output, Mapping):
         for value in output.values():
             yield from floats_in(value)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from deltarnn.adapt.measure import run_item
+from deltarnn.adapt.network import check_network
 
 BATCH = 8
 """Sequences of one part and length that are trained together."""
@@ -41,6 +42,7 @@ class Excerpt:
 
         network: has thresholds, set_thresholds, layers, compile and record_inputs, as one of `deltarnn.onnx.load`.
         """
+        check_network(network)
         if thresholds is not None:
             network.set_thresholds(thresholds)
         kept = network.thresholds

@@ -1,6 +1,5 @@
 """Thresholds within a loss budget."""
 
-import copy
 import math
 import warnings
 from collections.abc import Sequence
@@ -13,12 +12,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deltarnn.adapt.measure import Loss, Measurement, Point, run_item
-from deltarnn.adapt.network import ArgumentError, Network, TorchNetwork, call, set_thresholds
+from deltarnn.adapt.network import ArgumentError, Network, TorchNetwork, call, check_network, copied, set_thresholds
 from deltarnn.adapt.search import Candidates, search
 from deltarnn.adapt.speed import Speed, compare
 from deltarnn.adapt.tuned import SignalResult, Tuned
 
 ITEMS_PER_HELD_OUT = 4
+REPEATED = 1e-6
+"""Output error of a model against itself, at thresholds 0, that needs no word."""
 SLACK = 0.05
 """Sparsity that held-out data may miss without a warning."""
 
@@ -63,15 +64,15 @@ def tune(
     Warns
     -----
     UserWarning
-        If on held-out data the loss leaves the budget, that of int8 too, or much less is skipped; and if there is no
-        held-out figure.
+        If outputs do not repeat; if on held-out data the loss leaves the budget, that of int8 too, or much less is
+        skipped; and if there is no held-out figure.
     """
     network = _network(model)
     _check_options(network, loss, budget, precision)
     items, others = _split(calibration, held_out)
     target = network.module if isinstance(network, TorchNetwork) else network
     with tqdm(desc="tune", unit=" runs", disable=None, leave=False) as bar:
-        measurement = Measurement(network, target, items, loss, bar.update)
+        measurement = _repeated(Measurement(network, target, items, loss, bar.update))
         candidates = search(measurement, measurement.dense.loss + budget)
         best = candidates.best()
         check = Measurement(network, target, others, loss, bar.update) if others else None
@@ -86,12 +87,9 @@ def tune(
 
 
 def _network(model: Any) -> Network:
+    check_network(model)
     if isinstance(model, nn.Module):
         return TorchNetwork.adapted_copy(model)
-    if not all(hasattr(model, name) for name in ("thresholds", "set_thresholds", "run", "reset", "activity")):
-        raise ArgumentError(
-            f"model is a {type(model).__name__}: must be a torch module, or a network of deltarnn.onnx.load"
-        )
     network: Network = model
     return network
 
@@ -130,6 +128,17 @@ def _split(calibration: Any, held_out: Any) -> tuple[list[Any], list[Any]]:
     return items, others
 
 
+def _repeated(measurement: Measurement) -> Measurement:
+    if measurement.dense.error > REPEATED:
+        warnings.warn(
+            f"called again on the same data at thresholds 0, the model gives other outputs (error "
+            f"{measurement.dense.error:.2g}): it keeps a state from call to call, or draws random numbers, and every "
+            "figure has that error in it; give items that are functions of the model, which reset it and then run it",
+            stacklevel=3,
+        )
+    return measurement
+
+
 def _held_out(measurement: Measurement, best: Point) -> tuple[Point, Point]:
     """(dense, best) on other data; losses NaN where the loss has its own data."""
     dense = measurement.point([0.0] * len(measurement.signals), with_loss=measurement.is_of_items)
@@ -159,7 +168,7 @@ def _speed(model: Any, network: Network, measurement: Measurement, best: Point) 
     item = measurement.items[0]
     zeros = [0.0] * len(measurement.signals)
     if isinstance(network, TorchNetwork):
-        original, tuned = copy.deepcopy(model).eval(), network.module
+        original, tuned = copied(model).eval(), network.module
         set_thresholds(network, measurement.signals, best.thresholds)
         with torch.no_grad():
             return compare(lambda: call(original, item), lambda: call(tuned, item), lambda is_tuned: None)

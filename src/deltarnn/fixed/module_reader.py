@@ -1,6 +1,6 @@
 """What a torch module holds, as NumPy arrays: the delta layer, the dense head, their options."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,9 +46,16 @@ def read_module(model: Any) -> ModuleContents:
         model = model.as_layer()
     rnn = getattr(model, "rnn", model)
     if not hasattr(rnn, "weight_ih_l0"):
+        children: Iterable[tuple[str, Any]] = getattr(model, "named_modules", dict)()
+        dense = (name for name, child in children if hasattr(child, "weight_ih_l0") and not hasattr(child, "thx"))
+        name = next(dense, None)
         raise UnsupportedModelError(
-            f"{type(model).__name__} is not a delta layer and holds none as .rnn: give a DeltaGRU, a DeltaLSTM or "
-            "a keyword model"
+            f"{type(model).__name__} is not a delta layer and holds none as .rnn: "
+            + (
+                "give a DeltaGRU, a DeltaLSTM or a keyword model"
+                if name is None
+                else f"its {name} has no thresholds; convert it first, deltarnn.convert(model, thx=…, thh=…)"
+            )
         )
     if not hasattr(rnn, "thx"):
         raise UnsupportedModelError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.nn.backends import Backend
@@ -46,8 +47,8 @@ def convert(
       (0): DeltaGRU(16, 64, thx=0.1, thh=0.1)
     )
 
-    Names, hooks, training mode and parameters (the same objects, so optimisers keep working) stay; a module that is
-    used in several places stays one module. If `module` itself is recurrent, its delta form is returned. A converted
+    Names, hooks, training mode and parameters (the same objects) stay, pruning masks and parametrisations too; a module
+    that is used in several places stays one. If `module` itself is recurrent, its delta form is returned. A converted
     cell takes and returns dense states (`DeltaCell.dense_states`), so that the model's own code runs as before.
 
     A TorchScript module that is a GRU, an LSTM or a cell as a whole is replaced over its parameters; the code of one
@@ -63,9 +64,9 @@ def convert(
 
     Raises
     ------
-    ValueError
-        If there is nothing to convert, a name is not that of a recurrent module, or a module cannot be converted: a
-        subclass of nn.GRU, … (a parametrised one too), whose own behaviour would be lost, or one inside TorchScript.
+    TypeError, ValueError
+        If this is no module, there is nothing to convert, a name is not that of a recurrent module, or one cannot be
+        converted: a subclass of nn.GRU, …, whose own behaviour would be lost, or one inside TorchScript.
 
     Warns
     -----
@@ -109,11 +110,31 @@ def _check_names(module: nn.Module, named: Set[str], dense: Set[str], present: S
     if not dense and not named & present:
         raise ValueError(
             f"there is no nn.GRU or nn.LSTM in this {type(module).__name__}, nor a cell of theirs: nothing to convert"
+            f"{_instead(module, present)}"
         )
+
+
+def _instead(module: nn.Module, present: Set[str]) -> str:
+    """What there is in place of modules to convert, and what to do about it."""
+    if present:
+        name = min(present)
+        return f"; {name or 'it'} is a delta layer already: set its thresholds by name, thresholds={{{name!r}: …}}"
+    for name, child in module.named_modules():
+        if type(child).__name__ in SCRIPTED:
+            kind = f"{type(child).__module__}.{type(child).__name__}"
+            return (
+                f"; {name or 'it'} is a {kind}: build the model with the float layers of torch.nn, and load its weights"
+            )
+    return "; if it computes a recurrence in other modules, import its ONNX export (deltarnn.onnx.load)"
 
 
 def _dense_modules(module: nn.Module) -> dict[str, nn.Module]:
     """The modules to replace, by name; ValueError for one that cannot be."""
+    if not isinstance(module, nn.Module):
+        raise TypeError(
+            f"there is a {type(module).__name__} to convert: must be an nn.Module; of a state_dict build the module "
+            "first, and load it there"
+        )
     dense: dict[str, nn.Module] = {}
     scripted: list[str] = []
     for name, child in module.named_modules():
@@ -124,13 +145,24 @@ def _dense_modules(module: nn.Module) -> dict[str, nn.Module]:
             scripted.append(f"{name}." if name else "")
             if child.original_name in SCRIPTED or has_recurrence(child):
                 dense[name] = child
-        elif type(child) in _DELTA:
+        elif _plain_type(child) in _DELTA:
             dense[name] = child
         elif isinstance(child, tuple(_DELTA)):
-            raise ValueError(f"{where} cannot be converted: it is not nn.GRU or nn.LSTM itself but derived from it")
+            base = next(kind for kind in _DELTA if isinstance(child, kind))
+            raise ValueError(
+                f"{where} cannot be converted: it is derived from nn.{base.__name__}, and what it does beside would be "
+                f"lost; put an nn.{base.__name__} with its state_dict() in its place, or derive the class from "
+                f"{_DELTA[base].__name__}"
+            )
         elif isinstance(child, _STAY_DENSE) and not isinstance(child, DeltaModule):
             warnings.warn(f"{where} has no delta form and stays dense", stacklevel=3)
     return dense
+
+
+def _plain_type(module: nn.Module) -> type[nn.Module]:
+    """Its class, apart from parametrisations."""
+    kind: type[nn.Module] = parametrize.type_before_parametrizations(module)
+    return kind
 
 
 def _delta_form(dense: nn.Module, options: dict[str, Any]) -> DeltaModule:
@@ -139,12 +171,21 @@ def _delta_form(dense: nn.Module, options: dict[str, Any]) -> DeltaModule:
         arguments += ["num_layers", "batch_first", "bidirectional"]
         arguments += ["proj_size"] if isinstance(dense, nn.LSTM) else []
     with torch.device("meta"):
-        delta = _DELTA[type(dense)](**{name: getattr(dense, name) for name in arguments}, **options)
+        delta = _DELTA[_plain_type(dense)](**{name: getattr(dense, name) for name in arguments}, **options)
     # Everything else the dense module carries: parameters, dropout, hooks, training mode, attributes set by its user.
+    if parametrize.is_parametrized(dense):
+        _parametrize_alike(delta, dense)
     delta.__dict__.update({name: copy.copy(value) for name, value in dense.__dict__.items()})
     if isinstance(delta, DeltaCell):
         delta.dense_states = True
     return delta
+
+
+def _parametrize_alike(delta: nn.Module, dense: nn.Module) -> None:
+    """Make parameters of `delta` properties, as they are in `dense`, whose parametrisations it then takes over."""
+    assert isinstance(dense.parametrizations, nn.ModuleDict)
+    for name in dense.parametrizations:
+        parametrize.register_parametrization(delta, name, nn.Identity())
 
 
 def _pair(name: str, value: ModuleThresholds) -> tuple[Thresholds, Thresholds]:
