@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from onnx import TensorProto, helper, numpy_helper
-from tests.onnx.models import Builder, recurrent_node, slow_signal
+from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 
 from deltarnn.onnx import UnsupportedGraphError, load
 
@@ -35,12 +35,69 @@ def test_options_that_delta_layers_lack(tmp_path: Path, cell: str, options: dict
         load(one_layer(tmp_path, cell, **options))
 
 
-def test_peepholes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scale", [0.5, 0.0])
+def test_peepholes(tmp_path: Path, scale: float) -> None:
+    """Refused, unless they are 0."""
     b = Builder()
-    names = [b.parameter("W", 1, 24, 4), b.parameter("R", 1, 24, 6), "", "", "", "", b.parameter("P", 1, 18)]
+    names = [
+        b.parameter("W", 1, 24, 4),
+        b.parameter("R", 1, 24, 6),
+        "",
+        "",
+        "",
+        "",
+        b.parameter("P", 1, 18, scale=scale),
+    ]
     b.node("LSTM", "x", *names, outputs=["y"], hidden_size=6, name="rnn")
-    with pytest.raises(UnsupportedGraphError, match="LSTM 'rnn' has peepholes"):
+    path, x = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"]), slow_signal(1, 5, 2, 4)
+    if scale:
+        with pytest.raises(UnsupportedGraphError, match="LSTM 'rnn' has peepholes"):
+            load(path)
+    else:
+        expected = onnx_runtime(path).run(None, {"x": x})[0]
+        np.testing.assert_allclose(load(path).run(None, {"x": x})[0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "options", "message"),
+    [
+        (((18, 4), (1, 18, 6)), {}, r"W has shape \(18, 4\), for 1 direction\(s\) of 6 units it must be \(1, 18, 4\)"),
+        (((2, 18, 4), (2, 18, 6)), {}, r"W has shape \(2, 18, 4\)"),
+        (((1, 24, 4), (1, 24, 6)), {}, r"W has shape \(1, 24, 4\)"),
+        (((1, 18, 4), (1, 18, 7)), {}, r"R has shape \(1, 18, 7\), .* must be \(1, 18, 6\): the file is damaged"),
+        (((1, 18, 4), (1, 18, 6), (1, 18)), {}, r"B has shape \(1, 18\), .* must be \(1, 36\)"),
+        (((1, 18, 4), (1, 18, 6)), {"direction": "bidirectional"}, r"for 2 direction\(s\) of 6 units .* \(2, 18, 4\)"),
+        (
+            ((1, 18, 4), (1, 18, 6)),
+            {"direction": "sideways"},
+            "the direction 'sideways': there are forward, reverse, bid",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit(tmp_path: Path, shapes: Any, options: dict[str, Any], message: str) -> None:
+    b = Builder()
+    names = [b.parameter(name, *shape) for name, shape in zip("WRB", shapes, strict=False)]
+    b.node("GRU", "x", *names, outputs=["y"], hidden_size=6, name="rnn", **options)
+    with pytest.raises(UnsupportedGraphError, match=f"GRU 'rnn'.* {message}"):
         load(b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"]))
+
+
+def test_recurrent_operators_without_a_delta_form(tmp_path: Path) -> None:
+    """Alone they are refused; beside others they stay, with a warning."""
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    plain, quantised = one_layer(tmp_path, "LSTM"), tmp_path / "q.onnx"
+    quantization.quantize_dynamic(plain, quantised)
+    with pytest.raises(
+        UnsupportedGraphError, match=r"q\.onnx: the node .* is a DynamicQuantizeLSTM, .* the float model"
+    ):
+        load(quantised)
+    b, x = Builder(), slow_signal(1, 5, 1, 4)
+    y = b.node("Squeeze", recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn"), b.constant("axis", np.array([1])))
+    b.node("RNN", y, b.parameter("W", 1, 3, 6), b.parameter("R", 1, 3, 3), outputs=["y"], hidden_size=3, name="plain")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"])
+    with pytest.warns(UserWarning, match="the node 'plain' is an RNN, without gates: .*; it stays as it is"):
+        net = load(path)
+    np.testing.assert_allclose(net.run(None, {"x": x})[0], onnx_runtime(path).run(None, {"x": x})[0], rtol=0, atol=1e-6)
 
 
 def test_weights_that_are_computed(tmp_path: Path) -> None:
@@ -116,6 +173,18 @@ def test_float16(tmp_path: Path) -> None:
         load(path)
 
 
+def test_weights_that_are_stored_in_float16(tmp_path: Path) -> None:
+    """Cast to float32 before they are used."""
+    b, x = Builder(), slow_signal(1, 5, 2, 4)
+    stored = [
+        b.constant(name, b.random.uniform(-0.5, 0.5, (1, 18, n)).astype(np.float16)) for name, n in (("W", 4), ("R", 6))
+    ]
+    b.node("GRU", "x", *[b.node("Cast", name, to=TensorProto.FLOAT) for name in stored], outputs=["y"], hidden_size=6)
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"])
+    expected = onnx_runtime(path).run(None, {"x": x})[0]
+    np.testing.assert_allclose(load(path).run(None, {"x": x})[0], expected, rtol=0, atol=1e-6)
+
+
 def test_external_data(tmp_path: Path) -> None:
     path, x = one_layer(tmp_path), slow_signal(1, 3, 1, 4)
     expected = load(path).run(None, {"x": x})[0]
@@ -159,6 +228,9 @@ def test_calls_that_do_not_fit(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             net.run(names, feed)
+    for call in (lambda: net.engine("gru"), lambda: net.set_thresholds({"gru": 0.1})):
+        with pytest.raises(ValueError, match="no recurrent part is called 'gru': there are rnn"):
+            call()
 
 
 @pytest.mark.usefixtures("way")

@@ -96,7 +96,9 @@ def _one_operator(programs: Programs, parts: Mapping[str, RecurrentPart], feed: 
         helper.make_tensor_value_info(name, programs.graph.types.get(name, TensorProto.FLOAT), feed[name].shape)
         for name in programs.graph.inputs
     ]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in native.outputs.items()]
+    outputs = [  # a name may stand twice
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, native.outputs[name]) for name in programs.graph.outputs
+    ]
     return _model(graph, [node], inputs, outputs, [])
 
 

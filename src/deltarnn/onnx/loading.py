@@ -1,6 +1,7 @@
 """From an ONNX file to a network."""
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -47,6 +48,11 @@ def load(
     ------
     FileNotFoundError, ModuleNotFoundError, UnsupportedGraphError (a ValueError)
         With one sentence that names what is missing or not supported, and the remedy.
+
+    Warns
+    -----
+    UserWarning
+        For recurrent operators that stay as they are, beside others that become delta layers.
     """
     if states not in get_args(StateMode):
         raise ValueError(f"states={states!r}: must be one of {', '.join(map(repr, get_args(StateMode)))}")
@@ -85,17 +91,16 @@ def imported(model: Any, graph: Graph, settings: Settings) -> tuple[dict[str, Re
     """The recurrent parts of a graph, compiled, and the programs that run it."""
     graph = fold(graph)
     parts = parts_of(graph)
+    others = [_why_dense(node) for node in graph.nodes if node.op_type.endswith(("RNN", "QuantizeLSTM"))]
     if not parts:
-        plain = next((node for node in graph.nodes if node.op_type == "RNN"), None)
-        if plain is not None:
-            raise UnsupportedGraphError(
-                f"{settings.path}: the node {plain.name or plain.output[0]!r} is an RNN, without gates: "
-                "delta layers are GRUs and LSTMs"
-            )
         raise UnsupportedGraphError(
-            f"{settings.path}: no recurrent part that the importer knows: it has no GRU or LSTM operator, and "
+            f"{settings.path}: {others[0]}"
+            if others
+            else f"{settings.path}: no recurrent part that the importer knows: it has no GRU or LSTM operator, and "
             "no cell unrolled into products, σ and tanh"
         )
+    for other in others:
+        warnings.warn(f"{settings.path}: {other}; it stays as it is", stacklevel=3)
     names = {part.weights.digest(): name for name, part in parts.items()}
     held = settings.states == "held"
     if held and any(part.reverse for part in parts.values()):
@@ -112,6 +117,14 @@ def imported(model: Any, graph: Graph, settings: Settings) -> tuple[dict[str, Re
     programs = Programs(graph, names, _session_options(settings.threads), held)
     programs.set_int8(saved.int8 and settings.precision == "int8" and settings.quantization is None)
     return parts, programs
+
+
+def _why_dense(node: Any) -> str:
+    """What a recurrent operator is that has no delta form, and what to do."""
+    what = f"the node {node.name or node.output[0]!r} is a"
+    if node.op_type == "RNN":
+        return f"{what}n RNN, without gates: delta layers are GRUs and LSTMs"
+    return f"{what} {node.op_type}, quantised already: import the float model, and call quantize for int8"
 
 
 class LateNetwork(Network):

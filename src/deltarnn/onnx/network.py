@@ -115,8 +115,7 @@ class Network:
         given = thresholds if isinstance(thresholds, Mapping) else dict.fromkeys(self.parts, thresholds)
         pairs = {name: _pair(name, value) for name, value in given.items()}
         for name in pairs:
-            if name not in self.parts:
-                raise ValueError(f"no recurrent part is called {name!r}: there are {', '.join(self.parts)}")
+            self._check_name(name)
         for name, (thx, thh) in pairs.items():
             part = self.parts[name]
             part.thx, part.thh = thx, thh
@@ -124,8 +123,13 @@ class Network:
             if name in self._layers:
                 self._layers[name].thx, self._layers[name].thh = thx, thh
 
+    def _check_name(self, name: str) -> None:
+        if name not in self.parts:
+            raise ValueError(f"no recurrent part is called {name!r}: there are {', '.join(self.parts)}")
+
     def engine(self, name: str) -> Engine:
-        """A new stream of one recurrent part."""
+        """A new stream of one recurrent part; ValueError if there is none of that name."""
+        self._check_name(name)
         return self.parts[name].stream()
 
     @property

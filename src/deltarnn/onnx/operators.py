@@ -22,15 +22,15 @@ def site_of(node: Any, graph: Graph) -> Site:
     Raises
     ------
     UnsupportedGraphError
-        Naming the node and what it has that delta layers do not: weights that are not constant, peepholes, a clip,
-        other activation functions, float16.
+        Naming the node and what it has that delta layers do not: weights that are not constant, peepholes other than 0,
+        a clip, other activation functions, float16; or weights whose shapes do not fit.
     """
     cell = node.op_type
     name = node.name or next(output for output in node.output if output)
     options = attributes(node)
     check_options(f"{cell} {name!r}", cell, options)
     inputs = [*node.input, *[""] * (8 - len(node.input))]
-    if cell == "LSTM" and inputs[7]:
+    if cell == "LSTM" and inputs[7] and (inputs[7] not in graph.constants or graph.constants[inputs[7]].any()):
         raise UnsupportedGraphError(
             f"LSTM {name!r} has peepholes (input P), which delta layers lack: export it without"
         )
@@ -38,6 +38,7 @@ def site_of(node: Any, graph: Graph) -> Site:
     assert w is not None
     assert r is not None
     reverse = DIRECTIONS[options.get("direction", "forward")]
+    _check_shapes(f"{cell} {name!r}", cell, len(reverse), options.get("hidden_size"), {"W": w, "R": r, "B": b})
     gru: dict[str, Any] = {}
     if cell == "GRU":
         gru["reset_after"] = bool(options.get("linear_before_reset", 0))
@@ -66,6 +67,10 @@ def check_options(what: str, cell: str, options: dict[str, Any]) -> None:
         raise UnsupportedGraphError(f"{what} clips its gates (clip={options['clip']:g}), which delta layers do not")
     if options.get("input_forget", 0):
         raise UnsupportedGraphError(f"{what} couples its input and forget gates (input_forget=1): delta layers do not")
+    if options.get("direction", "forward") not in DIRECTIONS:
+        raise UnsupportedGraphError(
+            f"{what} has the direction {options['direction']!r}: there are {', '.join(DIRECTIONS)}"
+        )
     given = activations(options)
     directions = len(DIRECTIONS[options.get("direction", "forward")])
     allowed = [[name.lower() for name in one * directions] for one in ACTIVATIONS[cell]]
@@ -98,6 +103,23 @@ def _constant(graph: Graph, what: str, label: str, name: str) -> Array | None:
             f"{what}: its weights {label} are {value.dtype}; the importer takes float32: export or convert it to that"
         )
     return value
+
+
+def _check_shapes(what: str, cell: str, directions: int, hidden: int | None, given: dict[str, Array | None]) -> None:
+    """UnsupportedGraphError if W, R or B is not what the operator is defined for."""
+    w, r = given["W"], given["R"]
+    assert w is not None
+    assert r is not None
+    hidden = r.shape[-1] if hidden is None else hidden
+    rows = GATES[cell] * hidden
+    wanted = {"W": (directions, rows, w.shape[-1]), "R": (directions, rows, hidden), "B": (directions, 2 * rows)}
+    for label, shape in wanted.items():
+        value = given[label]
+        if value is not None and value.shape != shape:
+            raise UnsupportedGraphError(
+                f"{what}: {label} has shape {value.shape}, for {directions} direction(s) of {hidden} units it must be "
+                f"{shape}: the file is damaged, or made by hand"
+            )
 
 
 def _weights(cell: str, w: Array, r: Array, b: Array, options: dict[str, Any]) -> Weights:

@@ -84,9 +84,18 @@ def _check_operators(model: Any, source: Path) -> None:
             )
         if node.domain in ("", "ai.onnx") and not defs.has(node.op_type, versions.get("", 1), ""):
             raise UnsupportedGraphError(f"{what}, which operator set {versions.get('', 1)} of ONNX does not have")
-    half = next((tensor for tensor in _tensors(model.graph) if tensor.data_type == TensorProto.FLOAT16), None)
+    widened = _read_by_casts_alone(model.graph)
+    halves = (tensor for tensor in _tensors(model.graph) if tensor.data_type == TensorProto.FLOAT16)
+    half = next((tensor for tensor in halves if tensor.name not in widened), None)
     if half is not None:
         raise UnsupportedGraphError(
             f"{source}: {half.name or 'a constant'} is float16: the importer takes float32 models; "
             "export or convert it to that"
         )
+
+
+def _read_by_casts_alone(graph: Any) -> set[str]:
+    """Initializers that were stored in another type than they are used in."""
+    nodes = list(nodes_within(graph.node))
+    by_casts = {node.input[0] for node in nodes if node.op_type == "Cast"}
+    return by_casts - {name for node in nodes if node.op_type != "Cast" for name in node.input}
