@@ -287,6 +287,18 @@ def test_a_layer_that_the_model_does_not_call():
         deltarnn.tune(Wrapped(bypass), walks(4))
 
 
+def test_one_number_per_recording():
+    """Of one recording held out there is no variance: the scale is that of the others."""
+    model = Wrapped(lambda rnn, x: rnn(x)[0][-1, :, :1].sum(0))
+    tuned = deltarnn.tune(model, walks(4), budget=0.2)
+    items = walks(4)
+    with torch.no_grad():
+        dense = torch.stack([model(x) for x in items]).double()
+        error = (tuned.model(items[3]) - dense[3]).double().square()
+    variance = (dense[:3] - dense[:3].mean()).square().mean()
+    assert tuned.held_out_loss == pytest.approx(float(error / variance), rel=1e-3)
+
+
 def test_outputs_without_scale_are_refused():
     model = nn.Sequential(nn.GRU(6, 4))
     with torch.no_grad():

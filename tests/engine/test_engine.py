@@ -219,6 +219,12 @@ def test_int8_by_default_uses_wide_formats_and_rounds_thresholds(tmp_path: Path)
         (lambda: gru(bidirectional=True), {}, UnsupportedModelError, "bidirectional.*future"),
         (lambda: nn.GRU(3, 4), {}, UnsupportedModelError, r"GRU has no thresholds: convert it first"),
         (lambda: nn.Sequential(nn.GRU(3, 4)), {}, UnsupportedModelError, r"its 0 has no thresholds; convert it first"),
+        (
+            lambda: convert(nn.Sequential(nn.GRUCell(3, 4))),
+            {},
+            UnsupportedModelError,
+            r"its 0 is a delta cell, .*\.as_layer",
+        ),
         (lambda: nn.Linear(3, 4), {}, UnsupportedModelError, "Linear is not a delta layer"),
         (gru, {"precision": "int4"}, ValueError, "precision='int4': must be one of 'float32', 'bfloat16', 'int8'"),
         (gru, {"quantization": FORMATS}, ValueError, "float32' would ignore"),

@@ -47,7 +47,8 @@ class Measurement:
     """Measures a network on `items`, and remembers what it measured.
 
     model: what the loss is asked of. loss: None, or a function of the model, or of the model and the items, that
-    returns a number. on_run: called before each run over the items.
+    returns a number. on_run: called before each run over the items. like: of more data, whose scale measures the errors
+    of outputs that do not vary over these items, as of one number per item.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Measurement:
         items: Sequence[Any],
         loss: Loss | None,
         on_run: Callable[[], Any] = lambda: None,
+        like: "Measurement | None" = None,
     ) -> None:
         self.network, self.model, self.items = network, model, items
         self.signals: list[Signal] = signals_of(network)
@@ -67,7 +69,9 @@ class Measurement:
         self.runs = self.loss_calls = 0
         set_thresholds(network, self.signals, [0.0] * len(self.signals))
         self._dense = [self._outputs(item) for item in items]
-        self._energy = _energies(self._dense)
+        self._energy = _energies(self._dense, None if like is None else like._energy_per_value)
+        sizes = np.sum([[output.size for output in outputs] for outputs in self._dense], axis=0)
+        self._energy_per_value: Array = self._energy / sizes
 
     @property
     def is_of_items(self) -> bool:
@@ -156,8 +160,8 @@ def _number(value: Any) -> float:
     return number
 
 
-def _energies(outputs: Sequence[Sequence[Array]]) -> Array:
-    """Per output, Σ (y − mean of y)² over all items."""
+def _energies(outputs: Sequence[Sequence[Array]], per_value: Array | None) -> Array:
+    """Per output, Σ (y − mean of y)² over all items; where that is 0, what it is per value elsewhere."""
     if not outputs[0]:
         raise ValueError(
             "the model returns no floating-point tensor: there is nothing to compare with its dense output"
@@ -169,6 +173,8 @@ def _energies(outputs: Sequence[Sequence[Array]]) -> Array:
     for index in range(len(energies)):
         values = np.concatenate([np.asarray(item[index], np.float64).ravel() for item in outputs])
         energies[index] = np.square(values - values.mean()).sum()
+        if energies[index] == 0 and per_value is not None:
+            energies[index] = per_value[index] * values.size
     if not energies.any():
         raise ValueError("the dense model's outputs do not vary over this data: there is no scale to measure errors by")
     return energies

@@ -75,7 +75,7 @@ def tune(
         measurement = _repeated(Measurement(network, target, items, loss, bar.update))
         candidates = search(measurement, measurement.dense.loss + budget)
         best = candidates.best()
-        check = Measurement(network, target, others, loss, bar.update) if others else None
+        check = Measurement(network, target, others, loss, bar.update, measurement) if others else None
         unseen = None if check is None else _held_out(check, best)
     speed = _speed(model, network, measurement, best)
     set_thresholds(network, measurement.signals, best.thresholds)

@@ -46,16 +46,8 @@ def read_module(model: Any) -> ModuleContents:
         model = model.as_layer()
     rnn = getattr(model, "rnn", model)
     if not hasattr(rnn, "weight_ih_l0"):
-        children: Iterable[tuple[str, Any]] = getattr(model, "named_modules", dict)()
-        dense = (name for name, child in children if hasattr(child, "weight_ih_l0") and not hasattr(child, "thx"))
-        name = next(dense, None)
         raise UnsupportedModelError(
-            f"{type(model).__name__} is not a delta layer and holds none as .rnn: "
-            + (
-                "give a DeltaGRU, a DeltaLSTM or a keyword model"
-                if name is None
-                else f"its {name} has no thresholds; convert it first, deltarnn.convert(model, thx=…, thh=…)"
-            )
+            f"{type(model).__name__} is not a delta layer and holds none as .rnn: {_instead(model)}"
         )
     if not hasattr(rnn, "thx"):
         raise UnsupportedModelError(
@@ -70,6 +62,20 @@ def read_module(model: Any) -> ModuleContents:
     tensors = {f"rnn.{name}": _array(getattr(rnn, name)) for name in names}
     architecture = {**_architecture(rnn), "head": _read_head(head, tensors)}
     return ModuleContents(tensors, architecture, rnn.thx, rnn.thh, rnn.quantization, probe)
+
+
+def _instead(model: Any) -> str:
+    """What to give in place of a model without a delta layer to read."""
+    children: Iterable[tuple[str, Any]] = getattr(model, "named_modules", dict)()
+    for name, child in children:
+        if hasattr(child, "as_layer"):
+            return (
+                f"its {name} is a delta cell, which the model's own code calls; compile model.{name} by itself, or put "
+                f"the layer model.{name}.as_layer() in place of the loop"
+            )
+        if hasattr(child, "weight_ih_l0") and not hasattr(child, "thx"):
+            return f"its {name} has no thresholds; convert it first, deltarnn.convert(model, thx=…, thh=…)"
+    return "give a DeltaGRU, a DeltaLSTM or a keyword model"
 
 
 class LayerContents(NamedTuple):
