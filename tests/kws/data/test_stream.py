@@ -109,6 +109,11 @@ def test_label_files_say_which_line_is_wrong(tmp_path):
         read_labels(tmp_path / "missing.txt")
     path.write_bytes("﻿1.5\t2.0\tyes\n".encode())  # as some editors begin a file
     assert read_labels(path) == [(1.5, 2.0, "yes")]
+    path.write_text("1,5\t2,25\tyes\n")  # as Audacity writes it where decimals have a comma
+    assert read_labels(path) == [(1.5, 2.25, "yes")]
+    path.write_text("1.5,2.0,yes\n")
+    with pytest.raises(ValueError, match=r"a\.txt, line 1: .*between tabs or blanks"):
+        read_labels(path)
     path.write_bytes(b"1.5\t2.0\t\xff\xfe\n")
     with pytest.raises(ValueError, match=r"a\.txt: no UTF-8 text"):
         read_labels(path)
@@ -134,6 +139,12 @@ def test_labels_that_cannot_count_are_told(tmp_path, capsys):
     labels.write_text("0.2 0.3 yes\n7 7.5 no\n")
     with pytest.raises(ValueError, match=r"a\.txt: 'no' ends at 7\.5 s, after the recording, which has 1 s"):
         read_recordings([path], ("no", "yes"), RATE)
+    labels.write_text("0.2 0.2 mark\n0.2 0.2 yes\n")
+    with pytest.raises(ValueError, match=r"a\.txt: 'yes' at 0\.2 s has no length"):
+        read_recordings([path], ("no", "yes"), RATE)
+    labels.write_text("0.1 0.5 yes\n0.5 0.6 no\n0.55 0.7 yes\n0.65 0.9 no\n")
+    assert len(read_recordings([path], ("no", "yes"), RATE).words) == 4
+    assert "a.txt: 2 keywords begin before the one before ends, the first 'yes' at 0.55 s" in capsys.readouterr().err
     labels.write_text("0.2 0.3 Yes\n")
     assert read_recordings([path], ("no", "yes"), RATE).words == []
     assert "no keyword is labelled, only Yes" in capsys.readouterr().err
