@@ -1,17 +1,19 @@
 """Synthetic speech: layout, voices kept apart, and the same samples from the same seed."""
 
 import hashlib
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deltarnn.cli import main
+from deltarnn.files import WriteError
 from deltarnn.kws.config.resolve import resolve
 from deltarnn.kws.data.acoustics import NOISE_KINDS, background, coloured_noise, in_room
 from deltarnn.kws.data.audio import read_audio, speaker_of
 from deltarnn.kws.data.description import read_description
-from deltarnn.kws.data.synthetic import VARIANTS, cast_speakers, make_corpus, make_words
+from deltarnn.kws.data.synthetic import VARIANTS, cast_speakers, make_corpus, make_words, run_in_fresh_processes
 
 WORDS = ("yes", "no")
 
@@ -121,3 +123,16 @@ def test_a_room_adds_a_tail_and_keeps_the_direct_sound():
     assert not np.abs(heard[:100]).max() > 1e-9
     assert 1e-6 < (heard[101:] ** 2).sum() < 0.3
     assert (heard[101:2000] ** 2).sum() > 100 * (heard[8000:] ** 2).sum()
+
+
+def fail(name: str) -> None:
+    """SIGINT ends the process by itself here, and is let through."""
+    assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert not hasattr(signal, "pthread_sigmask") or signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    raise WriteError(f"{name}: cannot be written: no space left")
+
+
+def test_an_error_of_a_fresh_process_is_its_sentence(capfd):
+    with pytest.raises(OSError, match=r"^a\.wav: cannot be written: no space left$"):
+        run_in_fresh_processes(fail, [("a.wav",)], 1, "speaking")
+    assert "Traceback" not in capfd.readouterr().err

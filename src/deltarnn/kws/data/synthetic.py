@@ -9,6 +9,7 @@ workers.
 import hashlib
 import multiprocessing
 import shutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
@@ -18,13 +19,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from deltarnn.files import read_json, write_json, write_text
+from deltarnn.files import read_json, sentence, write_json, write_text
 from deltarnn.kws.data.acoustics import NOISE_KINDS, Signal, background, in_room, tilted
 from deltarnn.kws.data.audio import Audio, resample, to_int16, write_wav
 from deltarnn.kws.data.corpus import GROUPS, NOISE_FOLDER, SILENCE, TEST_FOLDER, TRAIN_FOLDER, UNKNOWN
 from deltarnn.kws.data.espeak import Espeak
 from deltarnn.kws.data.words import OTHER_WORDS, listed
 from deltarnn.kws.draw import rng_of
+from deltarnn.kws.workers import end_quietly, quiet_start
 
 SAMPLE_RATE = 16000
 NOISE_SECONDS = 30
@@ -162,29 +164,45 @@ def speak(espeak: Espeak, speaker: Speaker, word: str, take: int, seed: int) -> 
 
 
 def run_in_fresh_processes(function: Any, jobs: list[Any], workers: int, what: str) -> None:
-    """function(*job) for every job, each in a process of its own, so that none depends on what ran before it."""
+    """function(*job) for every job, each in a process of its own, so that none depends on what ran before it.
+
+    OSError says what went wrong in one of them.
+    """
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload([__name__, "soxr"])
+    told, sink = context.Pipe(duplex=False)
     running: list[Any] = []
     waiting = list(reversed(jobs))
     with tqdm(total=len(jobs), desc=what, unit="voice", disable=None) as bar:
         try:
             while waiting or running:
                 while waiting and len(running) < workers:
-                    process = context.Process(target=function, args=waiting.pop(), daemon=True)
-                    process.start()
+                    process = context.Process(target=_run_job, args=(sink, function, waiting.pop()), daemon=True)
+                    with quiet_start():
+                        process.start()
                     running.append(process)
                 wait([process.sentinel for process in running])
                 for process in [p for p in running if p.exitcode is not None]:
                     if process.exitcode:
-                        raise OSError(f"{what}: a worker failed (exit code {process.exitcode}); see its message above")
+                        ended = f"{what}: a worker failed (exit code {process.exitcode})"
+                        raise OSError(told.recv() if told.poll() else ended)
                     running.remove(process)
                     bar.update()
         finally:
             for process in running:
                 process.terminate()
+
+
+def _run_job(sink: Any, function: Any, job: tuple[Any, ...]) -> None:
+    """In a process of its own: tell an error by its sentence, as the command does."""
+    end_quietly()
+    try:
+        function(*job)
+    except (OSError, ValueError) as error:
+        sink.send(sentence(error))
+        sys.exit(1)
 
 
 def _record(folder: Path, keywords: tuple[str, ...], speaker: Speaker, seed: int) -> None:
