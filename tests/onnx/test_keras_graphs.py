@@ -269,6 +269,7 @@ def test_scans_are_refused_by_name(tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.filterwarnings("ignore:.*is an RNN, without gates")
 def test_plain_rnns(tmp_path: Path) -> None:
     """Keras' SimpleRNN alone is refused by name; beside a layer with gates it stays as it was."""
 

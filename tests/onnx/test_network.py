@@ -9,6 +9,8 @@ import torch
 
 pytest.importorskip("onnxruntime")
 
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 
 from deltarnn.onnx import Network, load
@@ -154,6 +156,57 @@ def test_any_number_of_sizes_runs(tmp_path: Path) -> None:
     for steps in [*range(1, 14), 3, 3, 20, 5]:
         x = slow_signal(steps, steps, 2, 6)
         np.testing.assert_allclose(net.run(None, {"x": x})[0], session.run(None, {"x": x})[0], rtol=0, atol=1e-6)
+
+
+def test_tokens_are_a_signal(tmp_path: Path) -> None:
+    """Of one token a call, one program is made, and an exported operator takes every token."""
+    b = Builder(3)
+    table, ids = b.parameter("table", 20, 4), {"ids": (TensorProto.INT64, ["T", "B"])}
+    y = recurrent_node(b, "GRU", 4, 6, b.node("Gather", table, "ids", axis=0), prefix="rnn")
+    path = b.save(tmp_path / "m.onnx", ids, [y])
+    net, session = load(path), onnx_runtime(path)
+    for token in (3, 7, 3, 7, 11):
+        feed = {"ids": np.array([[token]])}
+        np.testing.assert_allclose(net.run(None, feed)[0], session.run(None, feed)[0], rtol=0, atol=1e-6)
+    assert len(net.programs.kept) == 1
+    assert net.save_onnx(tmp_path / "out.onnx", example={"ids": np.array([[3]])}) == "1 recurrent operators"
+
+
+def test_outputs_of_every_kind(tmp_path: Path) -> None:
+    """Numbers of rank 0, inputs, constants, whole numbers: in the shapes and types of ONNX Runtime."""
+    b, x = Builder(4), slow_signal(3, 7, 2, 4)
+    y = recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn")
+    outputs = ["x", y, b.node("ReduceSum", y, keepdims=0), b.node("Constant", value_float=3.0), b.node("Shape", y)]
+    outputs += [b.node("Greater", y, b.constant("zero", np.float32(0))), b.node("Identity", "x"), "rnn_W"]
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, outputs)
+    net, expected = load(path), onnx_runtime(path).run(None, {"x": x})
+    for _ in range(2):
+        for actual, wanted in zip(net.run(None, {"x": x}), expected, strict=True):
+            assert (actual.shape, actual.dtype) == (wanted.shape, wanted.dtype)
+            np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_sparse_weights_and_the_long_name_of_the_domain(tmp_path: Path, flat: bool) -> None:
+    b, x = Builder(4), slow_signal(3, 7, 2, 4)
+    y = recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn")
+    model = onnx.load(b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, [y]))
+    for name in ("rnn_W", "rnn_R"):
+        (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == name]
+        pruned = numpy_helper.to_array(tensor) * (numpy_helper.to_array(tensor) > 0.2)
+        places = np.flatnonzero(pruned)[:, None] if flat else np.argwhere(pruned)
+        model.graph.initializer.remove(tensor)
+        values = numpy_helper.from_array(pruned[pruned != 0], name)
+        where = numpy_helper.from_array(places[:, 0] if flat else places)
+        sparse = helper.make_sparse_tensor(values, where, pruned.shape)
+        if name == "rnn_W":
+            model.graph.sparse_initializer.append(sparse)
+        else:
+            model.graph.node.insert(0, helper.make_node("Constant", [], [name], sparse_value=sparse))
+    model.graph.node[-1].domain = model.opset_import[0].domain = "ai.onnx"
+    onnx.save(model, tmp_path / "sparse.onnx")
+    expected = onnx_runtime(tmp_path / "sparse.onnx").run(None, {"x": x})[0]
+    np.testing.assert_allclose(load(tmp_path / "sparse.onnx").run(None, {"x": x})[0], expected, rtol=0, atol=1e-6)
 
 
 def test_int8_computes_what_the_quantised_layer_computes(tmp_path: Path) -> None:

@@ -141,11 +141,11 @@ def test_whole_numbers_of_every_kind_keep_their_value(tmp_path: Path, kind: Any)
         session.run(None, {**feed, "flag": np.array(0, kind)})
 
 
-def test_an_output_that_stands_twice(tmp_path: Path) -> None:
-    """As exporters write where a module returns a tensor twice: outputs keep their places."""
+def test_outputs_that_stand_twice_or_are_inputs(tmp_path: Path) -> None:
+    """As exporters write where a module returns a tensor twice, or its input: outputs keep their places."""
     b, x = Builder(9), slow_signal(3, 6, 1, 4)
     recurrent_node(b, "GRU", 4, 5, "x", prefix="rnn")
-    path = b.save(tmp_path / "in.onnx", {"x": [6, 1, 4]}, ["rnn_y", "rnn_h", "rnn_y"])
+    path = b.save(tmp_path / "in.onnx", {"x": [6, 1, 4]}, ["rnn_y", "rnn_h", "x", "rnn_y"])
     assert load(path).save_onnx(tmp_path / "out.onnx") == "the whole network"
     actual = with_library(tmp_path / "out.onnx").run(None, {"x": x})
     for one, other in zip(actual, onnx_runtime(path).run(None, {"x": x}), strict=True):

@@ -80,6 +80,7 @@ def _one_operator(programs: Programs, parts: Mapping[str, RecurrentPart], feed: 
     from onnx import TensorProto, helper
 
     graph, fixed = programs.folded(feed)
+    graph.outputs = [name for name in graph.outputs if name not in graph.inputs]
     try:
         native = NativeProgram(graph, programs.sites(graph), held)
     except NotNativeError:
@@ -96,8 +97,11 @@ def _one_operator(programs: Programs, parts: Mapping[str, RecurrentPart], feed: 
         helper.make_tensor_value_info(name, programs.graph.types.get(name, TensorProto.FLOAT), feed[name].shape)
         for name in programs.graph.inputs
     ]
-    outputs = [  # a name may stand twice
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, native.outputs[name]) for name in programs.graph.outputs
+    made = {name: (TensorProto.FLOAT, shape) for name, shape in native.outputs.items()}
+    passed = {value.name: value for value in inputs}  # on to the outputs, where a name may stand twice
+    outputs = [
+        passed[name] if name in passed else helper.make_tensor_value_info(name, *made[name])
+        for name in programs.graph.outputs
     ]
     return _model(graph, [node], inputs, outputs, [])
 

@@ -16,6 +16,7 @@ from deltarnn.onnx.graph import (
     UnsupportedGraphError,
     array_of,
     attributes,
+    dense_of,
     initializers,
     nodes_within,
     reads,
@@ -203,6 +204,8 @@ def _constant(node: Any) -> Array:
     (kind, value), *_ = options.items()
     if kind == "value":
         return array_of(value)
+    if kind == "sparse_value":
+        return dense_of(value)
     types = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
     if kind not in types:
         raise UnsupportedGraphError(f"the constant {node.output[0]!r} is a {kind}: tensors and numbers are known")

@@ -142,6 +142,21 @@ def initializers(proto: Any) -> Iterator[tuple[str, Array]]:
 
     for tensor in proto.initializer:
         yield tensor.name, numpy_helper.to_array(tensor)
+    for tensor in proto.sparse_initializer:
+        yield tensor.values.name, dense_of(tensor)
+
+
+def dense_of(sparse: Any) -> Array:
+    """A SparseTensorProto as an array."""
+    from onnx import numpy_helper
+
+    values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    array = np.zeros(tuple(sparse.dims), values.dtype)
+    if places.ndim == 1:  # in the flattened array, else one row of coordinates per value
+        array.reshape(-1)[places] = values
+    else:
+        array[tuple(places.T)] = values
+    return array
 
 
 def attributes(node: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Program:
                 states.run(step, values)
             else:
                 step.run(values)
-        return {name: np.ascontiguousarray(values[name]) for name in self.outputs}
+        return {name: np.asarray(values[name], order="C") for name in self.outputs}  # numbers keep their rank 0
 
     def _segment(self, graph: Graph, nodes: list[Any], readers: list[Any]) -> Segment:
         import onnx

@@ -36,6 +36,7 @@ class Programs:
         self.names = names
         self.held = held
         self.session_options = session_options
+        self.indices = _indices(graph)
         self.kept: OrderedDict[Signature, Runnable] = OrderedDict()
         self.seen: OrderedDict[Signature, None] = OrderedDict()
         self.int8 = False
@@ -68,7 +69,7 @@ class Programs:
             values = {name: np.asarray(feed[name]) for name in self.graph.inputs}
         except KeyError:
             values = {}
-        signature = (native, *map(_signature, values.values()))
+        signature = (native, *(_signature(value, name not in self.indices) for name, value in values.items()))
         program = self.kept.get(signature) if len(values) == len(feed) else None
         if program is not None:
             self.kept.move_to_end(signature)
@@ -97,7 +98,11 @@ class Programs:
         UnsupportedGraphError
             If a condition with recurrent layers inside depends on anything else.
         """
-        fixed = {name: value for name, value in values.items() if value.size == 1 and value.dtype.kind in "iub"}
+        fixed = {
+            name: value
+            for name, value in values.items()
+            if value.size == 1 and value.dtype.kind in "iub" and name not in self.indices
+        }
         graph = fold(self.graph, {name: value.shape for name, value in values.items()}, fixed)
         condition = open_condition(graph)
         if condition is not None:
@@ -119,9 +124,16 @@ class Programs:
             memory.popitem(last=False)
 
 
-def _signature(value: Array) -> tuple[Any, ...]:
+def _indices(graph: Graph) -> set[str]:
+    """Inputs that choose rows of a table of vectors, as tokens of an embedding."""
+    gathers = [node for node in graph.nodes if node.op_type == "Gather"]
+    tables = {name for name, value in graph.constants.items() if value.ndim == 2 and value.dtype.kind == "f"}
+    return {node.input[1] for node in gathers if node.input[0] in tables} & set(graph.inputs)
+
+
+def _signature(value: Array, with_value: bool) -> tuple[Any, ...]:
     """What a program depends on of an input."""
-    if value.size == 1 and value.dtype.kind != "f":
+    if with_value and value.size == 1 and value.dtype.kind != "f":
         return value.dtype.char, value.shape, value.item()
     return value.dtype.char, value.shape
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from deltarnn.onnx.graph import UnsupportedGraphError, nodes_within
 
-STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+STANDARD_DOMAINS = ("", "ai.onnx.ml", "com.microsoft")
 
 
 def read_model(path: str | os.PathLike[str]) -> Any:
@@ -38,6 +38,9 @@ def read_model(path: str | os.PathLike[str]) -> Any:
         model = None
     if model is None or not model.graph.node:
         raise UnsupportedGraphError(f"{source}: not an ONNX model, or a damaged one")
+    for holder, nodes in [(model, model.graph.node), *((function, function.node) for function in model.functions)]:
+        for entry in [*holder.opset_import, *nodes_within(nodes)]:
+            entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
     _load_external_data(model, source)
     _check_operators(model, source)
     return model
@@ -73,6 +76,8 @@ def _check_operators(model: Any, source: Path) -> None:
 
     local = {(function.domain, function.name) for function in model.functions}
     versions = {opset.domain: opset.version for opset in model.opset_import}
+    if "" not in versions:
+        raise UnsupportedGraphError(f"{source}: it names no operator set of ONNX (opset_import): the file is damaged")
     for node in nodes_within(model.graph.node):
         what = f"{source}: the node {node.name or node.output[0]!r} is a {node.op_type}"
         if (node.domain, node.op_type) in local:
@@ -82,7 +87,7 @@ def _check_operators(model: Any, source: Path) -> None:
                 f"{what} of the domain {node.domain!r}, which ONNX Runtime does not have: "
                 "export the model in standard operators"
             )
-        if node.domain in ("", "ai.onnx") and not defs.has(node.op_type, versions.get("", 1), ""):
+        if node.domain == "" and not defs.has(node.op_type, versions[""], ""):
             raise UnsupportedGraphError(f"{what}, which operator set {versions.get('', 1)} of ONNX does not have")
     widened = _read_by_casts_alone(model.graph)
     halves = (tensor for tensor in _tensors(model.graph) if tensor.data_type == TensorProto.FLOAT16)
