@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("onnxruntime")
 
@@ -92,8 +93,38 @@ def gru_cell(b: Builder, form: str, x: str, h: str) -> str:
     n = b.node("Tanh", b.node("Add", of_x[2], b.node("Mul", of_h[2], r)))
     if form == "difference":
         return b.node("Add", b.node("Mul", b.node("Sub", h, n), z), n)
+    if form == "from h":
+        return b.node("Add", h, b.node("Mul", z, b.node("Sub", n, h)))
     one = b.constant(f"one{n_}", np.float32(1))
-    return b.node("Add", b.node("Mul", z, h), b.node("Mul", b.node("Sub", one, z), n))
+    kept, new = (n, h) if form == "z for n" else (h, n)
+    return b.node("Add", b.node("Mul", z, kept), b.node("Mul", b.node("Sub", one, z), new))
+
+
+def written_out_gru_cell(b: Builder, x: str, h: str) -> str:
+    """As people write it from the book: x U + r ∘ (h V) + b, from left to right."""
+
+    def product(name: str, value: str, size: int) -> str:
+        return b.node("MatMul", value, b.parameter(name, size, H))
+
+    def gate(name: str) -> str:
+        total = b.node("Add", product(f"U{name}", x, I), product(f"V{name}", h, H))
+        return b.node("Sigmoid", b.node("Add", total, b.parameter(f"b{name}", H)))
+
+    total = b.node("Add", product("Un", x, I), b.node("Mul", gate("r"), product("Vn", h, H)))
+    n, z = b.node("Tanh", b.node("Add", total, b.parameter("bn", H))), gate("z")
+    return b.node("Add", b.node("Mul", b.node("Sub", b.constant("one", np.float32(1)), z), n), b.node("Mul", z, h))
+
+
+def tensorflow_gru_cell(b: Builder, x: str, h: str) -> str:
+    """TensorFlow's first GRUCell: products of concatenations, one σ of both gates, split after it."""
+
+    def product(name: str, value: str, width: int) -> str:
+        both = b.node("MatMul", b.node("Concat", x, value, axis=1), b.parameter(f"{name}/kernel", I + H, width))
+        return b.node("Add", both, b.parameter(f"{name}/bias", width))
+
+    r, u = split(b, b.node("Sigmoid", product("gates", h, 2 * H)), 2)
+    n = b.node("Tanh", product("candidate", b.node("Mul", r, h), H))
+    return b.node("Add", b.node("Mul", u, h), b.node("Mul", b.node("Sub", b.constant("one", np.float32(1)), u), n))
 
 
 def keras_gru_cell(b: Builder, function: str, x: str, h: str) -> str:
@@ -150,13 +181,30 @@ def test_one_initial_state_for_the_whole_batch(tmp_path: Path) -> None:
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("form", ["difference", "blend"])
+@pytest.mark.parametrize("form", ["difference", "blend", "z for n", "from h"])
 def test_gru_cells(tmp_path: Path, form: str) -> None:
     b = Builder(2)
     b.node("Identity", gru_cell(b, form, b.node("Relu", "x"), "h"), outputs=["next_h"])
     path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H]}, ["next_h"])
     net = compare(path, ["h"], 12)
     assert [layer.mode for layer in net.layers.values()] == ["GRU"]
+
+
+@pytest.mark.parametrize("cell", [written_out_gru_cell, tensorflow_gru_cell])
+def test_gru_cells_of_other_hands(tmp_path: Path, cell: Callable[..., str]) -> None:
+    """Equal at thresholds 0; above, their steps are one sequence of the layer that was found."""
+    b = Builder(2)
+    b.node("Identity", cell(b, "x", "h"), outputs=["next_h"])
+    path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H]}, ["next_h"])
+    net = compare(path, ["h"], 12)
+    assert [layer.reset_after for layer in net.layers.values()] == [cell is written_out_gru_cell]
+    net.set_thresholds(0.1)
+    x, h = slow_signal(5, 30, 1, I), np.zeros((1, H), np.float32)
+    (layer,) = net.layers.values()
+    for frame, expected in zip(x, layer(torch.from_numpy(x))[0].detach().numpy(), strict=True):
+        (h,) = net.run(None, {"x": frame, "h": h})
+        np.testing.assert_allclose(h, expected, rtol=0, atol=2e-6)
+    assert 0.2 < net.activity.sparsity < 1
 
 
 @pytest.mark.parametrize("function", ["Tanh", "Relu"])

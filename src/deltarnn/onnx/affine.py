@@ -1,6 +1,8 @@
 """Values of a graph as affine functions of others: Σ v·W + b, however the exporter wrote them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,7 @@ class AffineReader:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.producers = graph.producers()
+        self.producers = _producers(graph)
         self.known: dict[str, Affine | None] = {}
 
     def read(self, name: str) -> Affine | None:
@@ -98,6 +100,20 @@ class AffineReader:
         terms = [self.term(operand, width) for operand in node.input]
         return None if terms[0] is None or terms[1] is None else terms[0] + terms[1]
 
+    def terms(self, name: str) -> list[str]:
+        """The values of whose sum this one is; itself if it is none."""
+        node = self.producers.get(name)
+        if node is None or node.op_type != "Add":
+            return [name]
+        return [term for operand in node.input for term in self.terms(operand)]
+
+    def total(self, names: Sequence[str]) -> Affine | None:
+        """The sum of some values, constants among them."""
+        width = next((found.width for found in map(self.read, names) if found is not None), None)
+        terms = [] if width is None else [self.term(name, width) for name in names]
+        known = [term for term in terms if term is not None]
+        return reduce(Affine.__add__, known) if known and len(known) == len(names) else None
+
     def term(self, name: str, width: int) -> Affine | None:
         """One operand of a sum of that width: an affine function, or a constant that every row gets."""
         if name in self.graph.constants:
@@ -137,3 +153,21 @@ class AffineReader:
         if axis not in (-1, 1) or (step and step[0] != 1):
             return None
         return whole.columns(*slice(first, last).indices(whole.width)[:2])
+
+
+def _producers(graph: Graph) -> dict[str, Any]:
+    """Which node makes each value, as if parts of a σ were the σ of parts: some exporters split after it."""
+    from onnx import helper
+
+    producers = graph.producers()
+    for node in graph.nodes:
+        whole = producers.get(node.input[0]) if node.op_type in ("Split", "Slice") else None
+        if whole is not None and whole.op_type == "Sigmoid":
+            moved = type(node)()
+            moved.CopyFrom(node)
+            moved.input[0] = whole.input[0]
+            moved.output[:] = [f"{name} before σ" for name in node.output]
+            for name, before in zip(node.output, moved.output, strict=True):
+                producers[before] = moved
+                producers[name] = helper.make_node("Sigmoid", [before], [name])
+    return producers

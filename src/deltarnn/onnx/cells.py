@@ -45,6 +45,7 @@ class _Finder:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.affine = AffineReader(graph)
+        self.made = graph.producers().keys() | set(graph.inputs) | graph.constants.keys()
 
     def operands(self, name: str, operator: str) -> tuple[str, ...] | None:
         node = self.affine.producers.get(name)
@@ -135,33 +136,38 @@ class _Finder:
         """The cell whose h' this node makes."""
         if node.op_type != "Add":
             return None
-        for gate_z, n, h in self.blends(node.output[0]):
+        for gate_z, sign, n, h in self.blends(node.output[0]):
             for function in ("Tanh", "Relu"):
                 argument = self.inside(n, function)
                 if argument is None:
                     continue
                 z = self.affine.read(gate_z)
+                z = None if z is None else z.scaled(sign)
                 options = {"candidate": function.lower()}
                 site = self.reset_before(argument, z, h, node.output[0], options)
-                for of_x, gated in self.pairs(argument, "Add") if site is None else ():
+                terms = self.affine.terms(argument) if site is None else []
+                for place, gated in enumerate(terms):
+                    of_x = self.affine.total(terms[:place] + terms[place + 1 :])
                     for gate_r, of_h in self.gated(gated, "Sigmoid"):
-                        gates = [self.affine.read(gate_r), z, self.affine.read(of_x), self.affine.read(of_h)]
+                        gates = [self.affine.read(gate_r), z, of_x, self.affine.read(of_h)]
                         site = site or self.reset_after(gates, h, node.output[0], options)
                 if site is not None:
                     return site
         return None
 
-    def blends(self, name: str) -> Iterator[tuple[str, str, str]]:
-        """(z, n, h) of (1 − σ(z)) ∘ n + σ(z) ∘ h, or of n + σ(z) ∘ (h − n)."""
+    def blends(self, name: str) -> Iterator[tuple[str, int, str, str]]:
+        """(z, 1, n, h) of (1 − σ(z)) ∘ n + σ(z) ∘ h, or of n + σ(z) ∘ (h − n); (−z, −1, h, n), which is the same."""
         for left, right in self.pairs(name, "Add"):
             for gate, difference in self.gated(right, "Sigmoid"):
                 operands = self.operands(difference, "Sub")
                 if operands is not None and operands[1] == left:
-                    yield gate, left, operands[0]
+                    yield gate, 1, left, operands[0]
+                    yield gate, -1, operands[0], left
                 for complement, n in self.pairs(left, "Mul"):
                     kept = self.operands(complement, "Sub")
                     if kept is not None and self.is_one(kept[0]) and self.inside(kept[1], "Sigmoid") == gate:
-                        yield gate, n, difference
+                        yield gate, 1, n, difference
+                        yield gate, -1, difference, n
 
     def is_one(self, name: str) -> bool:
         value = self.graph.constants.get(name)
@@ -214,7 +220,7 @@ class _Finder:
     ) -> Site | None:
         hidden = len(biases_hh[0])
         inputs = next((len(of_x) for of_x, _, _ in blocks if of_x is not None), 0)
-        if any(len(self.graph.shape(value) or (0, 0)) != 2 for value in (x, h)):
+        if any(len(self.graph.shape(value) or (0, 0)) != 2 or value not in self.made for value in (x, h)):
             return None
 
         def rows(parts: list[Array | None], columns: int) -> Array:
