@@ -241,6 +241,24 @@ def test_weights_that_are_computed_from_others(layer):
     assert dict(student.named_parameters()).keys() == dict(model.named_parameters()).keys()
 
 
+def test_a_parametrised_cell_that_ran_is_copied():
+    class Loop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.cell = parametrizations.weight_norm(nn.GRUCell(6, 8), "weight_hh")
+
+        def forward(self, x):
+            states = [x.new_zeros(x.shape[1], 8)]
+            for frame in x:
+                states.append(self.cell(frame, states[-1]))
+            return torch.stack(states[1:])
+
+    model = deltarnn.convert(Loop())
+    model(walks(1)[0]).sum().backward()
+    assert deltarnn.tune(model, walks(4), budget=0.02).effective_sparsity > 0.2
+
+
 @dataclass
 class Output:
     y: torch.Tensor

@@ -124,8 +124,15 @@ def test_its_delta_memory_continues_whatever_became_of_the_tensor(kind, reshape)
 
 def test_a_state_of_unknown_origin_starts_anew_and_says_so():
     model = convert(Decoder("GRU"), thx=0.2, thh=0.1)
-    with pytest.warns(UserWarning, match="DeltaGRUCell: h is not what the last step returned"):
+    with pytest.warns(UserWarning, match="DeltaGRUCell: h is not what the last step returned, again"):
         model(torch.randn(3, 1, 4), lambda h: h * 0.5)
+    cell = convert(Decoder("GRU"), thx=0.2, thh=0.1).cell
+    with warnings.catch_warnings():  # a decoder that begins with an encoder's h, and goes on from there
+        warnings.simplefilter("error")
+        for start in torch.randn(2, 2, 6):
+            h = start
+            for frame in torch.randn(3, 2, 4):
+                h = cell(frame, h)
     dense = convert(Decoder("GRU"))  # θ = 0: nothing would be skipped anyway
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from deltarnn.nn.activity import Activity, LayerActivity, record_activity
 from deltarnn.nn.conversion import convert
@@ -160,8 +161,7 @@ def copied(module: nn.Module) -> nn.Module:
     Pruning, weight_norm and parametrisations leave such weights behind, with the history of their making; a module
     makes them anew whenever it runs.
     """
-    kept = [value for child in module.modules() for value in vars(child).values()]
-    kept += [part for value in kept if isinstance(value, (list, tuple)) for part in value]
+    kept = tree_leaves([vars(child) for child in module.modules()])
     made = (value for value in kept if isinstance(value, Tensor) and not value.is_leaf)
     return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in made})
 

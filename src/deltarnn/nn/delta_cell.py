@@ -31,7 +31,7 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
     ----------
     dense_states: false by default. `convert` sets it, so that the cell takes and returns h, or (h, c), as the dense
         cell in its place did. The delta memory stays inside and continues wherever the h that comes in is the one that
-        went out last, copied or not; any other h starts a new one, with a warning if it is not 0.
+        went out last, copied or not; any other h starts a new one, with a warning if two steps running bring one.
     """
 
     num_layers = 1
@@ -39,6 +39,7 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
     proj_size = 0
     dense_states = False
     _last: tuple[Tensor, DeltaState] | None = None
+    _foreign: bool = False  # whether the last step was given an h other than 0 that no step had returned
 
     def initial_state(self, batch_size: int) -> DeltaState:
         """The delta state before the first step: zeros, m the biases (MATH §2–3)."""
@@ -121,13 +122,16 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
             )
         h = given["h"]
         if self._last is None or not torch.equal(self._last[0], h.detach()):
-            if any(max(thresholds) > 0 for thresholds in (self.thx, self.thh)) and h.count_nonzero():
+            before, self._foreign = self._foreign, bool(h.count_nonzero())
+            # Once is how a decoder begins, with the encoder's h; twice in a row, no step goes on from the one before.
+            if before and self._foreign and any(max(thresholds) > 0 for thresholds in (self.thx, self.thh)):
                 warnings.warn(
-                    f"{type(self).__name__}: h is not what the last step returned, so its delta memory starts anew and "
-                    "little is skipped: call cell(input, state) with a delta state of its own for each sequence",
+                    f"{type(self).__name__}: h is not what the last step returned, again, so its delta memory starts "
+                    "anew and little is skipped: call cell(input, state), each sequence with a delta state of its own",
                     stacklevel=5,
                 )
             return FreshState(**given)
+        self._foreign = False
         state = self._last[1]
         if not h.requires_grad:  # detached: gradients must not flow into earlier steps through the memories either
             state = _map(state, Tensor.detach)
@@ -147,7 +151,7 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
         return str(super().extra_repr()) + self._options_repr()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_last": None}
+        return {**super().__getstate__(), "_last": None, "_foreign": False}
 
 
 class DeltaGRUCell(DeltaCell):
