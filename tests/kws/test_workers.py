@@ -38,6 +38,13 @@ if __name__ == "__main__":
         print("interrupted")
 """
 BLOCKED = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+STARTING = f"""
+from multiprocessing import resource_tracker
+from deltarnn.kws.workers import quiet_start
+with quiet_start():
+    resource_tracker.ensure_running()  # as the first process does
+    {BLOCKED}
+"""
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="a terminal sends no signals here")
@@ -58,3 +65,4 @@ def test_ctrl_c_ends_all_processes_without_a_word(tmp_path):
     with quiet_start():
         assert subprocess.check_output([sys.executable, "-c", BLOCKED]) == b"True\n"
     assert subprocess.check_output([sys.executable, "-c", BLOCKED]) == b"False\n"
+    assert subprocess.check_output([sys.executable, "-c", STARTING]) == b"True\n"
