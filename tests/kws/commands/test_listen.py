@@ -14,6 +14,7 @@ import soxr
 from tests.kws.spotter.conftest import model_path, noise  # noqa: F401 (a fixture)
 
 from deltarnn import cli
+from deltarnn.engine import load_model, save_model
 from deltarnn.kws.data.audio import AudioError, read_audio, write_wav
 from deltarnn.kws.spotter import Spotter, sources
 from deltarnn.kws.spotter.sources import FileSource, Microphone, RawSource
@@ -173,6 +174,7 @@ def test_what_is_wrong_is_named(monkeypatch, model_path, tmp_path, capsys):  # n
     assert "text.wav: cannot be decoded" in error(model, "text.wav")
     assert "--device 3: listens to a microphone, but a.wav is given as well" in error(model, "a.wav", "--device", "3")
     monkeypatch.setattr(sources, "sounddevice", lambda: FakeSound([]))
+    assert "--list_devices only shows the microphones" in error(model, "--list_devices")
     assert "--device 7: no such input device" in error(model, "--device", "7")
     assert "no such input device" not in sources.list_devices()
     assert sources.list_devices() == "*   1  built-in  (2 channels, 44100 Hz)"
@@ -292,6 +294,18 @@ def test_an_error_at_the_end_loses_no_event(monkeypatch, model_path, tmp_path, c
     out, err = capsys.readouterr()
     assert "-: 10.0 s, " in err
     assert len(list(events.glob("*/*.wav"))) == len(out.splitlines()) == len(detections(model_path, AUDIO))
+
+
+def test_events_stay_inside_their_folder(model_path, tmp_path, capsys):  # noqa: F811
+    tensors, header = load_model(model_path)
+    save_model(
+        tmp_path / "m.safetensors", tensors, {**header, "labels": ["_silence_", "_unknown_", "yes", "../no", "up"]}
+    )
+    write_wav(tmp_path / "a.wav", AUDIO)
+    flags = ["--threshold", "0.5", "--record_events", str(tmp_path / "events" / "here")]
+    assert cli.main(["listen", str(tmp_path / "m.safetensors"), str(tmp_path / "a.wav"), *flags]) == 1
+    assert "--record_events can make no folder of its keyword '../no'" in capsys.readouterr().err
+    assert not (tmp_path / "events").exists()
 
 
 def test_a_folder_for_events_is_asked_first(model_path, tmp_path, capsys):  # noqa: F811

@@ -99,6 +99,8 @@ def test_lists_and_steps():
         ("--qa 3", "--qa 3: must be one of 0, 1, 2"),
         ("--cfg_feat feat_x", "--cfg_feat feat_x: no such file; config/gscdv2 has feat_fft, feat_iir"),
         ("--keywords yes,yes", "--keywords yes,yes: needs one or more words, each once"),
+        ("--keywords yes,../x", "--keywords ../x: must be a plain word"),
+        ("--keywords _silence_,yes", "--keywords _silence_: must be a plain word"),
         ("--thx 0.1,0.2", "--thx 0.1,0.2: needs one value"),
         ("--lr 1e-4", "--lr_end 0.0003: must not exceed --lr 0.0001"),
         ("--logf lut", "--logf lut: logfbank features are logarithmic already"),

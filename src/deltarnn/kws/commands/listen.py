@@ -20,6 +20,7 @@ from deltarnn.engine.activity import Activity
 from deltarnn.files import check_writable
 from deltarnn.kws.commands.choice import add_model, chosen_model, take_model
 from deltarnn.kws.config.arguments import add_number
+from deltarnn.kws.config.option import names_a_folder
 from deltarnn.kws.data.audio import Audio
 from deltarnn.kws.spotter.recorder import EventRecorder
 from deltarnn.kws.spotter.sources import FileSource, Microphone, RawSource, Source, list_devices, standard_input
@@ -55,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Listen until the sources end, Ctrl-C, or SIGTERM."""
     if arguments.list_devices:
+        if arguments.sources or arguments.model or arguments.record_events:
+            raise ValueError("--list_devices only shows the microphones: leave out models, files and --record_events")
         print(list_devices())
         return 0
     named = list(arguments.sources)
@@ -68,6 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
         spotter = Spotter.load(model, arguments.threshold, arguments.precision)
     for warning in caught:
         print(f"warning: {warning.message}", file=sys.stderr)
+    if arguments.record_events is not None:
+        for word in spotter.keywords:
+            if not names_a_folder(word):
+                raise ValueError(f"{model}: --record_events can make no folder of its keyword {word!r}")
     with ExitStack() as stack:
         with suppress(ValueError):  # in a thread: who began it ends it
             # As Ctrl-C: a service that is stopped keeps its events, and tells what it heard.

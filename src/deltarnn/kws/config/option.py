@@ -93,3 +93,8 @@ def _named(raw: Any) -> str:
     return {type(None): "nothing", dict: "a mapping", list: "a list", tuple: "a list"}.get(
         type(raw), type(raw).__name__
     )
+
+
+def names_a_folder(word: str) -> bool:
+    """Whether a word can be the name of a folder of recordings, which stays inside the folder above it."""
+    return word not in ("", ".", "..") and not any(character in word for character in "/\\\0")

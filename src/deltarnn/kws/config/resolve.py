@@ -22,7 +22,7 @@ from typing import Any, Literal, cast, get_type_hints
 
 from deltarnn.files import write_json
 from deltarnn.kws.config.arguments import Parser
-from deltarnn.kws.config.option import STEPS, Option, Step, convert, metavar
+from deltarnn.kws.config.option import STEPS, Option, Step, convert, metavar, names_a_folder
 from deltarnn.kws.config.options import (
     AugmentationConfig,
     DeltaConfig,
@@ -118,6 +118,9 @@ class Config:
             raise ValueError(f"--dataset {self.data.dataset}: must be a plain name; it names folders under --work_dir")
         if len(set(self.data.keywords)) != len(self.data.keywords) or not self.data.keywords:
             raise ValueError(f"--keywords {','.join(self.data.keywords)}: needs one or more words, each once")
+        for word in self.data.keywords:
+            if not names_a_folder(word) or (word.startswith("_") and word.endswith("_")):
+                raise ValueError(f"--keywords {word}: must be a plain word, the name of the folder of its recordings")
         for low, high in (("aug_snr_low", "aug_snr_high"), ("lr_end", "lr"), ("freq_low", "freq_high")):
             if self._get(low) > self._get(high):
                 raise ValueError(f"--{low} {self._get(low)}: must not exceed --{high} {self._get(high)}")
