@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
+import onnx  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal  # noqa: E402
 
@@ -107,13 +108,22 @@ def test_weights_may_be_inputs(tmp_path: Path) -> None:
     b.node("GRU", "x", "W", "R", outputs=["y"], hidden_size=6, linear_before_reset=1, name="rnn")
     path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "W": [1, 18, 4], "R": [1, 18, 6]}, ["y"])
     net, session, x = load(path, thresholds=0.0), onnx_runtime(path), slow_signal(1, 9, 2, 4)
-    with pytest.raises(RuntimeError, match="imported at the first call"):
-        net.reset()
+    for early in (net.reset, lambda: net.set_thresholds(0.1), lambda: net.recurrent):
+        with pytest.raises(
+            RuntimeError, match=r"the weights of this network are inputs \(W, R\): .* at the first call"
+        ):
+            early()
+    assert repr(net) == "LateNetwork(weights are inputs: W, R)"
     for _ in range(2):
         w, r = (b.random.uniform(-0.5, 0.5, shape).astype(np.float32) for shape in ((1, 18, 4), (1, 18, 6)))
         for _ in range(2):
             feed = {"x": x, "W": w, "R": r}
             np.testing.assert_allclose(net.run(None, feed)[0], session.run(None, feed)[0], rtol=0, atol=1e-6)
         assert net.recurrent == ["rnn"]
+    net.set_thresholds(0.1)
+    net.save_onnx(tmp_path / "out.onnx", feed)
+    assert [value.name for value in onnx.load(tmp_path / "out.onnx").graph.input] == ["x"]
+    net.run(None, {**feed, "W": 2 * w})
+    assert net.thresholds == {"rnn": [(0.1, 0.1)]}
     with pytest.raises(ValueError, match="the input 'R' is missing: it holds the weights"):
         net.run(None, {"x": x, "W": w})

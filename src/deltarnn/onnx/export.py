@@ -96,6 +96,7 @@ def _one_operator(programs: Programs, parts: Mapping[str, RecurrentPart], feed: 
     inputs = [
         helper.make_tensor_value_info(name, programs.graph.types.get(name, TensorProto.FLOAT), feed[name].shape)
         for name in programs.graph.inputs
+        if name not in programs.graph.constants  # weights that a call brought
     ]
     made = {name: (TensorProto.FLOAT, shape) for name, shape in native.outputs.items()}
     passed = {value.name: value for value in inputs}  # on to the outputs, where a name may stand twice
@@ -136,7 +137,7 @@ def _operators(programs: Programs, parts: Mapping[str, RecurrentPart], held: boo
         else onnx.ValueInfoProto(name=name)
         for name in graph.outputs
     ]
-    inputs_of = [graph.value_info(name) for name in graph.inputs]
+    inputs_of = [graph.value_info(name) for name in graph.inputs if name not in graph.constants]
     return _model(graph, nodes, inputs_of, outputs, constants), sum(isinstance(item, Site) for item in items)
 
 

@@ -127,6 +127,10 @@ def _why_dense(node: Any) -> str:
     return f"{what} {node.op_type}, quantised already: import the float model, and call quantize for int8"
 
 
+class NotYetImportedError(RuntimeError):
+    """Something was asked of a network before the call that brings its weights."""
+
+
 class LateNetwork(Network):
     """A network whose recurrent weights are inputs: imported at its first call, and anew when they change."""
 
@@ -134,7 +138,7 @@ class LateNetwork(Network):
         """Not for callers: use `load`."""
         self._graph, self._late, self._settings = graph, late, settings
         self._bound: dict[str, Array] = {}
-        self.model, self.parts = model, {}
+        self.model = model
 
     def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Array]:
         """As of `Network`; the weights are among the inputs."""
@@ -145,8 +149,10 @@ class LateNetwork(Network):
         if not self._bound or any(not np.array_equal(self._bound[name], weights[name]) for name in self._late):
             graph = self._graph.copy()
             graph.constants.update(weights)
+            kept = self.thresholds if self._bound else {}
             super().__init__(self.model, *imported(self.model, graph, self._settings), self._settings.states)
             self._settings.apply_thresholds(self)
+            self.set_thresholds({name: pairs for name, pairs in kept.items() if name in self.parts})
             self._bound = {name: value.copy() for name, value in weights.items()}
         return super().run(output_names, input_feed)
 
@@ -155,9 +161,15 @@ class LateNetwork(Network):
         return LateNetwork(self.model, self._graph, self._late, self._settings)
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("programs", "_states", "_layers", "_mode"):
-            raise RuntimeError("the weights of this network are inputs: it is imported at the first call of run")
+        if name in ("parts", "programs", "_states", "_layers", "_mode"):
+            raise NotYetImportedError(
+                f"the weights of this network are inputs ({', '.join(self._late)}): it is imported at the first call "
+                "of run; make that first, give load() the thresholds, or export the model with its parameters inside"
+            )
         raise AttributeError(name)
+
+    def __repr__(self) -> str:
+        return super().__repr__() if self._bound else f"LateNetwork(weights are inputs: {', '.join(self._late)})"
 
 
 def _session_options(threads: int) -> Any:

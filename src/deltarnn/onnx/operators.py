@@ -64,9 +64,13 @@ def site_of(node: Any, graph: Graph) -> Site:
 def check_options(what: str, cell: str, options: dict[str, Any]) -> None:
     """Raise UnsupportedGraphError for an attribute that changes what is computed in a way that delta layers do not."""
     if "clip" in options:
-        raise UnsupportedGraphError(f"{what} clips its gates (clip={options['clip']:g}), which delta layers do not")
+        raise UnsupportedGraphError(
+            f"{what} clips its gates (clip={options['clip']:g}), which delta layers do not: export it without"
+        )
     if options.get("input_forget", 0):
-        raise UnsupportedGraphError(f"{what} couples its input and forget gates (input_forget=1): delta layers do not")
+        raise UnsupportedGraphError(
+            f"{what} couples its input and forget gates (input_forget=1): delta layers do not: export it without"
+        )
     if options.get("direction", "forward") not in DIRECTIONS:
         raise UnsupportedGraphError(
             f"{what} has the direction {options['direction']!r}: there are {', '.join(DIRECTIONS)}"
