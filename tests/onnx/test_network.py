@@ -158,6 +158,18 @@ def test_any_number_of_sizes_runs(tmp_path: Path) -> None:
         np.testing.assert_allclose(net.run(None, {"x": x})[0], session.run(None, {"x": x})[0], rtol=0, atol=1e-6)
 
 
+def test_sequences_of_no_steps_are_no_calibration(tmp_path: Path) -> None:
+    b = Builder(3)
+    y = recurrent_node(b, "GRU", 4, 6, "x", lengths="lengths", prefix="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "lengths": (TensorProto.INT32, ["B"])}, [y])
+    net, feed = load(path), {"x": slow_signal(3, 30, 2, 4), "lengths": np.array([30, 0], np.int32)}
+    with net.record_inputs() as recorded:
+        expected = net.run(None, feed)[0]
+    assert [sequence.x.shape for sequence in recorded["rnn"]] == [(30, 1, 4)]
+    net.quantize([feed])
+    np.testing.assert_allclose(net.run(None, feed)[0], expected, rtol=0, atol=0.02)
+
+
 def test_tokens_are_a_signal(tmp_path: Path) -> None:
     """Of one token a call, one program is made, and an exported operator takes every token."""
     b = Builder(3)

@@ -108,7 +108,7 @@ class States:
                 frames = frames[::-1] if site.reverse[direction] else frames
                 entering = [None if state is None else np.ascontiguousarray(state[row]) for state in (h, c)]
                 goes_on = engine.enter(*entering, self.held)
-                if self.recorded is not None:
+                if self.recorded is not None and count:
                     if not goes_on or row not in rows.recorded:
                         given = [None if state is None else state[None].copy() for state in entering]
                         rows.recorded[row] = RecordedSequence(given[0], given[1])
