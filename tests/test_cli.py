@@ -45,3 +45,14 @@ def test_outputs_that_are_closed_are_done_without(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     assert cli.main(["--version"]) == 0
     assert cli.main(["nothing"]) == 1
+
+
+def test_a_warning_for_the_user_is_its_sentence():
+    code = (
+        "import warnings\nfrom types import SimpleNamespace\nfrom deltarnn import cli\n"
+        "def run(_):\n    warnings.warn('odd')\n    warnings.warn('wrong', RuntimeWarning)\n    return 0\n"
+        "cli.import_module = lambda name: SimpleNamespace(add_arguments=lambda parser: None, run=run)\n"
+        "cli.main(['listen'])\nwarnings.warn('later')"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.splitlines()
+    assert told == ["warning: odd", "<string>:6: RuntimeWarning: wrong", "<string>:10: UserWarning: later"]

@@ -9,7 +9,9 @@ import io
 import os
 import select
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -58,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console without Δ gets its code, not an exception
     try:
-        status = _run(arguments)
+        with _plain_warnings():
+            status = _run(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
@@ -88,6 +91,25 @@ def _run(arguments: list[str]) -> int:
     if not arguments or (arguments[0] in ("-h", "--help") and not sys.argv[0].endswith("main.py")):
         return _print_commands()
     return _run_steps(arguments)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    """A UserWarning is for the user: its sentence, without the line of ours that it came from."""
+    usual = warnings.formatwarning
+
+    def plain(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        if category is UserWarning:
+            return f"warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _reader_left() -> bool:
