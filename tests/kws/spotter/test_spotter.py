@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -110,6 +111,19 @@ def test_int8_of_a_float_model_is_that_of_the_weights_own_format(model_path):
         Spotter.load(model_path, threshold=0.5, precision="int4")
     error = np.abs(spotter.scores(noise(1, 30_000)) - exact.scores(noise(1, 30_000)))
     assert 0 < error.mean() < 0.5
+
+
+def test_that_format_holds_biases_as_they_enter(tmp_path, model_path):
+    """Two halves of the bias that weights alone would hold, and their sum that they would not."""
+    tensors, header = load_model(model_path)
+    for name in ("rnn.bias_ih_l0", "rnn.bias_hh_l0"):
+        tensors[name][0] = 1.9
+    path = tmp_path / "model.safetensors"
+    save_model(path, tensors, header)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        spotter = Spotter.load(path, threshold=0.5, precision="int8")
+    assert spotter.engine.quantization == Quantization(QFormat(8, 8), QFormat(3, 5), QFormat(2, 6))
 
 
 @pytest.mark.parametrize("features", [{}, {"feat_type": "logmel"}, {"gradient": True}], ids=["native", "mel", "python"])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from deltarnn.files import read_json
+from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.qformat import QFormat, Quantization
 from deltarnn.kws.commands import evaluate_stream
 from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
@@ -173,7 +174,7 @@ def precisions(
         return {"fixed": model}
     formats = Quantization(
         activation=_format("activation", activation or "8.8"),
-        weight=_fitting(model) if weight is None else _format("weight", weight),
+        weight=NetworkParameters.of(model).formats.weight if weight is None else _format("weight", weight),
         gate=_format("gate", gate or "2.6"),
     )
     fixed = copy.deepcopy(model)
@@ -181,12 +182,6 @@ def precisions(
     for name, (thx, thh) in quantize(fixed, formats).items():
         print(f"fixed point: thresholds of {name} rounded to x {thx}, h {thh}")
     return {"float": model, "fixed": fixed}
-
-
-def _fitting(model: KeywordModel) -> QFormat:
-    """The 8-bit format with the fewest integer bits that hold every weight and bias of the recurrent layers."""
-    largest = max(float(p.detach().abs().max()) for p in model.rnn.parameters())
-    return QFormat.holding(largest)
 
 
 def _format(name: str, text: str) -> QFormat:

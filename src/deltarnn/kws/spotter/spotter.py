@@ -14,7 +14,8 @@ from deltarnn.engine import Activity, Engine, ModelFileError, load_model
 from deltarnn.engine.compilation import Precision
 from deltarnn.engine.description import Description
 from deltarnn.engine.model_file import Header, Tensors
-from deltarnn.fixed.qformat import QFormat, Quantization
+from deltarnn.fixed.parameters import NetworkParameters
+from deltarnn.fixed.qformat import QFormat
 from deltarnn.kws.features.frontend_stream import checked_samples
 from deltarnn.kws.features.pipeline import FeaturePipeline, PipelineStream
 from deltarnn.kws.spotter.calibration import stream_rule
@@ -79,7 +80,7 @@ class Spotter:
         threshold: above which a score is a detection; None for the file's calibrated one (docs/spotter.md).
         precision: "float32" or "int8"; None for the file's own: "int8" if it has fixed-point formats, else "float32",
             the arithmetic in which it was trained. int8 of a file without formats takes Q8.8 activations, the 8-bit
-            format that holds all weights, and Q2.6 gates.
+            format that holds all weights and the biases as they enter, and Q2.6 gates.
 
         Raises
         ------
@@ -98,8 +99,7 @@ class Spotter:
         formats = None
         precision = precision or ("float32" if header["quantization"] is None else "int8")
         if precision == "int8" and header["quantization"] is None:
-            largest = max(float(np.abs(values).max()) for name, values in tensors.items() if name.startswith("rnn."))
-            formats = Quantization.holding(largest)
+            formats = NetworkParameters.from_model_file(tensors, header, None).formats
         return cls(Engine.from_description(Description(tensors, header), precision, formats), pipeline, rule, header)
 
     def accept_waveform(self, samples: ArrayLike) -> list[Detection]:
