@@ -53,16 +53,16 @@ std::int64_t one(const Tensor& tensor) {
 std::optional<std::int64_t> whole_number(const Tensor& tensor) {
     if (tensor.count() != 1) return {};
     switch (tensor.type) {
-    case ort::boolean:
-    case ort::uint8: return one<std::uint8_t>(tensor);
-    case ort::int8: return one<std::int8_t>(tensor);
-    case ort::uint16: return one<std::uint16_t>(tensor);
-    case ort::int16: return one<std::int16_t>(tensor);
-    case ort::uint32: return one<std::uint32_t>(tensor);
-    case ort::int32: return one<std::int32_t>(tensor);
-    case ort::uint64:
-    case ort::int64: return one<std::int64_t>(tensor);
-    default: return {};
+        case ort::boolean:
+        case ort::uint8: return one<std::uint8_t>(tensor);
+        case ort::int8: return one<std::int8_t>(tensor);
+        case ort::uint16: return one<std::uint16_t>(tensor);
+        case ort::int16: return one<std::int16_t>(tensor);
+        case ort::uint32: return one<std::uint32_t>(tensor);
+        case ort::int32: return one<std::int32_t>(tensor);
+        case ort::uint64:
+        case ort::int64: return one<std::int64_t>(tensor);
+        default: return {};
     }
 }
 
