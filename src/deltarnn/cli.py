@@ -41,6 +41,19 @@ SPINS = "200"
 for milliseconds, in which another process could have the core (docs/training.md)."""
 
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
+PASSING_COMMANDS = (
+    "resynthesise",
+    "predict",
+    "evaluate",
+    "listen",
+    "export",
+    "rtl",
+    "estimate",
+    "import",
+    "tune",
+    "bench",
+)
+"""They begin anew after Ctrl-C; the others go on."""
 MODEL_COMMANDS = ("evaluate", "sweep", "export", "estimate", "tune", "distill")
 """Their first argument may be the model file, without --model."""
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)
@@ -65,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where it stopped", file=sys.stderr)
+        goes_on = arguments[:1] not in [[command] for command in PASSING_COMMANDS]
+        print("interrupted" + "; the same command goes on where it stopped" * goes_on, file=sys.stderr)
         return 130
     except MemoryError:
         print("error: out of memory: ask for less, such as smaller sizes or fewer --workers", file=sys.stderr)

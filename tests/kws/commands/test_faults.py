@@ -59,6 +59,11 @@ def test_latest_leads_to_the_run_that_finished_last(work):
     assert model_of(work).is_file()
 
 
+def test_a_folder_beside_a_named_model_is_told_to_do_nothing(work, capsys):
+    assert main(["evaluate", str(model_of(work)), "--work_dir", str(work)]) == 0
+    assert "--work_dir does nothing beside a model that is named: " in capsys.readouterr().err
+
+
 def test_a_moved_model_finds_its_features_and_history(work, finished, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     hidden = finished.with_name("gone")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from deltarnn import cli
 from deltarnn.cli import COMMANDS, main
 from deltarnn.kws.config import resolve as module
 from deltarnn.kws.config.options_data import FeatureConfig
@@ -213,13 +214,16 @@ def test_both_entries_share_one_parser(tmp_path, capsys, monkeypatch):
     assert "'foretell' is no command; there are prepare, feature" in capsys.readouterr().err
 
 
-def test_keyboard_interrupt_is_one_line(monkeypatch, capsys):
-    def interrupted(arguments):
+@pytest.mark.parametrize("command", [["--step", "prepare"], ["sweep"], ["listen"], ["tune"]])
+def test_keyboard_interrupt_is_one_line(command, monkeypatch, capsys):
+    def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "parse_arguments", interrupted)
-    assert main(["--step", "prepare"]) == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on where it stopped\n"
+    monkeypatch.setattr(cli, "_run_command", interrupted)
+    monkeypatch.setattr(cli, "_run_steps", interrupted)
+    assert main(command) == 130
+    remedy = "" if command[0] in ("listen", "tune") else "; the same command goes on where it stopped"
+    assert capsys.readouterr().err == f"interrupted{remedy}\n"
 
 
 @pytest.mark.parametrize(("module_name", "shown"), [("deltarnn.kws.training.trainer", True), ("elsewhere", False)])

@@ -14,7 +14,7 @@ def add_model(parser: argparse.ArgumentParser, *, out: str = "") -> None:
         "--model", type=Path,
         help="model file, or folder of a run; --model may be left out before it (default: the newest under save/)",
     )  # fmt: skip
-    parser.add_argument("--work_dir", type=Path, default=Path(), help="folder that holds save/ (default: this one)")
+    parser.add_argument("--work_dir", type=Path, help="folder that holds save/ (default: this one)")
     if out:
         parser.add_argument("--out", type=Path, help=f"folder for {out} (default: the model's)")
 
@@ -22,9 +22,11 @@ def add_model(parser: argparse.ArgumentParser, *, out: str = "") -> None:
 def chosen_model(arguments: argparse.Namespace) -> Path:
     """The model file that was named, or the newest, which is told. ValueError where there is none."""
     if arguments.model is None:
-        path = newest_model(arguments.work_dir)
+        path = newest_model(arguments.work_dir or Path())
         print(f"model: {path} (the newest; name another as the first argument)", file=sys.stderr)
         return path
+    if arguments.work_dir is not None:
+        print(f"--work_dir does nothing beside a model that is named: {arguments.model}", file=sys.stderr)
     path = Path(arguments.model)
     if path.is_dir():
         path /= MODEL
