@@ -11,7 +11,7 @@ import select
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -86,9 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Exception as error:
         if isinstance(error, BrokenPipeError) and _reader_left():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes at its end
+            _forget_output()
             return 141
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _forget_output()
             error = OSError(f"standard output: {error.strerror}")  # files would be named: `deltarnn.files`
         if not isinstance(error, EXPECTED) and not type(error).__module__.startswith("deltarnn."):
             raise  # a defect of ours: its traceback is wanted
@@ -124,6 +125,12 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+def _forget_output() -> None:
+    """Let what Python still holds of the output, and writes at its end, go nowhere."""
+    with suppress(io.UnsupportedOperation):  # no file of its own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_left() -> bool:
