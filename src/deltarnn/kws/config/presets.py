@@ -147,9 +147,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "aug_time_mask": 6,
         "aug_freq_mask": 2,
         "lr": 4e-3,
-        "epochs_pretrain": 26,
-        "epochs_retrain": 24,
-        "beta": 0.01,
+        "thx": [0.15, 0.1, 0.1],
+        "epochs_pretrain": 40,
+        "epochs_retrain": 40,
+        "beta": 0.0085,
     },
     "demo": {**DEMO, "carry_state": 0.5},
     "demo_stream": {
