@@ -42,7 +42,7 @@ def test_edgedrnn_cycles_equal_the_loop_of_its_definition(inputs, groups, gap, d
     assert EdgeDRNN(burst_gap_cycles=gap).cycles(inputs, [hidden], [columns]) == expected
 
 
-TABLE = [  # network of HARDWARE.md: layers, H, parameters, operations per step, dense cycles, activation cycles
+TABLE = [  # docs/accelerators.md: layers, H, parameters, operations per step, dense cycles, activation cycles
     (1, 256, 0.227e6, 0.45e6, 28_416, 167),
     (2, 256, 0.621e6, 1.24e6, 77_568, 334),
     (1, 512, 0.848e6, 1.70e6, 105_984, 327),

@@ -149,7 +149,7 @@ def _tell(faults: dict[str, list[str]], every: int, seconds: float) -> None:
 
 
 def spoken_rows(clips: dict[str, list[SourceClip]], config: Config) -> list[Row]:
-    """Rows of all keywords, and of other words balanced as SEED_CLI says; the whole test-set folder."""
+    """Rows of all keywords, and of other words drawn evenly over the words; the whole test-set folder."""
     keywords = config.data.keywords
     rows = []
     for group in GROUPS:
