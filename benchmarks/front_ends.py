@@ -16,7 +16,8 @@ import numpy as np
 import soundfile
 
 from deltarnn.kws.data.audio import fit, read_audio, write_wav
-from deltarnn.kws.features.frontend import IIRFilterBank, LogFilterBank
+from deltarnn.kws.features.frontend import LogFilterBank
+from deltarnn.kws.features.iir import IIRFilterBank
 
 BATCH, REPETITIONS = 64, 15
 

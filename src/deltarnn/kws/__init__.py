@@ -1,6 +1,6 @@
-"""Keyword spotting, in wings; each imports only those below it (docs/architecture.md):
+"""Keyword spotting, in packages of which each imports only those after it (docs/architecture.md):
 
-commands · report · training · evaluation · spotter · features · network · data · config, and on the ground files, draw.
+commands · report · training · evaluation · spotter · features · network · data · config.
 
 The public names load on first use: importing one does not import all.
 """
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from deltarnn.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from deltarnn.kws.features.frontend import IIRFilterBank, LogFilterBank
+    from deltarnn.kws.features.frontend import LogFilterBank
+    from deltarnn.kws.features.iir import IIRFilterBank
     from deltarnn.kws.features.log_mel import LogMelFilterBank
     from deltarnn.kws.network.model import KeywordModel
 
@@ -19,7 +20,7 @@ __all__ = ["IIRFilterBank", "KeywordModel", "LogFilterBank", "LogMelFilterBank"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "IIRFilterBank": "features.frontend",
+        "IIRFilterBank": "features.iir",
         "KeywordModel": "network.model",
         "LogFilterBank": "features.frontend",
         "LogMelFilterBank": "features.log_mel",

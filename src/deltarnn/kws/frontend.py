@@ -2,7 +2,8 @@
 
 import warnings
 
-from deltarnn.kws.features.frontend import FrontEnd, IIRFilterBank, LogFilterBank
+from deltarnn.kws.features.frontend import FrontEnd, LogFilterBank
+from deltarnn.kws.features.iir import IIRFilterBank
 
 __all__ = ["FrontEnd", "IIRFilterBank", "LogFilterBank"]
 

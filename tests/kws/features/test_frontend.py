@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deltarnn.kws.features.filters import spaced_frequencies
-from deltarnn.kws.features.frontend import IIRFilterBank, LogFilterBank
+from deltarnn.kws.features.frontend import LogFilterBank
+from deltarnn.kws.features.iir import IIRFilterBank
 
 GOLDEN = sorted((Path(__file__).parents[2] / "data" / "features").glob("*.npz"))
 FINE = {"frame_size": 0.025, "frame_stride": 0.01, "nfft": 512, "n_filt": 40}

@@ -11,7 +11,8 @@ from deltarnn.kws.config.resolve import Config, resolve
 from deltarnn.kws.data.audio import read_audio
 from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import prepare
-from deltarnn.kws.features.frontend import IIRFilterBank, LogFilterBank
+from deltarnn.kws.features.frontend import LogFilterBank
+from deltarnn.kws.features.iir import IIRFilterBank
 from deltarnn.kws.features.pipeline import FeaturePipeline, FeatureStatistics
 from deltarnn.kws.features.store import feature, feature_paths, load_audio, load_features
 

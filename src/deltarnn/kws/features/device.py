@@ -19,7 +19,8 @@ from deltarnn.fixed.log_mel_bank import WEIGHT_BITS, IntegerLogMelFilterBank, le
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.fixed.qformat import QFormat
 from deltarnn.fixed.spectrum import IntegerSpectrum, window_q15
-from deltarnn.kws.features.frontend import FULL_SCALE_32BIT, IIRFilterBank, LogFilterBank
+from deltarnn.kws.features.frontend import FULL_SCALE_32BIT, LogFilterBank
+from deltarnn.kws.features.iir import IIRFilterBank
 from deltarnn.kws.features.log_mel import LogMelFilterBank
 from deltarnn.kws.features.pipeline import FeaturePipeline
 

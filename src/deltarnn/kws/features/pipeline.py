@@ -13,8 +13,9 @@ from deltarnn.kws.config.option import convert
 from deltarnn.kws.config.options_data import LATER, FeatureConfig
 from deltarnn.kws.data.audio import Audio, fit, resample
 from deltarnn.kws.features.filters import spaced_frequencies
-from deltarnn.kws.features.frontend import FrontEnd, IIRFilterBank, LogFilterBank
+from deltarnn.kws.features.frontend import FrontEnd, LogFilterBank
 from deltarnn.kws.features.frontend_stream import FrameStream
+from deltarnn.kws.features.iir import IIRFilterBank
 from deltarnn.kws.features.log_mel import LogMelFilterBank, LogScale
 
 Features = NDArray[np.float32]
