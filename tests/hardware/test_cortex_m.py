@@ -14,7 +14,7 @@ from deltarnn import QFormat, Quantization
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.parameters import DenseWeights, NetworkParameters, RecurrentWeights
 from deltarnn.hardware import cortex_m
-from deltarnn.hardware.c_source import compressed, memory_type
+from deltarnn.hardware.c_data import compressed, memory_type
 from deltarnn.hardware.c_weights import Compressed, best_elements, columns
 from deltarnn.hardware.export_c import C_FLAGS, export_c
 from deltarnn.hardware.files import ExportError

@@ -9,7 +9,7 @@ from deltarnn.fixed.cells import IntegerLayer
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.spotter import IntegerSpotter
 from deltarnn.hardware import c_spotter
-from deltarnn.hardware.c_source import integer_type, is_dense, memory_size, memory_type
+from deltarnn.hardware.c_data import integer_type, is_dense, memory_size, memory_type
 from deltarnn.hardware.c_weights import padded
 
 WIDTH = 116

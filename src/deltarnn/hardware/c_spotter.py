@@ -13,7 +13,8 @@ from deltarnn.fixed.log_bank import PASSES, IntegerLogFilterBank, SpectrumBank
 from deltarnn.fixed.log_mel_bank import IntegerLogMelFilterBank, power_shift
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.fixed.spotter import IntegerSpotter
-from deltarnn.hardware.c_source import array_text, integer_type
+from deltarnn.hardware.c_data import integer_type
+from deltarnn.hardware.c_source import array_text
 
 Arrays = dict[str, tuple[str, NDArray[np.int64]]]
 TYPE_BYTES = {

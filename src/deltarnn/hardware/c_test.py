@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.fixed.network import IntegerNetwork
-from deltarnn.hardware.c_source import array_text, integer_type
+from deltarnn.hardware.c_data import integer_type
+from deltarnn.hardware.c_source import array_text
 
 
 def test_text(network: IntegerNetwork, name: str, x: NDArray[np.int64], expected: NDArray[np.int64]) -> str:

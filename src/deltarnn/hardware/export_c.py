@@ -17,15 +17,9 @@ from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.fixed.spotter import IntegerSpotter
 from deltarnn.hardware import c_spotter, push_test
+from deltarnn.hardware.c_data import check_intermediates, data_arrays, integer_type, memory_size, memory_type
 from deltarnn.hardware.c_header import header_text, vectors
-from deltarnn.hardware.c_source import (
-    check_intermediates,
-    data_arrays,
-    integer_type,
-    memory_size,
-    memory_type,
-    source_text,
-)
+from deltarnn.hardware.c_source import source_text
 from deltarnn.hardware.c_test import test_text
 from deltarnn.hardware.c_weights import padded
 from deltarnn.hardware.files import ExportError, ExportResult, write_text

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.fixed.network import IntegerNetwork
-from deltarnn.hardware.c_source import integer_type
+from deltarnn.hardware.c_data import integer_type
 from deltarnn.hardware.cortex_m import FLAGS, Processor, cross_compile
 from deltarnn.hardware.files import ExportError, write_text
 

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.fixed.spotter import IntegerSpotter
 from deltarnn.hardware import c_spotter
+from deltarnn.hardware.c_data import check_intermediates, integer_type, is_dense
 from deltarnn.hardware.c_header import header_text
-from deltarnn.hardware.c_source import check_intermediates, integer_type, is_dense, source_text
+from deltarnn.hardware.c_source import source_text
 from deltarnn.hardware.files import ExportError
 
 FLAGS = ("-std=c99", "-O3", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-pedantic")
