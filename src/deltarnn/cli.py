@@ -1,4 +1,4 @@
-"""The command `deltarnn`, and `python main.py`: each command's module is imported when it is called for.
+"""The command `deltarnn`, and `python main.py`: each command's module is imported when it is called.
 
 A command's module offers `add_arguments(parser)` and `run(arguments) -> int`. The four steps share one set of flags
 (`deltarnn.kws.config.resolve`): their modules offer a function of the step's name that takes the `Config`.
@@ -21,24 +21,33 @@ from deltarnn.files import remove_leftovers, sentence
 COMMANDS = {
     "prepare": ("deltarnn.kws.commands.data", "list the clips of a data set: groups, labels, silence, noise"),
     "feature": ("deltarnn.kws.commands.data", "compute the features of every clip"),
-    "resynthesise": ("deltarnn.kws.commands.resynthesise", "recordings made of log-mel levels, to train streams on"),
+    "resynthesise": (
+        "deltarnn.kws.commands.resynthesise",
+        "reconstruct recordings from log-mel levels, to train for streams",
+    ),
     "pretrain": ("deltarnn.kws.commands.train", "train the dense GRU or LSTM"),
     "retrain": ("deltarnn.kws.commands.train", "train the delta network, from the pretrained one"),
     "predict": ("deltarnn.kws.commands.predict", "name the word in each recording"),
     "evaluate": ("deltarnn.kws.commands.evaluate", "accuracy, confusion and sparsity of a trained model"),
     "listen": ("deltarnn.kws.commands.listen", "keywords as they are spoken: from a microphone, files, or a pipe"),
     "sweep": ("deltarnn.kws.commands.sweep", "accuracy against sparsity over a grid of thresholds"),
-    "export": ("deltarnn.kws.commands.export", "C source, SystemVerilog, memory images of a trained model"),
+    "export": (
+        "deltarnn.kws.commands.export",
+        "write a trained model as C, SystemVerilog, memory images or a web page",
+    ),
     "rtl": ("deltarnn.commands.rtl", "simulate or synthesise the SystemVerilog of an exported model"),
     "estimate": ("deltarnn.kws.commands.estimate", "latency and throughput of a trained model on accelerators"),
-    "import": ("deltarnn.onnx.command", "look into an ONNX network: its recurrent parts, imported as delta layers"),
-    "tune": ("deltarnn.commands.tune", "thresholds of anybody's network, ONNX or torch, within a loss budget"),
+    "import": (
+        "deltarnn.onnx.command",
+        "import an ONNX network: list its recurrent parts, set their thresholds, write files",
+    ),
+    "tune": ("deltarnn.commands.tune", "find thresholds for a pretrained network, ONNX or torch, within a loss budget"),
     "distill": ("deltarnn.commands.distill", "fine-tune a delta network towards its dense outputs, without labels"),
-    "bench": ("deltarnn.bench", "measure this machine: engine, training, GPU, or an ONNX network against its import"),
+    "bench": ("deltarnn.bench", "time the engine, training, the GPU, or an imported ONNX network on this machine"),
 }
 SPINS = "200"
-"""How often an idle thread of torch's OpenMP looks for work before it sleeps, some 0.01 ms. As OpenMP comes, it looks
-for milliseconds, in which another process could have the core (docs/training.md)."""
+"""How often an idle thread of torch's OpenMP looks for work before it sleeps, some 0.01 ms. By default it spins for
+milliseconds, in which another process could use the core (docs/training.md)."""
 
 STEP_COMMANDS = ("prepare", "feature", "pretrain", "retrain")
 PASSING_COMMANDS = (
@@ -53,7 +62,7 @@ PASSING_COMMANDS = (
     "tune",
     "bench",
 )
-"""They begin anew after Ctrl-C; the others go on."""
+"""They start over after Ctrl-C; the others resume."""
 MODEL_COMMANDS = ("evaluate", "sweep", "export", "estimate", "tune", "distill")
 """Their first argument may be the model file, without --model."""
 EXPECTED = (ValueError, OSError, ModuleNotFoundError)

@@ -14,7 +14,7 @@ PARTS = ("engine", "training", "cuda", "mcu")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("--what", choices=(*PARTS, "all"), default="all", help="which part to measure (default: all)")
+    parser.add_argument("--what", choices=(*PARTS, "all"), default="all", help="what to measure (default: all)")
     parser.add_argument(
         "--output",
         type=Path,
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("state", "INPUT=OUTPUT: a state, fed back from an output"),
     ):
         parser.add_argument(f"--{flag}", action="append", metavar=what.split(":")[0], help=f"of --model: {what}")
-    parser.add_argument("--quick", action="store_true", help="few repetitions: a look, not a result")
+    parser.add_argument("--quick", action="store_true", help="few repetitions, for a quick look")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -17,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=int, default=20, help="passes over the sequences (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=3e-4, help="learning rate at the start (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the order of sequences (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order of sequences (default: %(default)s)")
     parser.add_argument(
-        "--output", type=Path, default=Path("distilled"), help="folder of what is written (default: %(default)s)"
+        "--output", type=Path, default=Path("distilled"), help="folder for the results (default: %(default)s)"
     )
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help="what `deltarnn export --format rtl` wrote")
     parser.add_argument("--trace", type=Path, help="simulate: file (.vcd) for the waveforms")
     parser.add_argument(
-        "--stalls", type=float, help="simulate: part of the clocks that hold both streams up, such as 0.3"
+        "--stalls", type=float, help="simulate: share of the clocks at which both streams are held up, such as 0.3"
     )
 
 

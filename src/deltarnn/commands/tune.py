@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
     parser.add_argument("--model", required=True, help=f"{WHERE_MODEL}; as first argument also without --model")
     parser.add_argument("--calibration", nargs="+", required=True, help=WHERE_DATA)
-    parser.add_argument("--held_out", nargs="+", help="data for the check, likewise; default: a part of --calibration")
+    parser.add_argument(
+        "--held_out", nargs="+", help="held-out data, in the same forms; default: a part of --calibration"
+    )
     parser.add_argument(
         "--loss",
         help="file.py:function of the model and the items, that returns a number; default: distance to dense outputs",
@@ -21,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("float32", "int8"),
         default="float32",
-        help="of the tuned network (default: %(default)s)",
+        help="precision of the tuned network (default: %(default)s)",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("tuned"), help="folder of what is written (default: %(default)s)"
+        "--output", type=Path, default=Path("tuned"), help="folder for the results (default: %(default)s)"
     )
 
 

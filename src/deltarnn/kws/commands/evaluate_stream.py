@@ -34,13 +34,13 @@ RATE = 5.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of `deltarnn evaluate --stream`."""
-    section = parser.add_argument_group("stream", "with --stream: an endless recording instead of clips")
+    section = parser.add_argument_group("stream", "with --stream: a long recording instead of clips")
     section.add_argument("--stream", action="store_true", help="detections in a long recording, the state never reset")
     section.add_argument(
         "--recording", type=Path, nargs="+", help="WAV files of your own, each with a label file of its name beside it "
         "(.txt: start, end in seconds, word; default: a recording made of the data set's test clips)",
     )  # fmt: skip
-    rate = f"choose the threshold anew, for so many an hour on the validation part (default: the file's; {RATE:g} "
+    rate = f"choose the threshold for this many an hour on the validation part (default: the file's; {RATE:g} "
     add_number(parser, "false_alarms", float, 0.01, 1e4, rate + "where it has none)")
     section.add_argument("--precision", choices=("float32", "int8"), help="arithmetic (default: the file's own)")
 

@@ -28,11 +28,11 @@ from deltarnn.kws.spotter.spotter import UNCALIBRATED_THRESHOLD
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags of --format c and web."""
-    parser.add_argument("--name", default="delta_network", help="c, web: of what is written (default: delta_network)")
-    parser.add_argument("--layout", choices=LAYOUTS, help="c: how the files lie (default: plain)")
+    parser.add_argument("--name", default="delta_network", help="c, web: name of the files (default: delta_network)")
+    parser.add_argument("--layout", choices=LAYOUTS, help="c: layout of the files (default: plain)")
     parser.add_argument(
         "--network_only", action="store_true", default=None,
-        help="c: the network alone, for features that something else computes; without front end and rule",
+        help="c: the network alone, without front end and decision rule",
     )  # fmt: skip
     parser.add_argument(
         "--cpu", choices=CPUS, help="c: measure flash, RAM and instructions on this core; needs the extra 'embedded'"

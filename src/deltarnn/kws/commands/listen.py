@@ -44,10 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the microphone",
     )  # fmt: skip
     add_model(parser)
-    add_number(parser, "threshold", float, -1024, 1024, "score above which a word is heard (default: the model's own)")
+    add_number(
+        parser, "threshold", float, -1024, 1024, "score above which a word is reported (default: the model's own)"
+    )
     parser.add_argument("--precision", choices=("float32", "int8"), help="arithmetic (default: the model's own)")
     add_number(parser, "device", int, 0, 10000, "number of the microphone (default: the system's)")
-    parser.add_argument("--list_devices", action="store_true", help="show the microphones and end")
+    parser.add_argument("--list_devices", action="store_true", help="list the microphones and exit")
     parser.add_argument("--json", action="store_true", help="print detections as JSON lines, and no meter")
     parser.add_argument("--record_events", type=Path, metavar="DIR",
                         help="keep the second around each detection as DIR/WORD/….wav")  # fmt: skip

@@ -36,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"{DESCRIPTION} beside the file, or else is that of feat_logmel",
     )  # fmt: skip
     parser.add_argument("out", type=Path, metavar="DIR", help="folder that receives WORD/NAME.wav")
-    add_number(parser, "clips", int, 0, 10**6, "at most so many clips of each word; 0: all", default=0)
-    add_number(parser, "seed", int, 0, 2**31 - 1, "of the choice of clips and of their phases", default=0)
+    add_number(parser, "clips", int, 0, 10**6, "at most this many clips of each word; 0: all", default=0)
+    add_number(parser, "seed", int, 0, 2**31 - 1, "seed of the choice of clips and of their phases", default=0)
     workers = os.cpu_count() or 1
     add_number(parser, "workers", int, 1, 1024, "clips made at a time", default=workers)
 

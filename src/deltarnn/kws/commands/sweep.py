@@ -42,7 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "budget", float, 0, 1, "validation accuracy that may be lost", default=0.01)
     add_number(parser, "workers", int, 0, 256, f"processes; 0: in this one (default: {DEFAULT_WORKERS})")
     parser.add_argument(
-        "--cluster", metavar="ADDRESS", help="hand the points to the Dask scheduler there, instead of --workers"
+        "--cluster",
+        metavar="ADDRESS",
+        help="run the points on the Dask scheduler at this address, instead of --workers",
     )
     parser.add_argument("--point", help=argparse.SUPPRESS)
     parser.add_argument("--point_file", type=Path, help=argparse.SUPPRESS)

@@ -20,7 +20,7 @@ class ModelConfig:
     rnn_size: int = option(64, "units per recurrent layer", minimum=1, maximum=4096, steps=TRAIN)
     rnn_dropout: float = option(
         0.0,
-        "dropout between recurrent layers, dense as they are: new for every frame, it would let all deltas fire",
+        "dropout between recurrent layers, in pretrain only: its masks, new for every frame, make all deltas fire",
         minimum=0,
         maximum=1,
         steps=("pretrain",),
@@ -32,7 +32,7 @@ class ModelConfig:
     fc_dropout: float = option(0.0, "dropout before the class scores", minimum=0, maximum=1, steps=TRAIN)
     zero_b_hn: bool = option(
         False,
-        "hold b_hn, a GRU's hidden bias of the candidate, at 0: EdgeDRNN has one bias per gate row",
+        "keep b_hn, the hidden bias of a GRU's candidate, at 0: EdgeDRNN has one bias per gate row",
         steps=TRAIN,
         needs=("--rnn_type GRU", lambda c: c.model.rnn_type == "GRU"),
     )
@@ -46,13 +46,17 @@ class DeltaConfig:
 
     thx: tuple[float, ...] = option(
         (0.0,),
-        "threshold of input deltas, one or one per layer (0.1 or 0.1,0.05)",
+        "threshold of input deltas, one for all layers or one per layer (0.1 or 0.1,0.05)",
         minimum=0,
         maximum=1e6,
         steps=("retrain",),
     )
     thh: tuple[float, ...] = option(
-        (0.0,), "threshold of hidden-state deltas, one or one per layer", minimum=0, maximum=1e6, steps=("retrain",)
+        (0.0,),
+        "threshold of hidden-state deltas, one for all layers or one per layer",
+        minimum=0,
+        maximum=1e6,
+        steps=("retrain",),
     )
 
     def per_layer(self, layers: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -136,7 +140,7 @@ class QuantizationConfig:
     nqf: int = option(6, "fraction bits of the outputs of σ and tanh", minimum=0, maximum=31, **_on("qa"))
     bw_acc: int = option(
         32,
-        "width of the hardware's accumulators in bits: the run says whether the worst case fits",
+        "width of the hardware's accumulators, bits; the run reports whether the worst case fits",
         minimum=8,
         maximum=64,
         **_on("qa"),
@@ -170,7 +174,7 @@ class PruningConfig:
     gamma_rnn: float = option(0.7, "fraction of recurrent weights to prune", minimum=0, maximum=1, **_cbtd())
     gamma_fc: float = option(0.75, "fraction of dense weights to prune", minimum=0, maximum=1, **_cbtd())
     alpha_anneal_epoch: int = option(
-        100, "epochs until every small weight is pruned", minimum=1, maximum=100000, **_cbtd()
+        100, "epochs over which the pruning probability rises to 1", minimum=1, maximum=100000, **_cbtd()
     )
 
 
@@ -178,7 +182,7 @@ class PruningConfig:
 class TrainingConfig:
     """Optimisation."""
 
-    seed: int = option(0, "of every random choice", minimum=0, maximum=2**63 - 1)
+    seed: int = option(0, "seed of all random choices", minimum=0, maximum=2**63 - 1)
     epochs_pretrain: int = option(50, "epochs of pretrain", minimum=0, maximum=100000, steps=("pretrain",))
     epochs_retrain: int = option(50, "epochs of retrain", minimum=0, maximum=100000, steps=("retrain",))
     batch_size: int = option(64, "clips per training step", minimum=1, maximum=65536, steps=TRAIN)
@@ -196,7 +200,7 @@ class TrainingConfig:
     decay_factor: float = option(0.8, "learning rate's factor at each reduction", minimum=0, maximum=1, **_plateau())
     patience: int = option(4, "epochs without improvement before a reduction", minimum=0, maximum=100000, **_plateau())
     keep_last: bool = option(
-        False, "keep the last epoch, not the best: where sparsity still rises, the best may be one that fires more",
+        False, "keep the last epoch, not the best: while sparsity still rises, the best may be a less sparse one",
         **_clips(),
     )  # fmt: skip
     early_stop: int = option(
@@ -220,12 +224,10 @@ class TrainingConfig:
         0.0, "share of each target spread over all classes", minimum=0, maximum=0.99, **_targeted()
     )
     focus: float = option(
-        0.0, "how much more those frames count that pass for a keyword and are none", minimum=0, maximum=5, **_words()
+        0.0, "extra weight of frames without a keyword that score like one", minimum=0, maximum=5, **_words()
     )
-    tell_silence: float = option(
-        1.0, "how much it counts to tell silence from other words", minimum=0, maximum=1, **_words()
-    )
-    class_weights: bool = option(False, "weigh the loss so that every class counts the same", steps=TRAIN)
+    tell_silence: float = option(1.0, "weight of telling silence from other words", minimum=0, maximum=1, **_words())
+    class_weights: bool = option(False, "weight the loss so that all classes count equally", steps=TRAIN)
     teacher: str = option(
         "",
         "model files, separated by commas, of networks whose mean posteriors the loss follows too; in retrain also "
@@ -234,7 +236,7 @@ class TrainingConfig:
     )
     teacher_weight: float = option(0.5, "share of the loss that follows the teacher", minimum=0, maximum=1, **_taught())
     temperature: float = option(
-        2.0, "softens both posteriors before they are compared", minimum=0.1, maximum=1000, **_taught()
+        2.0, "temperature of both posteriors in distillation", minimum=0.1, maximum=1000, **_taught()
     )
     average: float = option(
         0.0,
@@ -285,7 +287,7 @@ class AugmentationConfig:
     )
     aug_versions: int = option(
         8,
-        "versions of every clip, among which each batch draws",
+        "versions of every clip, from which each batch draws",
         minimum=1,
         maximum=1000,
         steps=TRAIN,

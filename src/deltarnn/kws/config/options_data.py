@@ -63,7 +63,7 @@ class RunConfig:
     run_through: bool = option(False, "run this step and all later ones")
     work_dir: str = option(".", "folder that receives data/, feat/, log/ and save/")
     workers: int = option(
-        os.cpu_count() or 1, "processes for audio, features and versions of them", minimum=1, maximum=256
+        os.cpu_count() or 1, "processes for audio, features and augmented versions", minimum=1, maximum=256
     )
     model_path: str = option("", "model file to write instead of the one under save/", steps=TRAIN)
     path_net_pretrain: str = option(
@@ -74,13 +74,13 @@ class RunConfig:
     eval_test: bool = option(True, "evaluate on the test set, once, with the best model", steps=TRAIN)
     score_test: bool = option(True, "apply the decision rule to the test set", steps=TRAIN)
     debug: bool = option(False, "record intermediate signals of a few clips beside the model", steps=TRAIN)
-    use_cuda: bool = option(True, "train on the GPU; the CPU with a message where there is none", steps=TRAIN)
+    use_cuda: bool = option(True, "train on the GPU, or on the CPU (with a message) if there is none", steps=TRAIN)
     gpu_device: int = option(
         0, "index of the GPU", minimum=0, maximum=1024, steps=TRAIN, needs=("--use_cuda 1", lambda c: c.run.use_cuda)
     )
     threads: int = option(
         0,
-        "threads that share each batch on the CPU; 0: as many as torch takes, at most 4",
+        "threads that share each batch on the CPU; 0: torch's number, at most 4",
         minimum=0,
         maximum=256,
         steps=TRAIN,
@@ -105,7 +105,7 @@ class DataConfig:
     )
     from_folder: str = option(
         "",
-        "take features that were made elsewhere instead of computing them: folder with train.npz, validation.npz, …",
+        "use features that were made elsewhere: folder with train.npz, validation.npz, …",
         flag="from",
         steps=("feature",),
     )
@@ -115,7 +115,7 @@ class DataConfig:
     )
     clip_seconds: float = option(
         1.0,
-        "length of all clips, seconds: longer ones count by their beginning, shorter ones get zeros",
+        "length of all clips, seconds: longer ones are cut, shorter ones padded with zeros",
         minimum=0.1,
         maximum=60,
         steps=("prepare", "feature"),
@@ -142,7 +142,7 @@ class DataConfig:
         needs=_MAKES_DATA,
     )
     more_train: str = option(
-        "", "folder with further training recordings, one folder per word; no speaker of the other groups is taken",
+        "", "folder with further training recordings, one folder per word; speakers of the other groups are left out",
         steps=("prepare",),
     )  # fmt: skip
     augment_noise: bool = option(
@@ -158,7 +158,7 @@ class DataConfig:
     )
     synth_unknown: int = option(
         0,
-        "synthetic clips of further unknown words to add to the training set",
+        "synthetic clips of more unknown words to add to the training set",
         minimum=0,
         maximum=1000000,
         steps=("prepare",),
@@ -172,7 +172,7 @@ class DataConfig:
     )
     synth_scale: float = option(
         1.0,
-        "size of the synthetic data set, relative to the usual one",
+        "size of the synthetic data set, relative to the default",
         minimum=0.01,
         maximum=100,
         steps=("prepare",),
@@ -187,7 +187,7 @@ class FeatureConfig:
     cfg_feat: str = _feature("feat_fft", "feature configuration: NAME of config/DATASET/NAME.json, or a file's path")
     zero_padding: Literal["head", "tail", "centre"] = _feature(
         "head",
-        "where clips under 1 s get zeros; centre: logmel's frames in the middle of empty ones, zeros at the end cut",
+        "where short clips are padded with zeros; centre: of logmel, frames amid empty ones, zeros at the end cut",
         choices=("head", "tail", "centre"),
     )
     logf: Literal["none", "lut"] = _feature("none", "lut: take log10(1 + feature)", choices=("none", "lut"))
@@ -233,9 +233,9 @@ class FeatureConfig:
             lambda c: _logfbank(c) and c.features.log_feat and not c.features.gain_ctrl,
         ),
     )
-    norm_feat: bool = _feature(True, "normalise by one mean and one deviation over the training set")
+    norm_feat: bool = _feature(True, "normalise by one mean and one standard deviation of the training set")
     frame_size: float = _feature(0.016384, "frame length, seconds", minimum=1e-4, maximum=1.0)
-    frame_stride: float = _feature(0.016384, "distance of two frames, seconds", minimum=1e-4, maximum=1.0)
+    frame_stride: float = _feature(0.016384, "distance between frames, seconds", minimum=1e-4, maximum=1.0)
     sample_rate: int = _feature(16000, "samples per second; other files are resampled", minimum=1000, maximum=192000)
     freq_low: float = _feature(100.0, "lower edge of the filters, Hz", minimum=0, maximum=96000)
     freq_high: float = _feature(8000.0, "upper edge of the filters, Hz", minimum=0, maximum=96000)
@@ -260,13 +260,15 @@ class FeatureConfig:
         400.0, "logmel: features are log_factor·ln(power + log_offset) + log_bias, above 0", **_logmel_log()
     )
     log_factor: float = _feature(10.0, "logmel: factor of the logarithm, above 0", **_logmel_log())
-    log_bias: float = _feature(-61.5, "logmel: added to it", **_logmel_log())
-    log_low: float = _feature(0.0, "logmel: levels below it are raised to it", **_logmel_log())
-    log_high: float = _feature(255.0, "logmel: levels above it are cut off at it", **_logmel_log())
+    log_bias: float = _feature(-61.5, "logmel: bias added to the logarithm", **_logmel_log())
+    log_low: float = _feature(0.0, "logmel: lowest level; lower ones are raised to it", **_logmel_log())
+    log_high: float = _feature(255.0, "logmel: highest level; higher ones are clipped to it", **_logmel_log())
     pool_bands: int = _feature(
-        1, "logmel: bands of which the powers together are one feature", minimum=1, maximum=512, **_logmel()
+        1, "logmel: neighbouring bands whose powers are added to one feature", minimum=1, maximum=512, **_logmel()
     )
-    pool_frames: int = _feature(1, "logmel: frames of which the mean is one", minimum=1, maximum=1000, **_logmel())
+    pool_frames: int = _feature(
+        1, "logmel: neighbouring frames that are averaged to one", minimum=1, maximum=1000, **_logmel()
+    )
     pool_log: bool = _feature(
         True,
         "mean of the frames' levels; 0: of their powers",

@@ -16,7 +16,7 @@ def _stream() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """Recordings made up of the training clips: words, sentences and noises without end (docs/streams.md)."""
+    """Made-up recordings of training clips, sentences and noise (docs/streams.md)."""
 
     stream_minutes: float = option(
         0.0,
