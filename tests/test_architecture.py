@@ -1,4 +1,4 @@
-"""Which package may import which: docs/architecture.md's house, held against the imports of every module."""
+"""Which package may import which: the picture of docs/architecture.md against the imports of every module."""
 
 import ast
 import subprocess
@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs import house
-from docs.house import SOURCE, imported_modules
+from docs import package_graph
+from docs.package_graph import SOURCE, imported_modules
 
 PACKAGES = {
     "lazy": set(),
@@ -96,15 +96,17 @@ def test_the_front_ends_old_home_warns():
 
 
 def test_the_picture_shows_the_imports_as_they_are():
-    assert house.PICTURE.read_text(encoding="utf-8") == house.draw(), "run `python docs/house.py`"
+    assert package_graph.PICTURE.read_text(encoding="utf-8") == package_graph.draw(), (
+        "run `python docs/package_graph.py`"
+    )
 
 
-def test_floors_and_arrows_of_a_small_house():
+def test_levels_and_arrows_of_a_small_graph():
     graph = {"roof": {"wall", "ground"}, "wall": {"ground"}, "ground": set()}
-    assert house.floors(graph) == {"ground": 0, "wall": 1, "roof": 2}
-    assert house.reduced(graph) == [("roof", "wall"), ("wall", "ground")]
+    assert package_graph.levels(graph) == {"ground": 0, "wall": 1, "roof": 2}
+    assert package_graph.reduced(graph) == [("roof", "wall"), ("wall", "ground")]
     with pytest.raises(ValueError, match=r"import each other: a, b$"):
-        house.floors({"a": {"b"}, "b": {"a"}, "c": set()})
+        package_graph.levels({"a": {"b"}, "b": {"a"}, "c": set()})
 
 
 LONGEST = {"module": 350, "class": 200, "function": 60}

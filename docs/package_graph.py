@@ -1,7 +1,7 @@
-"""The picture of docs/architecture.md, drawn from the imports: `python docs/house.py` writes images/architecture.svg.
+"""The picture of docs/architecture.md, drawn from the imports: `python docs/package_graph.py` writes it.
 
-Packages stand on the floor that their imports need: an arrow goes down to each package that one imports, unless another
-arrow leads there already. The wings of keyword spotting are drawn inside it, in the same manner.
+Packages stand on the lowest level that their imports allow: an arrow goes down to each package that one imports, unless
+other arrows lead there already. The packages of keyword spotting are drawn inside it, in the same manner.
 """
 
 import ast
@@ -53,7 +53,7 @@ def import_graph(folder: Path) -> Graph:
     return graph
 
 
-def floors(graph: Graph) -> dict[str, int]:
+def levels(graph: Graph) -> dict[str, int]:
     """0 for what imports nothing, else one more than the highest that it imports. ValueError for a circle."""
     level: dict[str, int] = {}
     while len(level) < len(graph):
@@ -76,7 +76,7 @@ def reduced(graph: Graph) -> list[tuple[str, str]]:
 def draw() -> str:
     """The picture as SVG."""
     packages, wings = import_graph(SOURCE), import_graph(SOURCE / "kws")
-    boxes, height = _places(floors(packages), len(wings))
+    boxes, height = _places(levels(packages), len(wings))
     parts = [f"<style>{STYLE}</style><defs>{TIP}</defs>"]
     parts += [_arrow(boxes[start], boxes[end]) for start, end in reduced(packages)]
     for name, box in sorted(boxes.items()):
@@ -99,15 +99,20 @@ def _places(level: dict[str, int], wings: int) -> tuple[dict[str, Box], float]:
         gap = (WIDTH - sum(width for width, _ in sizes)) / (len(names) + 1)
         x, highest = gap, max(height for _, height in sizes)
         for name, (width, height) in zip(names, sizes, strict=True):
-            boxes[name] = (x, y + highest - height, width, height)  # on the floor, where their arrows begin
+            boxes[name] = (
+                x,
+                y + highest - height,
+                width,
+                height,
+            )  # at the bottom, where arrows begin
             x += width + gap
         y += highest + FLOOR - BOX
     return boxes, y - (FLOOR - BOX) + 12
 
 
 def _inside(house: Box, wings: Graph) -> str:
-    """The wings as rows, from the top down, with their arrows at the side."""
-    level = floors(wings)
+    """The packages of `kws` as rows, from the top down, with their arrows at the side."""
+    level = levels(wings)
     x, top, width, _ = house
     row = {name: top + BOX + WING * place for place, name in enumerate(sorted(wings, key=lambda n: (-level[n], n)))}
     parts = []
