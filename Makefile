@@ -1,4 +1,4 @@
-# make demo · make test · make bench · make docs · make wheel
+# make demo · make test · make lint · make bench · make docs · make wheel · make clean
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin

@@ -32,7 +32,7 @@ PACKAGES = {
 
 WINGS = ("commands", "report", "training", "evaluation", "spotter", "features", "network", "data", "config")
 """Of `deltarnn.kws`, from the top down: each imports only those after it, and the ground."""
-GROUND = {"draw", "places", "workers"}
+GROUND = {"draw", "paths", "workers"}
 
 
 def modules() -> list[Path]:

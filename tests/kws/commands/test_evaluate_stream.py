@@ -14,7 +14,7 @@ from deltarnn.engine.model_file import load_model, save_model
 from deltarnn.kws.commands import train
 from deltarnn.kws.data.audio import read_audio, write_wav
 from deltarnn.kws.features import recording
-from deltarnn.kws.features.taught import Teacher, mean_posteriors
+from deltarnn.kws.features.teacher import Teacher, mean_posteriors
 from deltarnn.kws.network.model import load_keyword_model
 from deltarnn.kws.spotter import DeviceSpotter
 from deltarnn.kws.spotter.calibration import Calibration, store

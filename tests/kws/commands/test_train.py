@@ -152,7 +152,7 @@ def test_sweep_retrains_its_points_apart(prepared, tmp_path, capsys, monkeypatch
         commands.append(command)
         return subprocess.CompletedProcess(command, main(command[3:]), "", "failed")
 
-    monkeypatch.setattr("deltarnn.kws.commands.apart.subprocess.run", apart)
+    monkeypatch.setattr("deltarnn.kws.commands.processes.subprocess.run", apart)
     sweep = ["sweep", str(model), "--thx", "0.3", "--thh", "0.2", "--workers", "1"]
     assert main([*sweep, "--epochs_retrain", "1"]) == 0
     path = Path(capsys.readouterr().out.strip().splitlines()[-1])

@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from deltarnn.engine.model_file import load_model
 from deltarnn.files import read_json, replacing, write_json, write_text
-from deltarnn.kws.commands.apart import on_cluster, on_this_machine, run_apart
 from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
+from deltarnn.kws.commands.processes import on_cluster, on_this_machine, run_apart
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.config.resolve import digest
 

@@ -30,7 +30,7 @@ from deltarnn.kws.features.store import FeatureSet, feature_paths, load_features
 from deltarnn.kws.features.versions import training_clips
 from deltarnn.kws.network.losses import balanced_class_weights
 from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_model
-from deltarnn.kws.places import portable
+from deltarnn.kws.paths import portable
 from deltarnn.kws.training.finishing import Finisher, PruningPlan, hold_hidden_bias
 from deltarnn.kws.training.journal import Journal
 from deltarnn.kws.training.outcome import model_metrics, summary, write_signals

@@ -12,7 +12,7 @@ from typing import Any
 from deltarnn.files import read_json, write_json, write_text
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.corpus import GROUPS, SILENCE, UNKNOWN
-from deltarnn.kws.places import portable
+from deltarnn.kws.paths import portable
 
 
 @dataclass(frozen=True)

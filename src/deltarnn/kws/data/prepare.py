@@ -22,11 +22,11 @@ from deltarnn.kws.data.description import (
     text_digest,
     write_description,
 )
-from deltarnn.kws.data.own import find_own_corpus, is_own, own_words
+from deltarnn.kws.data.own_words import find_own_corpus, is_own, own_words
 from deltarnn.kws.data.selection import balanced, class_size, drop_same_samples, label_of, separate_speakers
 from deltarnn.kws.data.words import further_unknown_words
 from deltarnn.kws.draw import rng_of
-from deltarnn.kws.places import portable
+from deltarnn.kws.paths import portable
 
 SILENCE_LEVELS_DB = (0.0, -5.0, -10.0)
 UNKNOWN_VALIDATION_CLIPS = 400

@@ -23,7 +23,7 @@ from deltarnn.kws.data.selection import class_size, drop_same_samples, separate_
 from deltarnn.kws.draw import rng_of
 from deltarnn.kws.features.levels import front_end_of, is_whole, of_files, save_levels, sha256_of, unpooled
 from deltarnn.kws.features.log_mel import LogScale
-from deltarnn.kws.places import portable
+from deltarnn.kws.paths import portable
 
 DESCRIPTION = "features.json"
 

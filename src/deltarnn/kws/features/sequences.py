@@ -25,11 +25,11 @@ from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.reading import make_readings
 from deltarnn.kws.data.scenes import Material, SceneMaker, SceneOptions
-from deltarnn.kws.features.kept import Kept
+from deltarnn.kws.features.array_cache import ArrayCache
 from deltarnn.kws.features.masking import Mask, mask_for
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
-from deltarnn.kws.features.taught import Teacher, mean_posteriors
+from deltarnn.kws.features.teacher import Teacher, mean_posteriors
 from deltarnn.kws.features.versions import Batch
 from deltarnn.kws.network.losses import IGNORED
 from deltarnn.kws.workers import processes
@@ -125,7 +125,7 @@ def training_sequences(config: Config, features: FeatureSet, teachers: Sequence[
         )
     seed = read_description(config).settings["seed"]  # the data's: runs of several seeds share them
     settings = {"features": features.source, "seed": seed, "frames": [rows, frames], **_changes(config)}
-    kept = Kept(config.folder("feat") / config.feature_name / "versions", settings)
+    kept = ArrayCache(config.folder("feat") / config.feature_name / "versions", settings)
     job = _Job(config, features.labels, pipeline.to_dict(), rows, frames, kept)
     numbers = range(augmentation.aug_versions)
     missing = [number for number in numbers if kept.read(f"{number}") is None]
@@ -154,7 +154,7 @@ class _Job:
     pipeline: dict[str, Any]
     rows: int
     frames: int
-    kept: Kept
+    kept: ArrayCache
 
     def write(self, number: int) -> None:
         """Make version `number` and keep it."""
@@ -187,7 +187,7 @@ def _changes(config: Config) -> dict[str, float]:
     return {name: value for name, value in options.items() if not name.endswith("_mask") and name != "aug_versions"}
 
 
-def _version(kept: Kept, number: int) -> Version:
+def _version(kept: ArrayCache, number: int) -> Version:
     """A version that is there."""
     found = kept.read(f"{number}")
     assert found is not None

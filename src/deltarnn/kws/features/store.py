@@ -24,7 +24,7 @@ from deltarnn.kws.data.description import Description, read_description
 from deltarnn.kws.features.intake import import_levels
 from deltarnn.kws.features.levels import load_levels, sha256_of, takes_levels
 from deltarnn.kws.features.pipeline import FeaturePipeline, Features
-from deltarnn.kws.places import portable, work_folder
+from deltarnn.kws.paths import portable, work_folder
 from deltarnn.stored import Arrays, DamagedFileError, load_stored, peek_stored, save_stored
 
 _KEY = "deltarnn.features"

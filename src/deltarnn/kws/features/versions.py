@@ -23,14 +23,14 @@ from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.splice import splice
+from deltarnn.kws.features.array_cache import ArrayCache
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.augment_levels import LevelAugmenter
-from deltarnn.kws.features.kept import Kept
 from deltarnn.kws.features.levels import load_levels, takes_levels
 from deltarnn.kws.features.masking import Mask, mask_for
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
-from deltarnn.kws.features.taught import Teacher, mean_posteriors
+from deltarnn.kws.features.teacher import Teacher, mean_posteriors
 
 UNKNOWN = 1
 """The class of words that are no keywords."""
@@ -104,7 +104,7 @@ def training_clips(config: Config, features: FeatureSet, teachers: Sequence[Teac
     augmentation = config.augmentation
     changed = augmentation.changes_audio or augmentation.aug_splice > 0
     make, seed = _maker(config, features, changed)
-    kept = Kept(config.folder("feat") / config.feature_name / "versions",
+    kept = ArrayCache(config.folder("feat") / config.feature_name / "versions",
                  {"features": features.source, "seed": seed, **_changes(config)})  # fmt: skip
 
     def taught_by(teacher: Teacher, number: int, version: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from typing import Any, get_args
 from deltarnn.engine.model_file import Header, ModelFileError
 from deltarnn.fixed.qformat import QFormat
 from deltarnn.kws.network.decision import DecisionRule, Target
-from deltarnn.kws.places import work_folder
+from deltarnn.kws.paths import work_folder
 
 MAX_WINDOW = 100_000
 """The longest window of a decision rule, frames."""

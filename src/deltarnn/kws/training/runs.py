@@ -18,7 +18,7 @@ from typing import Any
 
 from deltarnn.files import read_json, write_text
 from deltarnn.kws.config.resolve import GROUPS, Config, digest, resolve
-from deltarnn.kws.places import work_folder
+from deltarnn.kws.paths import work_folder
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.json", "config.json"
 LATEST = "latest"

@@ -9,7 +9,7 @@ from deltarnn.kws.evaluation.scoring import fits
 from deltarnn.kws.features.levels import front_end_of, takes_levels
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet
-from deltarnn.kws.features.taught import Teacher
+from deltarnn.kws.features.teacher import Teacher
 from deltarnn.kws.network.model import load_keyword_model
 from deltarnn.kws.training.runs import pretrained_models
 

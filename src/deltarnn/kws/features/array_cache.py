@@ -1,4 +1,4 @@
-"""Arrays that are made once, and read by every later run that wants the same."""
+"""A cache of arrays in files: computed once, and read by every later run with the same settings."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,8 +12,8 @@ from deltarnn.stored import Arrays, DamagedFileError, load_stored, save_stored
 _KEY = "deltarnn.version"
 
 
-class Kept:
-    """Arrays that are made once, in a folder, named by what they are made of."""
+class ArrayCache:
+    """Arrays that are computed once and kept in a folder, in files named by their settings."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
         self._folder, self._settings = folder, settings

@@ -1,4 +1,4 @@
-"""Paths that stay true when a work folder moves."""
+"""Paths that stay valid when a work folder moves."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What teachers say of training material: heard once, in advance, and unmasked."""
+"""Teachers: the scores of their networks over training material, computed once, in advance and without masks."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _FRAMES_AT_ONCE = 1000
 
 @dataclass(frozen=True)
 class Teacher:
-    """A network that has learnt the same classes; the pipeline that makes its features; a name that stands for it.
+    """A network trained on the same classes; the pipeline that makes its features; a name that stands for it.
 
     It computes where its model is.
     """

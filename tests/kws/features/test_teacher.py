@@ -3,8 +3,8 @@
 import numpy as np
 import torch
 
-from deltarnn.kws.features import taught
-from deltarnn.kws.features.taught import Teacher, mean_posteriors
+from deltarnn.kws.features import teacher as module
+from deltarnn.kws.features.teacher import Teacher, mean_posteriors
 from deltarnn.kws.network.decision import clip_scores
 from deltarnn.kws.network.model import Architecture, KeywordModel
 
@@ -15,7 +15,7 @@ def teacher() -> Teacher:
 
 
 def test_clips_are_scored_as_the_loss_pools_them(monkeypatch):
-    monkeypatch.setattr(taught, "_CLIPS_AT_ONCE", 4)
+    monkeypatch.setattr(module, "_CLIPS_AT_ONCE", 4)
     one, clips = teacher(), torch.randn(10, 20, 5)
     expected = clip_scores(one.model.eval()(clips.transpose(0, 1).contiguous())[0])
     one.model.train()
@@ -23,7 +23,7 @@ def test_clips_are_scored_as_the_loss_pools_them(monkeypatch):
 
 
 def test_frames_are_heard_without_a_break(monkeypatch):
-    monkeypatch.setattr(taught, "_FRAMES_AT_ONCE", 7)
+    monkeypatch.setattr(module, "_FRAMES_AT_ONCE", 7)
     one, recordings = teacher(), torch.randn(30, 4, 5).half()
     expected = one.model.eval()(recordings.float())[0]
     actual = one.of_frames(recordings)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from deltarnn.cli import main
-from deltarnn.kws.commands.apart import on_cluster, on_this_machine, run_apart
+from deltarnn.kws.commands.processes import on_cluster, on_this_machine, run_apart
 
 
 class Task(NamedTuple):

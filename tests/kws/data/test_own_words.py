@@ -13,7 +13,7 @@ from deltarnn.cli import main
 from deltarnn.kws.config.resolve import Config, resolve
 from deltarnn.kws.data.audio import fit, read_audio, speaker_of, write_wav
 from deltarnn.kws.data.corpus import SourceClip
-from deltarnn.kws.data.own import draw_groups
+from deltarnn.kws.data.own_words import draw_groups
 from deltarnn.kws.data.prepare import prepare
 
 

@@ -1,4 +1,4 @@
-"""Recordings of one's own: a folder that holds one folder of recordings per word, and nothing else need be there."""
+"""Recordings of your own: a folder with one folder of recordings per word, and nothing else."""
 
 import hashlib
 from collections import Counter
