@@ -43,13 +43,13 @@ def tune(
     model: a torch module with delta layers, or with dense ones that `convert` takes; a tuned copy in eval mode is
         returned. Or a network of `deltarnn.onnx.load`, whose thresholds are set.
     calibration: list of inputs, unlabelled: whatever `model(item)` takes, a tuple or list for `model(*item)`, a mapping
-        for `model(**item)`; for an imported network, its feeds. Or functions of the model that run it, over a stream in
-        many calls, say, and return its outputs. A few thousand steps that are like the real ones.
-    loss: function of the model, or of the model and the list of items, that returns a number, smaller for better. None:
+        for `model(**item)`; for an imported network, its feeds. Or functions of the model that run it, for example over
+        a stream in many calls, and return its outputs. A few thousand steps, similar to those in use.
+    loss: function of the model, or of the model and the list of items, that returns a number, lower is better. None:
         the output error, Σ (y − y of the dense model)² / Σ (y of the dense model − its mean)², the mean over outputs.
     budget: how much larger the loss may become than at thresholds 0; absolute, in the loss's own unit.
-    held_out: further inputs, for figures that the search could not bend. None: every fourth item of `calibration` is
-        set aside (of two or three, the last).
+    held_out: further inputs, to check the result on data that the search has not seen. None: every fourth item of
+        `calibration` is set aside (of two or three, the last).
     precision: "int8": at the thresholds found, an imported network then computes in int8 by formats from the data
         (`Network.quantize`, dense products too where the loss allows it). Of a torch module `Engine.compile` does that.
 

@@ -27,7 +27,7 @@ UNCALIBRATED_THRESHOLD = 3.0
 
 
 class Detection(NamedTuple):
-    """A keyword that was heard: its word, the time in seconds of the stream at the end of the word, and its score."""
+    """A detected keyword: the word, the time of its end in seconds of the stream, and its score."""
 
     word: str
     time: float
@@ -35,16 +35,15 @@ class Detection(NamedTuple):
 
 
 class Spotter:
-    """Keywords in a stream of samples that arrive piece by piece, for ever, in memory that does not grow.
+    """Keyword spotting on an endless stream of samples that arrive piece by piece, in constant memory.
 
     >>> spotter = Spotter.load("model.safetensors")  # doctest: +SKIP
     >>> spotter.accept_waveform(samples)  # doctest: +SKIP
     [Detection(word='yes', time=3.21, score=4.6)]
 
-    However a stream is cut into pieces, its detections are the same. The whole chain runs in the native core, where the
-    front end is a log filter bank or log-mel bank; others (band-passes, gradient, gain control, quantised features)
-    run in Python, and the core goes on from their frames. Torch is not imported. One spotter is for one thread at a
-    time.
+    Detections do not depend on how the stream is cut into pieces. With a log filter bank or log-mel bank the
+    whole chain runs in the native core; other front ends (band-passes, gradient, gain control, quantised features) run
+    in Python, and the rest in the core. Torch is not imported. One spotter is for one thread at a time.
 
     Attributes
     ----------
@@ -58,7 +57,7 @@ class Spotter:
         self.engine, self.rule = engine, rule
         self._pipeline, self._header = pipeline, header
         if pipeline.config.mfcc:
-            raise ValueError("mfcc subtracts a mean over the whole clip: its features have no end in an endless stream")
+            raise ValueError("mfcc subtracts a mean over the whole clip, which an endless stream does not have")
         self.keywords = tuple(header["labels"][NON_KEYWORDS:])
         self.sample_rate = pipeline.config.sample_rate
         self.frame_stride = pipeline.framing.hop / self.sample_rate
@@ -66,7 +65,7 @@ class Spotter:
         # The front end in Python, where the core has none.
         self._frames = _FrameSource(pipeline) if front is None else None
         core = native_core()
-        assert core is not None  # the engine has needed it
+        assert core is not None  # else there would be no engine
         self._core = core.Spotter(engine.compiled, _in_frames(rule, self.frame_stride), front, _score_grid(header))
 
     @classmethod
