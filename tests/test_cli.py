@@ -25,6 +25,14 @@ def test_spinning_is_bounded_unless_told_otherwise(monkeypatch, given, expected)
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
 
 
+def test_a_line_is_in_a_pipe_or_file_when_it_is_printed(monkeypatch):
+    """Whatever happens to the process then."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    code = "import os; from deltarnn import cli; cli._run = lambda _: print('epoch 1') or os._exit(0); cli.main([])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "epoch 1\n"
+
+
 def test_an_output_whose_reader_left_is_no_error():
     read, write = os.pipe()
     os.close(read)

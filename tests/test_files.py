@@ -121,6 +121,36 @@ def test_leftovers_of_dead_processes_go_and_of_living_ones_stay(tmp_path):
     assert sorted(folder.iterdir()) == sorted([living, own])
 
 
+def test_half_written_files_of_other_machines_stay_for_a_day(tmp_path, monkeypatch):
+    """They share the folder, and the numbers of their processes mean nothing here."""
+    with monkeypatch.context() as there:
+        there.setattr("deltarnn.files._HOST", "0a1b2c3d")
+        there.setattr(os, "getpid", dead_process)
+        with replacing(tmp_path / "train.npy") as part:
+            remove_leftovers(tmp_path)
+            assert not part.exists()
+            part.touch()
+            there.undo()
+            remove_leftovers(tmp_path)
+            assert part.exists()
+            os.utime(part, (0, 0))
+            remove_leftovers(tmp_path)
+            assert not part.exists()
+            part.touch()
+
+
+def test_leftovers_in_a_folder_that_can_only_be_read_stay(tmp_path, monkeypatch):
+    path = tmp_path / f".train.{dead_process()}.part.npy"
+    path.touch()
+
+    def read_only(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    remove_leftovers(tmp_path)
+    assert path.exists()
+
+
 def test_every_text_file_is_opened_with_its_encoding():
     """The locale decides otherwise."""
     source = Path(__file__).parents[1] / "src"

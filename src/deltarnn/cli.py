@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a console without Δ gets its code, not an exception
+            # A console without Δ gets its code, not an exception; a log file has every line at once, as a console does.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     try:
         with _plain_warnings():
             status = _run(arguments)

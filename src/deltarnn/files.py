@@ -1,8 +1,10 @@
 """Files that are either the old one or the whole new one, whenever a run is killed or the disk is full."""
 
 import errno
+import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import tempfile
@@ -12,7 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-_PART = re.compile(r"\..+\.(\d+)\.part(\.\w+)?")
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+"""This machine: processes of others, which may share the folder, have the same numbers."""
+_PART = re.compile(r"\..+\.(?P<process>\d+)(-(?P<host>[0-9a-f]{8}))?\.part(\.\w+)?")
+"""Without a host in earlier versions."""
 _DAY = 86400.0
 _SAYS_FULL = re.compile(rf"\(os error ({errno.ENOSPC}|{errno.EFBIG})\)|\d+ requested and \d+ written")
 """As the libraries safetensors and numpy say it."""
@@ -27,7 +32,8 @@ class WriteError(OSError):
 def replacing(path: str | Path, size: int = 0) -> Iterator[Path]:
     """A temporary path to write to; it takes the place of `path` when the block ends without an exception.
 
-    The folder of `path` is made if need be. The temporary name keeps the suffix, and differs from process to process.
+    The folder of `path` is made if need be. The temporary name keeps the suffix, and differs from process to process
+    and from machine to machine.
     The file gets ordinary permissions, whatever those of the temporary one.
 
     size: bytes that will be written, if known; they are reserved, so that a disk without room is found out at once, and
@@ -39,7 +45,7 @@ def replacing(path: str | Path, size: int = 0) -> Iterator[Path]:
         Where the file cannot be written; nothing of it remains.
     """
     path = Path(path)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{os.getpid()}-{_HOST}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -110,11 +116,20 @@ def check_writable(folder: str | Path) -> None:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove what killed processes left half-written anywhere under `folder`."""
+    """Remove what killed processes left half-written anywhere under `folder`, where that can be removed.
+
+    A process of another machine cannot be asked whether it lives: what it left is removed after a day.
+    """
     for part in Path(folder).rglob(".*.part*"):
         found = _PART.fullmatch(part.name)
-        if found and part.is_file() and (not _lives(int(found[1])) or time.time() - part.stat().st_mtime > _DAY):
-            part.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that can only be read, or another process was faster
+            if found and part.is_file() and (_dead(found) or time.time() - part.stat().st_mtime > _DAY):
+                part.unlink()
+
+
+def _dead(found: re.Match[str]) -> bool:
+    """Whether a half-written file's process is one of this machine, and ended."""
+    return found["host"] in (None, _HOST) and not _lives(int(found["process"]))
 
 
 def _lives(process: int) -> bool:

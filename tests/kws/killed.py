@@ -15,8 +15,9 @@ from deltarnn.kws.network.model import load_keyword_model
 def check_it_goes_on(folder: Path, work: Path, arguments: list[str]) -> None:
     """`deltarnn ARGUMENTS` in copies of a work folder: killed after its second epoch and run again, it gives the same
     model and the same history as in one go, and does not begin anew."""
-    command = [sys.executable, "-u", "-c", "import sys; from deltarnn.cli import main; sys.exit(main())", *arguments]
+    command = [sys.executable, "-c", "import sys; from deltarnn.cli import main; sys.exit(main())", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONUNBUFFERED", None)  # a line is to be there when its epoch ends, in a pipe too
     results = []
     for name in ("whole", "killed"):
         here = [*command, "--work_dir", str(shutil.copytree(work, folder / name))]

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 
@@ -194,6 +195,35 @@ def test_external_data(tmp_path: Path) -> None:
     (tmp_path / "weights.bin").unlink()
     with pytest.raises(FileNotFoundError, match=r"its weights are in another file, weights\.bin, which is not"):
         load(path)
+
+
+def optimised(folder: Path, name: str) -> Path:
+    """A small network as ONNX Runtime writes it after all its optimisations."""
+    b = Builder()
+    kernels = [b.parameter(f"k{i}", 16, 16, 3, 1) for i in range(2)]
+    signal = "x"
+    for kernel in kernels:
+        signal = b.node("Conv", signal, kernel, pads=[1, 0, 1, 0])
+    signal = b.node("Squeeze", signal, b.constant("axis", np.array([3])))
+    y = recurrent_node(b, "GRU", 16, 6, b.node("Transpose", signal, perm=[2, 0, 1]), prefix="rnn")
+    path = b.save(folder / "plain.onnx", {"x": [1, 16, 20, 1]}, [y])
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(folder / name), 4
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return folder / name
+
+
+def test_graphs_that_onnx_runtime_optimised_for_a_machine(tmp_path: Path) -> None:
+    path = optimised(tmp_path, "m.onnx")
+    if all(node.domain != "com.microsoft.nchwc" for node in onnx.load(path).graph.node):
+        pytest.skip("ONNX Runtime has no blocked convolutions on this machine")
+    with pytest.raises(UnsupportedGraphError, match=r"optimised for one machine: import the ONNX file from before"):
+        load(path)
+
+
+def test_the_format_of_onnx_runtime_itself(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedGraphError, match=r"m\.ort: a model in ONNX Runtime's own format"):
+        load(optimised(tmp_path, "m.ort"))
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x08\x08\x12\x04"])

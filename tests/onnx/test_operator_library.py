@@ -193,6 +193,15 @@ def test_damaged_packages_are_refused(tmp_path: Path, whole: bool, change: Any, 
         with_library(out)
 
 
+def test_a_network_without_inputs(tmp_path: Path) -> None:
+    b = Builder()
+    y = recurrent_node(b, "GRU", 4, 6, b.constant("x", slow_signal(1, 7, 1, 4)), prefix="rnn")
+    net, out = load(b.save(tmp_path / "m.onnx", {}, [y]), thresholds=0.1), tmp_path / "out.onnx"
+    for example in (None, {}):
+        assert net.save_onnx(out, example) == "1 recurrent operators"
+        np.testing.assert_allclose(with_library(out).run(None, {})[0], net.run(None, {})[0], rtol=0, atol=1e-6)
+
+
 def test_the_declared_part_of_the_api_is_that_of_its_header() -> None:
     """Where ONNX Runtime's headers are installed (a development package of the system)."""
     header = next(

@@ -57,6 +57,11 @@ def save_model(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]
     ModelFileError
         If header and tensors do not describe a model: what cannot be read back is not written.
     """
+    write_bytes(Path(path), model_bytes(path, tensors, header))
+
+
+def model_bytes(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], header: Mapping[str, Any]) -> bytes:
+    """What `save_model` writes to `path`, with its parameters and errors; the same model gives the same bytes."""
     target = Path(path)
     arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     try:
@@ -64,8 +69,7 @@ def save_model(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]]
     except (TypeError, ValueError) as error:
         raise ModelFileError(f"{target}: the header is not JSON ({error})") from None
     check_model(target, arrays, json.loads(text))
-    data = _in_order(to_bytes(arrays, metadata={KEY: text, CHECKSUM: checksum_of(text, arrays)}))
-    write_bytes(target, data)
+    return _in_order(to_bytes(arrays, metadata={KEY: text, CHECKSUM: checksum_of(text, arrays)}))
 
 
 def _in_order(data: bytes) -> bytes:

@@ -80,6 +80,8 @@ def _one_operator(programs: Programs, parts: Mapping[str, RecurrentPart], feed: 
     from onnx import TensorProto, helper
 
     graph, fixed = programs.folded(feed)
+    if not graph.inputs and not fixed:  # ONNX Runtime's variadic operators take one input at least
+        return None
     graph.outputs = [name for name in graph.outputs if name not in graph.inputs]
     try:
         native = NativeProgram(graph, programs.sites(graph), held)

@@ -8,6 +8,9 @@ from typing import Any
 from deltarnn.onnx.graph import UnsupportedGraphError, nodes_within
 
 STANDARD_DOMAINS = ("", "ai.onnx.ml", "com.microsoft")
+OPTIMISED_DOMAINS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
+ORT_FORMAT = b"ORTM"
+"""The identifier in such a file, a flat buffer, after four bytes."""
 
 
 def read_model(path: str | os.PathLike[str]) -> Any:
@@ -37,6 +40,11 @@ def read_model(path: str | os.PathLike[str]) -> Any:
     except DecodeError:
         model = None
     if model is None or not model.graph.node:
+        with source.open("rb") as file:
+            if file.read(8)[4:] == ORT_FORMAT:
+                raise UnsupportedGraphError(
+                    f"{source}: a model in ONNX Runtime's own format (.ort): import the ONNX file that it was made from"
+                )
         raise UnsupportedGraphError(f"{source}: not an ONNX model, or a damaged one")
     for holder, nodes in [(model, model.graph.node), *((function, function.node) for function in model.functions)]:
         for entry in [*holder.opset_import, *nodes_within(nodes)]:
@@ -82,6 +90,11 @@ def _check_operators(model: Any, source: Path) -> None:
         what = f"{source}: the node {node.name or node.output[0]!r} is a {node.op_type}"
         if (node.domain, node.op_type) in local:
             continue
+        if node.domain in OPTIMISED_DOMAINS:
+            raise UnsupportedGraphError(
+                f"{what} of the domain {node.domain!r}, which ONNX Runtime writes into a graph that it has optimised "
+                "for one machine: import the ONNX file from before, or one that was optimised at the level extended"
+            )
         if node.domain not in STANDARD_DOMAINS:
             raise UnsupportedGraphError(
                 f"{what} of the domain {node.domain!r}, which ONNX Runtime does not have: "

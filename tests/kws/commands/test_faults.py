@@ -5,6 +5,7 @@ import copy
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from deltarnn.kws.commands.predict import Predictor
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import load_features
 from deltarnn.kws.network.model import load_keyword_model
+from deltarnn.kws.spotter.calibration import Calibration, store
+from deltarnn.kws.spotter.rule import StreamRule
+from deltarnn.kws.training.teachers import file_digest
 from deltarnn.stored import load_stored, save_stored
 
 SOURCE = Path(__file__).parents[3] / "src" / "deltarnn"
@@ -163,7 +167,8 @@ def test_a_damaged_feature_file_is_made_anew(work, capsys):
     assert path.read_bytes() == whole
     path.write_bytes(b"")
     assert main(["pretrain", *DATA, *TRAIN, "--seed", "2", "--work_dir", str(work)]) == 1
-    assert "validation.safetensors is damaged: type python main.py" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"damaged: type deltarnn feature --dataset gscdv2 --keywords yes,no --work_dir {work} --workers 1\n" in told
 
 
 @pytest.mark.parametrize(
@@ -234,6 +239,45 @@ def test_a_damaged_header_is_one_sentence_in_every_command(finished, tmp_path, d
     else:
         told = ""
     assert "\n" not in told
+
+
+def test_what_a_message_tells_to_type_is_what_is_missing(work, capsys):
+    """With the preset and the flags that the other step needs, and no others."""
+    flags = ["--preset", "demo", "--n_filt", "14", "--zero_padding", "tail", "--norm_feat", "0"]
+    command = ["pretrain", *DATA, *TRAIN, *flags, "--work_dir", str(work)]
+    assert main(command) == 1
+    typed = shlex.split(capsys.readouterr().err.partition("is missing: type deltarnn ")[2])
+    assert "--rnn_size" not in typed
+    assert main(typed) == 0
+    assert main([*command, "--eval_test", "0"]) == 0
+
+
+def test_what_evaluate_added_outlives_the_same_training_again(work, capsys):
+    """The threshold for streams, the other arithmetics; and a threshold is no other network to start from."""
+    model, command = model_of(work).resolve(), ["pretrain", *DATA, *TRAIN, "--work_dir", str(work)]
+    assert main(command) == 0  # the work folder was moved, as the record now says
+    digest = file_digest(model)
+    store(model, Calibration(StreamRule.at(0.016, threshold=0.25), 5.0, 1.0))
+    assert main(["evaluate", str(model)]) == 0
+    added = model.read_bytes()
+    assert file_digest(model) == digest
+    assert main(command) == 0
+    assert model.read_bytes() == added
+    assert set(json.loads(model.with_name("metrics.json").read_text())["evaluation"]) == {"float", "fixed"}
+    tensors, header = load_model(model)
+    tensors["head.0.bias"] = tensors["head.0.bias"] + 1
+    save_model(model, tensors, header)
+    assert main(command) == 0
+    assert "stream" not in load_model(model)[1]
+    assert "evaluation" not in json.loads(model.with_name("metrics.json").read_text())
+
+
+def test_the_models_of_every_epoch_are_missed_aloud(work, capsys):
+    command = ["pretrain", *DATA, *TRAIN, "--work_dir", str(work), "--save_every_epoch", "1"]
+    assert main(command) == 0
+    assert "epochs 1 to 1 ended before it was given" in capsys.readouterr().err
+    assert main([*command, "--seed", "4"]) == 0
+    assert "ended before" not in capsys.readouterr().err
 
 
 def test_a_damaged_model_does_not_start_a_retraining(work, capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -341,7 +342,9 @@ def test_nan_stops_at_once(prepared, capsys):
 
 def test_retrain_names_what_is_missing(prepared, capsys):
     assert main(["retrain", *DATA, "--work_dir", str(prepared), "--rnn_size", "99"]) == 1
-    assert "--rnn_size 99" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "--rnn_size 99" in told
+    assert re.search(r"type deltarnn pretrain --dataset gscdv2 .*--rnn_size 99 .*first", told)
 
 
 def test_a_killed_run_goes_on_to_the_same_result(prepared, tmp_path):

@@ -248,7 +248,7 @@ def test_help_teaches_without_importing_torch():
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     for name in (*DEFAULTS, "keywords", "preset", "config", "download"):
         assert f"--{name} " in shown or f"--{name}\n" in shown
-    assert "--step retrain  --epochs_retrain 10 --thx 0.1 --thh 0.1" in shown
+    assert "deltarnn retrain  --dataset gscdv2 --epochs_retrain 10 --thx 0.1 --thh 0.1" in shown
 
 
 @pytest.mark.parametrize("step", ["prepare", "feature", "pretrain", "retrain"])

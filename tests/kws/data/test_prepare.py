@@ -112,7 +112,7 @@ def test_a_killed_run_leaves_no_description_and_starts_again(tiny_corpus, monkey
         patch.setattr(module, "_silence_rows", killed)
         with pytest.raises(KeyboardInterrupt):
             prepare(configure(tiny_corpus))
-    with pytest.raises(ValueError, match=r"type python main\.py --dataset gscdv2 --step prepare"):
+    with pytest.raises(ValueError, match="type deltarnn prepare --dataset gscdv2 --data_dir"):
         read_description(configure(tiny_corpus))
     assert len(prepare(configure(tiny_corpus)).rows) == 77
 

@@ -153,7 +153,8 @@ def test_a_killed_step_leaves_arrays_that_are_noticed(elsewhere):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"train\.npy is damaged: type .* --dataset shared --step feature --from"):
+    told = rf"train\.npy is damaged: type deltarnn feature --dataset shared .*--from {elsewhere}.* --pool_bands 2 "
+    with pytest.raises(ValueError, match=told):
         feature(configure(elsewhere, pool_bands=2, from_folder=""))
     feature(configure(elsewhere, pool_bands=2))
     content[-1] ^= 1

@@ -72,7 +72,9 @@ def test_again_makes_only_what_is_missing_or_old(tiny_corpus, capsys):
     assert said.count("is up to date") == 2
     assert {group: path.read_bytes() for group, path in paths.items()} == before
     prepare(config.replace(step="prepare", seed=5))
-    with pytest.raises(ValueError, match=r"is older than the data description: type .* --step feature"):
+    with pytest.raises(
+        ValueError, match=r"is older than the data description: type deltarnn feature --dataset gscdv2 "
+    ):
         feature_paths(config)
     feature(config)
     feature_paths(config)
@@ -99,7 +101,7 @@ def test_other_options_get_a_folder_of_their_own(tiny_corpus):
     config = configure(tiny_corpus)
     prepare(config)
     other = config.replace(n_filt=20)
-    with pytest.raises(ValueError, match="is missing: type python"):
+    with pytest.raises(ValueError, match=r"is missing: type deltarnn feature --dataset gscdv2 .*--n_filt 20"):
         feature_paths(other)
     assert feature(other) != feature(config)
     assert load_features(feature_paths(other)["test"]).features.shape[2] == 20

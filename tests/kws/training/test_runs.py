@@ -18,7 +18,8 @@ def test_pretrained_models_are_finished_runs_of_the_same_network_newest_first(tm
         options.save(folder / "config.json")
         for file in ("model.safetensors", "metrics.json"):
             (folder / file).write_text("{}")
-        os.utime(folder / "model.safetensors", (1e9 - age, 1e9 - age))
+        os.utime(folder / "config.json", (1e9 - age, 1e9 - age))
+        os.utime(folder / "model.safetensors", (2e9 + age, 2e9 + age))  # a threshold for streams came later
     unfinished = config.folder("save") / "pretrain-e"
     config.save(unfinished / "config.json")
     (unfinished / "model.safetensors").write_text("")

@@ -33,7 +33,7 @@ from deltarnn.kws.network.model import Architecture, KeywordModel, load_keyword_
 from deltarnn.kws.paths import portable
 from deltarnn.kws.training.finishing import Finisher, PruningPlan, hold_hidden_bias
 from deltarnn.kws.training.journal import Journal
-from deltarnn.kws.training.outcome import model_metrics, summary, write_signals
+from deltarnn.kws.training.outcome import added_since, model_metrics, summary, write_signals
 from deltarnn.kws.training.runs import CONFIG, Run, mark_latest, pretrained_models
 from deltarnn.kws.training.schedule import LearningRate
 from deltarnn.kws.training.teachers import file_digest, load_teacher, teacher_paths
@@ -102,6 +102,7 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     progress = trainer.fit()
     best = trainer.best()
     if fabric.is_global_zero:
+        journal.tell_missing(progress)
         _finish(config, step, run, best, groups, progress, header)
         if latest:
             mark_latest(run)
@@ -159,7 +160,9 @@ def _finish(
             del metrics[f"{group}_accuracy"]
             metrics[group] = {"loss": results[group].loss}
     line = summary(config, step, best, metrics)
-    best.save(run.model_path, **header)
+    added, judged = added_since(run, best)
+    metrics |= judged
+    best.save(run.model_path, **header, **added)
     config.save(run.model_path.with_name(CONFIG))
     if "test" in results and config.run.score_test:
         print(results["test"].confusion)

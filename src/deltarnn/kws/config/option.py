@@ -54,6 +54,13 @@ def convert(name: str, kind: Any, rule: Option, raw: Any) -> Any:
     return _scalar(name, kind, rule, raw)
 
 
+def as_typed(value: Any) -> str:
+    """An option's value as its flag takes it."""
+    if isinstance(value, tuple):
+        return ",".join(map(as_typed, value))
+    return str(int(value) if isinstance(value, bool) else value)
+
+
 def _scalar(name: str, kind: Any, rule: Option, raw: Any) -> Any:
     if not isinstance(raw, (str, int, float, Path)):
         raise ValueError(f"--{name}: must be {WHAT.get(kind, 'a text')}, not {_named(raw)}")

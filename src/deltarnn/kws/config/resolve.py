@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,7 +23,7 @@ from typing import Any, Literal, cast, get_type_hints
 
 from deltarnn.files import write_json
 from deltarnn.kws.config.arguments import Parser
-from deltarnn.kws.config.option import STEPS, Option, Step, convert, metavar, names_a_folder
+from deltarnn.kws.config.option import STEPS, Option, Step, as_typed, convert, metavar, names_a_folder
 from deltarnn.kws.config.options import (
     AugmentationConfig,
     DeltaConfig,
@@ -39,12 +40,12 @@ from deltarnn.kws.config.presets import PRESETS
 
 EXAMPLES = """
 Four steps lead from audio to a delta network, each a command:
-  python main.py --dataset gscdv2 --step prepare  --data_dir ~/speech --download
-  python main.py --dataset gscdv2 --step feature
-  python main.py --dataset gscdv2 --step pretrain --epochs_pretrain 20 --batch_size 32
-  python main.py --dataset gscdv2 --step retrain  --epochs_retrain 10 --thx 0.1 --thh 0.1 --batch_size 64
+  deltarnn prepare  --dataset gscdv2 --data_dir ~/speech --download
+  deltarnn feature  --dataset gscdv2
+  deltarnn pretrain --dataset gscdv2 --epochs_pretrain 20 --batch_size 32
+  deltarnn retrain  --dataset gscdv2 --epochs_retrain 10 --thx 0.1 --thh 0.1 --batch_size 64
 --run_through 1 goes on from the step given; --dataset synth needs no download at all.
-`deltarnn STEP …` is the same as `python main.py --step STEP …`. A flag that does nothing in the step run is reported.
+`python main.py --step STEP …` is the same as `deltarnn STEP …`. A flag that does nothing in the step run is reported.
 """
 
 IGNORED_FEATURE_KEYS = ("channel_scale", "channel_offset", "double_dynamic_range", "remove_offset")
@@ -163,6 +164,16 @@ class Config:
                 sentences.append(f"--{name} does nothing without {rule.needs[0]}")
         return sentences
 
+    def command(self, step: Step, **further: Any) -> str:
+        """The command line of another step for this run: data set, preset, the given flags that act there, further."""
+        other, words = self.replace(step=step, run_through=0, **further), ["--dataset", self.data.dataset]
+        words += ["--preset", self.preset] if self.preset != "none" else []
+        for name in sorted(other.given - {"step", "run_through", "dataset", "seed"}):  # one data set serves all seeds
+            rule, value = _options()[name][2], other._get(name)
+            if step in rule.steps and value != "" and (rule.needs is None or rule.needs[1](other)):
+                words += [f"--{rule.flag or name}", as_typed(value)]
+        return shlex.join(["deltarnn", step, *words])
+
     def save(self, path: str | Path) -> None:
         """Write the resolved options as JSON (a file that --config reads), atomically."""
         write_json(path, self.flat())
@@ -238,7 +249,7 @@ def resolve(flags: Mapping[str, Any], preset: str = "none", file: str | None = N
     from_file = _read_mapping(Path(file)) if file else {}
     unknown = sorted(set(from_file) - set(_options()))
     if unknown:
-        raise ValueError(f"--config {file}: {unknown[0]!r} is no flag; `python main.py --help` lists them")
+        raise ValueError(f"--config {file}: {unknown[0]!r} is no flag; `deltarnn STEP --help` lists them")
     if preset not in PRESETS:
         raise ValueError(f"--preset {preset}: must be one of {', '.join(sorted(PRESETS))}")
     chosen = {**PRESETS[preset], **from_file, **flags}
@@ -311,7 +322,7 @@ def _names(kind: type) -> frozenset[str]:
 
 def _group_of(name: str) -> str:
     if name not in _options():
-        raise ValueError(f"{name!r} is no option; `python main.py --help` lists them")
+        raise ValueError(f"{name!r} is no option; `deltarnn STEP --help` lists them")
     return _options()[name][0]
 
 

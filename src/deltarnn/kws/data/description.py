@@ -58,14 +58,13 @@ def read_description(config: Config) -> Description:
     """The data description that `prepare` wrote. ValueError says how to make it."""
     folder = config.folder("data")
     description = load_description(folder)
-    command = f"python main.py --dataset {config.data.dataset} --step prepare"
     if description is None:
-        raise ValueError(f"no data description in {folder}: type {command}")
+        raise ValueError(f"no data description in {folder}: type {config.command('prepare')}")
     if "keywords" in config.given and list(config.data.keywords) != description.class_names[2:]:
         words = ",".join(config.data.keywords)
         raise ValueError(
             f"--keywords {words}: {folder} was prepared for {','.join(description.class_names[2:])}; "
-            f"leave the flag out, or type {command} --keywords {words}"
+            f"leave the flag out, or type {config.command('prepare')}"
         )
     return description
 

@@ -51,8 +51,8 @@ def load_levels(config: Config, description: Description, group: str) -> Levels:
     path = config.folder("data") / "levels" / f"{group}.npy"
     if not is_whole(path, description):
         raise ValueError(
-            f"{path} is {'damaged' if path.is_file() else 'missing'}: type python main.py --dataset "
-            f"{config.data.dataset} --step feature --from {description.settings['from']}"
+            f"{path} is {'damaged' if path.is_file() else 'missing'}: type "
+            f"{config.command('feature', from_folder=description.settings['from'])}"
         )
     levels: Levels = np.load(path, mmap_mode="r")
     return levels

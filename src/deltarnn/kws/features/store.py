@@ -108,8 +108,8 @@ def feature_paths(config: Config) -> dict[str, Path]:
         if made is None or made.get("source") != _source(description, group, config.features):
             state = "damaged" if path.exists() else "missing"
             raise ValueError(
-                f"{path} is {state if made is None else 'older than the data description'}: type python main.py "
-                f"--dataset {config.data.dataset} --step feature --cfg_feat {config.features.cfg_feat}"
+                f"{path} is {state if made is None else 'older than the data description'}: "
+                f"type {config.command('feature')}"
             )
     return {group: folder / f"{group}.safetensors" for group in GROUPS}
 

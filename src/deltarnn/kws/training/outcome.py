@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from deltarnn.files import replacing
+from deltarnn.engine.model_file import ModelFileError, load_model
+from deltarnn.files import read_json, replacing
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.evaluation.scoring import Clips, Evaluation
 from deltarnn.kws.network.model import KeywordModel
+from deltarnn.kws.spotter.calibration import STREAM
 from deltarnn.kws.training.finishing import zero_fraction
+from deltarnn.kws.training.runs import Run
 from deltarnn.nn.activity import record_activity
 
 
@@ -46,6 +49,23 @@ def model_metrics(model: KeywordModel, results: dict[str, Evaluation], frame_str
     if measured is not None:
         metrics["labels"] = list(measured.confusion.labels)
     return metrics | {group: result.fields() for group, result in results.items()}
+
+
+def added_since(run: Run, best: KeywordModel) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `evaluate` added to the model and the metrics of a finished run that is called again: the threshold for
+    streams, and what each arithmetic gives. Nothing where the model is another one."""
+    try:
+        tensors, header = load_model(run.model_path)
+    except (FileNotFoundError, ModelFileError):
+        return {}, {}
+    state = best.state_dict()
+    if tensors.keys() != state.keys() or any(not np.array_equal(state[name].cpu(), tensors[name]) for name in state):
+        return {}, {}
+    metrics = read_json(run.metrics) or {}
+    return (
+        {name: header[name] for name in (STREAM,) if name in header},
+        {name: metrics[name] for name in ("evaluation",) if name in metrics},
+    )
 
 
 def summary(config: Config, step: str, model: KeywordModel, metrics: dict[str, Any]) -> str:

@@ -101,7 +101,7 @@ def newest_model(work_dir: Path) -> Path:
             f"no finished run under {work_dir / 'save'}: train one (deltarnn pretrain), name a model file as the "
             "first argument, or the folder that holds save/ with --work_dir"
         )
-    path = max(found, key=lambda path: path.stat().st_mtime)
+    path = max(found, key=_finished_at)
     return work_dir / path.relative_to(work_dir.resolve()) if path.is_relative_to(work_dir.resolve()) else path
 
 
@@ -136,9 +136,15 @@ def pretrained_models(config: Config) -> list[Path]:
         described = " ".join(f"--{name} {value}" for name, value in wanted.items() if name != "keywords")
         raise ValueError(
             f"no finished pretrain run under {config.folder('save')} has this network ({described}): "
-            "run --step pretrain with these options first, or name a model file with --path_net_pretrain"
+            f"type {config.command('pretrain')} first, or name a model file with --path_net_pretrain"
         )
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(found, key=_finished_at, reverse=True)
+
+
+def _finished_at(model: Path) -> float:
+    """When a run ended. Its model may be newer: `evaluate --stream` writes a threshold into it."""
+    record = model.with_name(CONFIG)
+    return (record if record.is_file() else model).stat().st_mtime
 
 
 def _finished(folder: Path) -> Iterator[Path]:

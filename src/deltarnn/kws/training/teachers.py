@@ -3,6 +3,7 @@
 import hashlib
 from pathlib import Path
 
+from deltarnn.engine.model_file import load_model, model_bytes
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.description import read_description
 from deltarnn.kws.evaluation.scoring import fits
@@ -11,6 +12,7 @@ from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet
 from deltarnn.kws.features.teacher import Teacher
 from deltarnn.kws.network.model import load_keyword_model
+from deltarnn.kws.spotter.calibration import STREAM
 from deltarnn.kws.training.runs import pretrained_models
 
 
@@ -44,5 +46,12 @@ def load_teacher(config: Config, path: Path, features: FeatureSet, pooled_otherw
 
 
 def file_digest(path: Path) -> str:
-    """Sixteen hexadecimal digits that stand for a file's content."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    """Sixteen hexadecimal digits that stand for a model file as training wrote it.
+
+    A threshold that `evaluate --stream` wrote into it since teaches nothing: a run would not find its checkpoint again.
+    """
+    tensors, header = load_model(path)
+    data = path.read_bytes()
+    if header.pop(STREAM, None) is not None:
+        data = model_bytes(path, tensors, header)
+    return hashlib.sha256(data).hexdigest()[:16]
