@@ -281,6 +281,18 @@ def test_the_stimulus_is_the_part_asked_for():
         choose_stimulus(x, 0, 0)
 
 
+def test_a_stimulus_that_nobody_asked_for_is_what_there_is():
+    x = stimulus(30)
+    assert np.array_equal(choose_stimulus(x), x)
+    assert np.array_equal(choose_stimulus(x, 10), x[10:])
+    assert np.array_equal(choose_stimulus(x, None, 20), x[10:])
+    with pytest.raises(ValueError, match="--stim_head 30 --stim_len 1 asks for frame 30, but only 30 were"):
+        choose_stimulus(x, 30)
+    long = np.arange(2500.0)[:, None]
+    assert np.array_equal(choose_stimulus(long), long[1000:2000])
+    assert np.array_equal(choose_stimulus(long[:1500]), long[500:1500])
+
+
 def test_a_missing_compiler_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     notes = export_c(C_CASES[0], stimulus(), tmp_path).notes

@@ -43,8 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="memory images (edgedrnn, spartus, hex), C99, SystemVerilog, or a web page that listens",
     )  # fmt: skip
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    add_number(parser, "stim_head", int, 0, 1e9, "first frame of the stimulus (default: 1000)")
-    add_number(parser, "stim_len", int, 1, 1e6, "frames of the stimulus (default: 1000)")
+    add_number(
+        parser, "stim_head", int, 0, 1e9, "first frame of the stimulus (default: 1000, or as late as there are frames)"
+    )
+    add_number(parser, "stim_len", int, 1, 1e6, "frames of the stimulus (default: 1000, or all that there are)")
     add_number(parser, "w_sp_ext", float, 0, 1, "weight sparsity that Spartus's memories are laid out for")
     library.add_arguments(parser)
     parser.add_argument("--target", choices=TARGETS, help="rtl: the device to write for (default: generic)")
@@ -73,8 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.features is None and arguments.audio is None:
         raise ValueError(f"--format {arguments.format} needs --features or --audio: frames for the stimulus")
     clips = clips_of(arguments, pipeline)
-    head, length = (1000 if given is None else given for given in (arguments.stim_head, arguments.stim_len))
-    stimulus = choose_stimulus(np.concatenate(clips.frames), head, length)
+    stimulus = choose_stimulus(np.concatenate(clips.frames), arguments.stim_head, arguments.stim_len)
     quantization = model.quantization
     if arguments.choose_formats is not None:
         some = clips.spread(arguments.clips)
