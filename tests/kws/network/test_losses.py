@@ -1,6 +1,7 @@
 """Losses and decision rules against closed forms and by hand."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -195,3 +196,13 @@ def test_words_named_as_they_end_are_silence_only_where_nothing_fires():
     scores[10:12, 1] = torch.tensor([-9.0, -9.0, -9.0, 9.0])
     rule = DecisionRule(smoothing_window=8, confidence_window=99, fire_threshold=0.5, target="word")
     assert rule(scores).tolist() == [2, 0, 0]
+
+
+def test_a_keyword_may_begin_as_another_word_does():
+    posteriors = torch.tensor([0.0, 1.0, 0.0]).repeat(40, 2, 1)  # sure of another word, then less sure of a keyword
+    posteriors[20:, 0] = torch.tensor([0.1, 0.0, 0.9])
+    posteriors[20:, 1] = torch.tensor([0.4, 0.0, 0.6])
+    scores = posteriors.clamp(min=1e-6).log()
+    rule = DecisionRule(smoothing_window=5, confidence_window=99, fire_threshold=0.2, target="word")
+    assert rule(scores).tolist() == [1, 1]
+    assert replace(rule, unknown_weight=0.7)(scores).tolist() == [2, 1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deltarnn.kws.evaluation.scoring import Clips
-from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
+from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.model import Architecture, KeywordModel
 from deltarnn.kws.report import charts
 from deltarnn.kws.report.page import ReportData, write_report
@@ -69,7 +69,7 @@ def test_report_shows_a_keyword_and_what_fired(page):
     assert f"{fired_x:.0%}" != f"{fired_h:.0%}"
     assert "“no”, frame by frame" in text
     assert f"an input ({fired_x:.0%} of all) or a unit of the first layer ({fired_h:.0%})" in text
-    assert f"with {float(smoothed_posteriors(scores, 60)[-1, 0, 3]):.0%} confidence" in text
+    assert f"with {float(DecisionRule().best(scores)[0, 3]):.0%} confidence" in text
 
 
 def test_the_curve_falls_from_left_to_right_and_its_marks_are_explained(page, tmp_path):

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from deltarnn.files import sentence
 from deltarnn.kws.commands.choice import add_model, chosen_model, take_model
 from deltarnn.kws.data.audio import Audio, read_recording
 from deltarnn.kws.features.pipeline import FeaturePipeline
-from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
+from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.header import require
 from deltarnn.kws.network.model import load_keyword_model
 
@@ -50,18 +49,12 @@ class Predictor:
         features = self._pipeline.normalise(np.stack(pieces)).transpose(1, 0, 2)
         with torch.no_grad():
             scores, _ = self._model(torch.from_numpy(np.ascontiguousarray(features)))
-        classes, sure = self._rule(scores), self._confidence(scores)
+        classes = self._rule(scores)
+        sure = self._rule.best(scores).gather(1, classes[:, None])[:, 0]
         ranked = torch.where(classes >= FIRST_KEYWORD, sure, sure - 1)  # a keyword, however unsure, before none
         best = int(ranked.argmax())
         confidence = float(sure[best]) if self._rule.smooth else None
         return Prediction(self.labels[int(classes[best])], confidence, starts[best] / self.sample_rate)
-
-    def _confidence(self, scores: Tensor) -> Tensor:
-        """Of each piece, the posterior that the rule compares (pieces,) of scores (T, pieces, classes)."""
-        rule = self._rule
-        posteriors = smoothed_posteriors(scores, rule.smoothing_window, rule.target)
-        full = min(rule.smoothing_window, len(scores)) - 1
-        return posteriors[full:][-rule.confidence_window :].amax(0).amax(-1)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

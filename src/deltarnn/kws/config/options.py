@@ -312,6 +312,14 @@ class ScoringConfig:
         80, "frames whose best smoothed posterior counts", minimum=1, maximum=100000, **_smooth()
     )
     fire_threshold: float = option(0.0, "posterior below which a clip is silence", minimum=0, maximum=1, **_smooth())
+    unknown_weight: float = option(
+        1.0,
+        "how much the posterior of other words counts: a keyword's beginning passes for one",
+        minimum=0.01,
+        maximum=1,
+        steps=TRAIN,
+        needs=("--smooth 1 --target word", lambda c: c.scoring.smooth and c.training.target == "word"),
+    )
 
 
 @dataclass(frozen=True)

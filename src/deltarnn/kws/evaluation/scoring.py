@@ -161,6 +161,7 @@ def decision_rule(config: Config) -> DecisionRule:
         scoring.confidence_window_size,
         scoring.fire_threshold,
         "frame" if config.training.loss == "ctc" else config.training.target,
+        scoring.unknown_weight,
     )
 
 

@@ -31,9 +31,7 @@ from deltarnn.kws.features.masking import Mask, mask_for
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
 from deltarnn.kws.features.teacher import Teacher, mean_posteriors
-
-UNKNOWN = 1
-"""The class of words that are no keywords."""
+from deltarnn.kws.network.decision import UNKNOWN
 
 
 @dataclass(frozen=True)

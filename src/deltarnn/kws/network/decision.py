@@ -1,6 +1,7 @@
 """From the scores of every frame to one class per clip: the decision rules.
 
-Scores are (T, B, C), any real numbers; class 0 is silence. Frame posteriors are p_c(t) = softmax_c(l(t)).
+Scores are (T, B, C), any real numbers; class 0 is silence, class 1 other words. Frame posteriors are
+p_c(t) = softmax_c(l(t)).
 """
 
 import math
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SILENCE = 0
+SILENCE, UNKNOWN = 0, 1
 Target = Literal["clip", "frame", "word"]
 
 
@@ -29,9 +30,10 @@ class DecisionRule:
     "Small-footprint keyword spotting using deep neural networks", ICASSP 2014); or e_c(s) = exp(l_c(s)), the evidence
     itself, of one that was trained by the clip ("clip": log Σ_s exp(l_c(s)) is the score that its loss saw). One that
     was trained to name words as they end ("word") says silence before and after, so that is taken only where nothing
-    else reaches `fire_threshold`; e are its frame posteriors.
+    else reaches `fire_threshold`; e are its frame posteriors, and P of other words counts `unknown_weight` times, as
+    a keyword's beginning passes for one of them.
     smoothing_window: w, frames. confidence_window: frames.
-    fire_threshold: a clip whose best P_c is below it is silence.
+    fire_threshold: a clip whose best P_c is below it is silence. unknown_weight: of "word" alone.
     """
 
     smooth: bool = True
@@ -39,6 +41,7 @@ class DecisionRule:
     confidence_window: int = 80
     fire_threshold: float = 0.0
     target: Target = "clip"
+    unknown_weight: float = 1.0
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Classes (B,) of scores (T, B, C)."""
@@ -46,13 +49,18 @@ class DecisionRule:
 
     def smoothed(self, scores: Tensor) -> Tensor:
         """Classes (B,) by smoothed posteriors."""
-        posteriors = smoothed_posteriors(scores, self.smoothing_window, self.target)
-        full = min(self.smoothing_window, len(scores)) - 1
-        best = posteriors[full:][-self.confidence_window :].amax(0)
+        best = self.best(scores)
         if self.target == "word":
             best[:, SILENCE] = self.fire_threshold
+            best[:, UNKNOWN] *= self.unknown_weight
         confidence, classes = best.max(-1)
         return torch.where(confidence < self.fire_threshold, SILENCE, classes)
+
+    def best(self, scores: Tensor) -> Tensor:
+        """The largest P_c(t) of the frames that count (B, C)."""
+        posteriors = smoothed_posteriors(scores, self.smoothing_window, self.target)
+        full = min(self.smoothing_window, len(scores)) - 1
+        return posteriors[full:][-self.confidence_window :].amax(0)
 
 
 def last_active_frame(scores: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deltarnn.files import read_json, write_text
 from deltarnn.kws.evaluation.scoring import Clips
-from deltarnn.kws.network.decision import DecisionRule, smoothed_posteriors
+from deltarnn.kws.network.decision import DecisionRule
 from deltarnn.kws.network.model import KeywordModel
 from deltarnn.kws.report import charts
 from deltarnn.kws.report.charts import Mark, Series
@@ -93,8 +93,7 @@ def _example(data: ReportData) -> str:
     fired_x, fired_h = (part[:, 0].numpy() for part in activity.events[0])
     seconds = len(features) * data.frame_stride
     label = data.clips.class_names[int(data.clips.labels[clip])]
-    posteriors = smoothed_posteriors(scores, data.rule.smoothing_window, data.rule.target)[-1, 0]
-    confidence = float(posteriors[int(data.clips.labels[clip])])
+    confidence = float(data.rule.best(scores)[0, int(data.clips.labels[clip])])
     drawn = charts.at_both_widths(lambda width: _events(features, fired_x, fired_h, seconds, width))
     return (
         f"<section><h2>“{html.escape(label)}”, frame by frame</h2><p>Above, what the network hears. Below, the only "
