@@ -261,9 +261,14 @@ def test_what_evaluate_added_outlives_the_same_training_again(work, capsys):
     assert main(["evaluate", str(model)]) == 0
     added = model.read_bytes()
     assert file_digest(model) == digest
+    measured = json.loads(model.with_name("metrics.json").read_text())
+    assert set(measured["evaluation"]) == {"float", "fixed"}
     assert main(command) == 0
     assert model.read_bytes() == added
-    assert set(json.loads(model.with_name("metrics.json").read_text())["evaluation"]) == {"float", "fixed"}
+    assert json.loads(model.with_name("metrics.json").read_text()) == measured
+    assert main([*command, "--eval_test", "0"]) == 0
+    again = json.loads(model.with_name("metrics.json").read_text())
+    assert all(again[name] == measured[name] for name in ("test", "test_accuracy", "evaluation"))
     tensors, header = load_model(model)
     tensors["head.0.bias"] = tensors["head.0.bias"] + 1
     save_model(model, tensors, header)

@@ -160,8 +160,8 @@ def _finish(
             del metrics[f"{group}_accuracy"]
             metrics[group] = {"loss": results[group].loss}
     line = summary(config, step, best, metrics)
-    added, judged = added_since(run, best)
-    metrics |= judged
+    added, earlier = added_since(run, best)
+    metrics = earlier | metrics
     best.save(run.model_path, **header, **added)
     config.save(run.model_path.with_name(CONFIG))
     if "test" in results and config.run.score_test:

@@ -52,8 +52,8 @@ def model_metrics(model: KeywordModel, results: dict[str, Evaluation], frame_str
 
 
 def added_since(run: Run, best: KeywordModel) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `evaluate` added to the model and the metrics of a finished run that is called again: the threshold for
-    streams, and what each arithmetic gives. Nothing where the model is another one."""
+    """Of a finished run that is called again: what `evaluate` added to the model's header, the threshold for streams;
+    and the metrics there are, among them those that are not asked for again. Nothing where the model is another one."""
     try:
         tensors, header = load_model(run.model_path)
     except (FileNotFoundError, ModelFileError):
@@ -61,11 +61,8 @@ def added_since(run: Run, best: KeywordModel) -> tuple[dict[str, Any], dict[str,
     state = best.state_dict()
     if tensors.keys() != state.keys() or any(not np.array_equal(state[name].cpu(), tensors[name]) for name in state):
         return {}, {}
-    metrics = read_json(run.metrics) or {}
-    return (
-        {name: header[name] for name in (STREAM,) if name in header},
-        {name: metrics[name] for name in ("evaluation",) if name in metrics},
-    )
+    metrics = read_json(run.metrics)
+    return {name: header[name] for name in (STREAM,) if name in header}, metrics if isinstance(metrics, dict) else {}
 
 
 def summary(config: Config, step: str, model: KeywordModel, metrics: dict[str, Any]) -> str:
