@@ -29,6 +29,7 @@ WAITING = """
 import os, signal, time
 from deltarnn.kws.workers import processes, quiet_start
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in a shell's background lacks
     try:
         with processes(2) as pool:
             list(pool.map(time.sleep, [0.1] * 4))

@@ -70,6 +70,7 @@ def test_numbers_of_other_commands_are_bounded_too(command):
     [
         (["--budget", "nan"], "--budget nan: must be at least 0"),
         (["--workers", "1e3"], "--workers 1e3: must be a whole number"),
+        (["--workers", "1\n2"], "--workers '1\\n2': must be a whole number"),
         (["--workers", "100000"], "--workers 100000: must be at most 256"),
         (["--thx", "0.1,nan"], "--thx 0.1,nan: thresholds must be at least 0"),
         (["--thh", "1e39"], "--thh 1e39: thresholds must be"),

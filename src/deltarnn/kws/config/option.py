@@ -69,6 +69,7 @@ def _scalar(name: str, kind: Any, rule: Option, raw: Any) -> Any:
     except ValueError:  # a whole number of more digits than Python prints
         text = "…"
     shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    shown = shown if shown.isprintable() else repr(shown)
     value: Any = text
     if kind is bool:
         value = {"0": False, "false": False, "1": True, "true": True}.get(text.lower())
@@ -82,7 +83,7 @@ def _scalar(name: str, kind: Any, rule: Option, raw: Any) -> Any:
         except ValueError:
             raise ValueError(f"--{name} {shown}: must be {WHAT[kind]}") from None
     elif any(ord(character) < ord(" ") for character in text):
-        raise ValueError(f"--{name} {shown!r}: must be a text without control characters")
+        raise ValueError(f"--{name} {shown}: must be a text without control characters")
     if rule.choices is not None:
         if kind not in (int, float):  # names are taken in any letter case
             value = next((choice for choice in rule.choices if choice.lower() == text.lower()), text)
