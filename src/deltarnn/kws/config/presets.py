@@ -174,9 +174,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "aug_noise": 0.6,
         "aug_snr_low": 5.0,
         "aug_gain": 15.0,
-        "smooth_window_size": 6,
-        "confidence_window_size": 16,
+        "smooth_window_size": 10,
+        "confidence_window_size": 25,
         "fire_threshold": 0.3,
+        "unknown_weight": 0.8,
     },
     "default10": {
         **TEN,
