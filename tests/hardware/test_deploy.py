@@ -96,6 +96,11 @@ def test_what_the_hardware_or_the_command_cannot_do_is_refused(folder, tmp_path,
     assert "EdgeDRNN runs DeltaGRU layers: this model is a DeltaLSTM" in refused(capsys, *base, "--model", lstm)
     assert "--scan_width does nothing for edgedrnn" in refused(capsys, *base, "--model", gru, "--scan_width", 3)
     assert "--sweep_pe does nothing without" in refused(capsys, *base, "--model", gru, "--sweep_pe", "4")
+    assert "--sweep_clock 1e13: must be at most 1e+12" in refused(
+        capsys, *base, "--model", gru, "--sweep_clock", "1e8,1e13"
+    )
+    for empty in ("", "8,,16"):
+        assert "needs a number before and after each" in refused(capsys, *base, "--model", gru, "--sweep_pe", empty)
     assert "--op_freq -1.0: must be above 0" in refused(capsys, *base, "--model", gru, "--op_freq", -1)
     assert "accuracy takes clips with labels" in refused(capsys, *base, "--model", gru, "--design-space")
     assert "thx=1.5: EdgeDRNN takes at most 1" in refused(capsys, *base, "--model", gru, "--thx", 1.5)
@@ -105,7 +110,9 @@ def test_what_the_hardware_or_the_command_cannot_do_is_refused(folder, tmp_path,
     assert "has no thresholds" in refused(capsys, *base, "--model", tmp_path / "dense")
     assert "zero deltas" in deltarnn(capsys, *base, "--model", tmp_path / "dense", "--thx", 0.25)
     assert "no such" in refused(capsys, *base, "--model", tmp_path / "none")
-    export = ("export", "--model", gru, "--out", tmp_path / "out", *wav)
+    bare = ("export", "--model", gru, "--out", tmp_path / "out")
+    assert "--format hex needs --features or --audio" in refused(capsys, *bare, "--format", "hex")
+    export = (*bare, *wav)
     long = ("--stim_head", 1000, "--stim_len", 1000)
     assert "asks for frame 1999, but only 61 were given" in refused(capsys, *export, *long, "--format", "hex")
     short = ("--stim_head", 10, "--stim_len", 40)

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("sweep_threshold", "thresholds thx = thh to try (default: 0,0.05,0.1,0.2,0.4)"),
         ("sweep_gamma", "Spartus: sparsities to prune to, without retraining (default: 0,0.25,0.5,0.75)"),
     ):
-        parser.add_argument(f"--{flag}", type=_numbers, metavar="A,B,…", help=what)
+        add_number(parser, flag, tuple[float, ...], 0, MAX_SWEPT, what)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -130,10 +130,3 @@ def _design_space(
     plot_points(points, arguments.out / f"{arguments.target}_design_space.png", accelerator.name)
     print(f"wrote {len(points)} points to {arguments.out / arguments.target}_design_space.json, and a plot beside it")
     return 0
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    numbers = tuple(float(item) for item in text.split(","))
-    if not all(0 <= value <= MAX_SWEPT for value in numbers):
-        raise ValueError
-    return numbers

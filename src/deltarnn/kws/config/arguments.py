@@ -51,16 +51,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def add_number(
-    parser: argparse.ArgumentParser, flag: str, kind: type, minimum: float, maximum: float, help: str, **details: Any
+    parser: argparse.ArgumentParser, flag: str, kind: Any, minimum: float, maximum: float, help: str, **details: Any
 ) -> None:
-    """Add a flag that takes an int or float within bounds; outside them, FlagError. details: as of `add_argument`."""
+    """Add a flag that takes an int, a float, or a tuple of them, within bounds; else FlagError. details: as of
+    `add_argument`."""
     rule = Option(help, minimum=minimum, maximum=maximum)
 
     def read(text: str) -> Any:
         try:
-            return convert(flag, kind, rule, text)
+            value = convert(flag, kind, rule, text)
         except ValueError as error:
             raise FlagError(str(error)) from None  # argparse would replace the message of a ValueError
+        if isinstance(value, tuple) and len(value) <= text.count(","):
+            raise FlagError(f"--{flag} {text!r}: needs a number before and after each comma")
+        return value
 
     shown = f" (default: {details['default']})" if "default" in details else ""
     parser.add_argument(f"--{flag}", type=read, metavar=metavar(kind), help=f"{help}{shown}", **details)
