@@ -52,13 +52,14 @@ def _is_rule(values: Any) -> bool:
     if not isinstance(values, dict) or {"unknown_weight", *values} != {f.name for f in fields(DecisionRule)}:
         return False  # older files have no unknown_weight
     windows = (values["smoothing_window"], values["confidence_window"])
-    threshold = values["fire_threshold"]
+    threshold, weight = values["fire_threshold"], values.get("unknown_weight", 1.0)
     return (
         isinstance(values["smooth"], bool)
         and all(type(window) is int and 1 <= window <= MAX_WINDOW for window in windows)
         and isinstance(threshold, (int, float))
         and 0 <= threshold <= 1
-        and _is_positive(values.get("unknown_weight", 1.0))
+        and _is_positive(weight)
+        and weight <= 1
         and values["target"] in get_args(Target)
     )
 
