@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 import onnxruntime
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 
 from deltarnn.onnx import UnsupportedGraphError, load
@@ -164,28 +164,6 @@ def test_an_operator_that_onnx_runtime_lacks(tmp_path: Path) -> None:
         load(path)
 
 
-def test_float16(tmp_path: Path) -> None:
-    b = Builder()
-    b.constants.append(numpy_helper.from_array(np.zeros((1, 18, 4), np.float16), "W"))
-    b.constants.append(numpy_helper.from_array(np.zeros((1, 18, 6), np.float16), "R"))
-    b.node("GRU", "x", "W", "R", outputs=["y"], hidden_size=6, linear_before_reset=1, name="rnn")
-    path = b.save(tmp_path / "m.onnx", {"x": (TensorProto.FLOAT16, ["T", "B", 4])}, ["y"])
-    with pytest.raises(UnsupportedGraphError, match="W is float16: the importer takes float32 models"):
-        load(path)
-
-
-def test_weights_that_are_stored_in_float16(tmp_path: Path) -> None:
-    """Cast to float32 before they are used."""
-    b, x = Builder(), slow_signal(1, 5, 2, 4)
-    stored = [
-        b.constant(name, b.random.uniform(-0.5, 0.5, (1, 18, n)).astype(np.float16)) for name, n in (("W", 4), ("R", 6))
-    ]
-    b.node("GRU", "x", *[b.node("Cast", name, to=TensorProto.FLOAT) for name in stored], outputs=["y"], hidden_size=6)
-    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["y"])
-    expected = onnx_runtime(path).run(None, {"x": x})[0]
-    np.testing.assert_allclose(load(path).run(None, {"x": x})[0], expected, rtol=0, atol=1e-6)
-
-
 def test_external_data(tmp_path: Path) -> None:
     path, x = one_layer(tmp_path), slow_signal(1, 3, 1, 4)
     expected = load(path).run(None, {"x": x})[0]
@@ -243,6 +221,16 @@ def test_a_truncated_file(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(UnsupportedGraphError):
             load(path)
+
+
+def test_nodes_that_wait_for_each_other(tmp_path: Path) -> None:
+    b = Builder()
+    b.node("Add", "x", "later", outputs=["sum"], name="first")
+    b.node("Relu", "sum", outputs=["later"], name="second")
+    recurrent_node(b, "GRU", 4, 6, "later", prefix="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4]}, ["rnn_y"])
+    with pytest.raises(UnsupportedGraphError, match="the Add 'first' waits for its own result: the file is damaged"):
+        load(path)
 
 
 def test_calls_that_do_not_fit(tmp_path: Path) -> None:

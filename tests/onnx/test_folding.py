@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
+import onnx
 from onnx import TensorProto, ValueInfoProto, helper
 from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 
@@ -96,3 +97,18 @@ def batch_of(b: Builder) -> str:
     """The size of x's second axis, as exporters find it."""
     size = b.node("Gather", b.node("Shape", "x"), b.constant("batch_axis", np.array(1)), axis=0)
     return b.node("Unsqueeze", size, b.constant("front", np.array([0])))
+
+
+def test_nodes_in_any_order(tmp_path: Path) -> None:
+    """Tools append the casts that they insert, and ONNX Runtime does not mind."""
+    b = Builder()
+    condition = b.node("Equal", "rate", b.constant("wide", np.array(16000)))
+    path = switched(tmp_path, condition, b, {"rate": (TensorProto.INT64, [])})
+    model = onnx.load(path)
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes[::-1])
+    onnx.save(model, path)
+    feed = {"x": slow_signal(1, 5, 2, 4), "rate": np.array(16000)}
+    expected = onnx_runtime(path).run(None, feed)[0]
+    np.testing.assert_allclose(load(path).run(None, feed)[0], expected, rtol=0, atol=1e-6)

@@ -18,6 +18,8 @@ SECONDS = 0.3
 """Of a repetition, about: a call may have a sequence of minutes."""
 ELEMENTS = 1 << 22
 """Of a signal that is made."""
+HALF = "tensor(float16)"
+"""An input of the original that the import takes as float32."""
 
 
 def run(arguments: Any) -> str:
@@ -55,6 +57,7 @@ class Calls:
     def __init__(self, session: Any, arguments: Any) -> None:
         inputs = {node.name: node for node in session.get_inputs()}
         self.outputs = [node.name for node in session.get_outputs()]
+        self.halves = [name for name, node in inputs.items() if node.type == HALF]
         given: Mapping[str, Any] = {} if arguments.data is None else np.load(arguments.data)
         shapes, fixed = pairs("shape", arguments.shape), pairs("set", arguments.set)
         self.states = pairs("state", arguments.state)
@@ -92,8 +95,11 @@ class Calls:
         if isinstance(runner, Network):
             runner.reset()
         state, first = dict(self.zeros), []
+        halves = [] if isinstance(runner, Network) else self.halves
         for feed in self.feeds:
-            outputs = dict(zip(self.outputs, runner.run(self.outputs, {**feed, **state, **self.fixed}), strict=True))
+            given = {**feed, **state, **self.fixed}
+            given |= {name: given[name].astype(np.float16) for name in halves}
+            outputs = dict(zip(self.outputs, runner.run(self.outputs, given), strict=True))
             state = {name: outputs[output] for name, output in self.states.items()}
             first.append(outputs[self.outputs[0]])
         return first
@@ -126,7 +132,12 @@ def _signal(calls: int, shape: list[int]) -> NDArray[np.float32]:
 
 
 def _number(node: Any, shape: list[int], text: str) -> NDArray[Any]:
-    kinds: dict[str, type] = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
+    kinds: dict[str, type] = {
+        "tensor(float)": np.float32,
+        HALF: np.float32,
+        "tensor(int64)": np.int64,
+        "tensor(int32)": np.int32,
+    }
     if node.type not in kinds:
         raise ValueError(f"--set {node.name}: it is a {node.type}; numbers can be set")
     return np.full(shape, float(text)).astype(kinds[node.type])

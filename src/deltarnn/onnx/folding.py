@@ -100,6 +100,10 @@ class _Pass:
             self.inline(node, "then_branch" if bool(constants[node.input[0]].reshape(-1)[0]) else "else_branch")
         elif self.is_copy(node):
             self.aliases[node.output[0]] = node.input[0]
+        elif self.keeps_type(node):
+            from onnx import helper
+
+            self.kept.append(helper.make_node("Identity", node.input, node.output))
         elif not self.fold_sizes(node):
             self.postpone(node)
 
@@ -107,9 +111,10 @@ class _Pass:
         if node.op_type in ("Identity", "Dropout") and node.input[0] not in self.graph.constants:
             training = node.op_type == "Dropout" and (len(node.input) > 2 or len(node.output) > 1)
             return node.output[0] not in self.graph.outputs and not training
-        if node.op_type == "Cast" and node.output[0] not in self.graph.outputs:
-            return bool(attributes(node)["to"] == self.graph.types.get(node.input[0], -1))
-        return False
+        return self.keeps_type(node) and node.output[0] not in self.graph.outputs
+
+    def keeps_type(self, node: Any) -> bool:
+        return node.op_type == "Cast" and bool(attributes(node)["to"] == self.graph.types.get(node.input[0], -1))
 
     def inline(self, node: Any, branch: str) -> None:
         """Put a branch's nodes in place of the If."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -190,6 +191,43 @@ def nodes_within(nodes: Iterable[Any]) -> Iterator[Any]:
         yield node
         for body in subgraphs(node).values():
             yield from nodes_within(body.node)
+
+
+def sort_nodes(graph: Any) -> None:
+    """Put the nodes of a GraphProto after those whose results they or their bodies read.
+
+    ONNX asks for that, but ONNX Runtime does without outside of bodies, and some tools append casts that they insert.
+
+    Raises
+    ------
+    UnsupportedGraphError
+        If nodes wait for each other.
+    """
+    nodes = list(graph.node)
+    makers = {name: place for place, node in enumerate(nodes) for name in node.output if name}
+    readers: list[set[int]] = [set() for _ in nodes]
+    missing = [{makers[name] for name in reads(node) if name in makers} for node in nodes]
+    for place, before in enumerate(missing):
+        for maker in before:
+            readers[maker].add(place)
+    ready = [place for place, before in enumerate(missing) if not before]
+    ordered = []
+    while ready:
+        done = heappop(ready)
+        ordered.append(nodes[done])
+        for place in readers[done]:
+            missing[place].discard(done)
+            if not missing[place]:
+                heappush(ready, place)
+    if len(ordered) < len(nodes):
+        stuck = next(node for node, before in zip(nodes, missing, strict=True) if before)
+        raise UnsupportedGraphError(
+            f"the {stuck.op_type} {stuck.name or stuck.output[0]!r} waits for its own result: the file is damaged"
+        )
+    if any(a is not b for a, b in zip(ordered, nodes, strict=True)):
+        copies = [type(node).FromString(node.SerializeToString()) for node in ordered]
+        del graph.node[:]
+        graph.node.extend(copies)
 
 
 def renamed(node: Any, names: Mapping[str, str]) -> Any:

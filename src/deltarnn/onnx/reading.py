@@ -1,11 +1,13 @@
 """Opening ONNX files, with one clear sentence for each that cannot be used."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from deltarnn.onnx.graph import UnsupportedGraphError, nodes_within
+from deltarnn.onnx.graph import UnsupportedGraphError, nodes_within, sort_nodes
+from deltarnn.onnx.half import widened
 
 STANDARD_DOMAINS = ("", "ai.onnx.ml", "com.microsoft")
 OPTIMISED_DOMAINS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -14,16 +16,21 @@ ORT_FORMAT = b"ORTM"
 
 
 def read_model(path: str | os.PathLike[str]) -> Any:
-    """The onnx.ModelProto of a file, its external data loaded and its operators known.
+    """The onnx.ModelProto of a file, its external data loaded, its operators known, and nothing in it in float16.
 
     Raises
     ------
     FileNotFoundError
         If the file, or a file of external data that it names, does not exist.
     UnsupportedGraphError
-        If it is no ONNX model, or has operators that are unknown here or compute in float16.
+        If it is no ONNX model, or has operators that are unknown here.
     ModuleNotFoundError
         If the packages onnx and onnxruntime are missing.
+
+    Warns
+    -----
+    UserWarning
+        If it computes in float16: all of it is float32 from here on, inputs and outputs too.
     """
     try:
         import onnx
@@ -49,8 +56,12 @@ def read_model(path: str | os.PathLike[str]) -> Any:
     for holder, nodes in [(model, model.graph.node), *((function, function.node) for function in model.functions)]:
         for entry in [*holder.opset_import, *nodes_within(nodes)]:
             entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
+    sort_nodes(model.graph)
     _load_external_data(model, source)
     _check_operators(model, source)
+    change = widened(model)
+    if change:
+        warnings.warn(f"{source}: {change}", stacklevel=3)
     return model
 
 
@@ -80,7 +91,7 @@ def _tensors(graph: Any) -> Iterable[Any]:
 
 
 def _check_operators(model: Any, source: Path) -> None:
-    from onnx import TensorProto, defs
+    from onnx import defs
 
     local = {(function.domain, function.name) for function in model.functions}
     versions = {opset.domain: opset.version for opset in model.opset_import}
@@ -102,18 +113,3 @@ def _check_operators(model: Any, source: Path) -> None:
             )
         if node.domain == "" and not defs.has(node.op_type, versions[""], ""):
             raise UnsupportedGraphError(f"{what}, which operator set {versions.get('', 1)} of ONNX does not have")
-    widened = _read_by_casts_alone(model.graph)
-    halves = (tensor for tensor in _tensors(model.graph) if tensor.data_type == TensorProto.FLOAT16)
-    half = next((tensor for tensor in halves if tensor.name not in widened), None)
-    if half is not None:
-        raise UnsupportedGraphError(
-            f"{source}: {half.name or 'a constant'} is float16: the importer takes float32 models; "
-            "export or convert it to that"
-        )
-
-
-def _read_by_casts_alone(graph: Any) -> set[str]:
-    """Initializers that were stored in another type than they are used in."""
-    nodes = list(nodes_within(graph.node))
-    by_casts = {node.input[0] for node in nodes if node.op_type == "Cast"}
-    return by_casts - {name for node in nodes if node.op_type != "Cast" for name in node.input}
