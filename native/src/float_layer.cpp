@@ -1,6 +1,7 @@
 #include "deltarnn/float_layer.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 namespace deltarnn {
@@ -11,6 +12,8 @@ namespace {
 // at most as many additions as 64 full products make, however often its columns fire.
 constexpr std::int64_t refresh_share = 64;
 constexpr int refresh_rows = 32;
+// All memories are rebuilt when the inputs move them this much less than before, and less than they may round then.
+constexpr float refresh_fall = 16;
 
 // Tile products read each weight once for 8 frames; the event form reads it for each frame in which its column fires,
 // but multiplies only then. Cost of a multiplication in the event form over one in the tile form, measured
@@ -80,6 +83,14 @@ FloatLayer::FloatLayer(const FloatLayerSpec& spec, const FloatKernels& kernel_ta
     for (int part = 0; part < 4; ++part) {
         std::copy_n(spec.memory + part * hidden, hidden, memory.data() + shape.memory_block(part) * hp);
     }
+    for (std::size_t row = 0; row < static_cast<std::size_t>(shape.gates()) * hidden; ++row) {
+        double squares = 0;
+        for (int j = 0; j < inputs; ++j) {
+            const double weight = spec.weight_ih[row * inputs + j];
+            squares += weight * weight;
+        }
+        input_gain = std::max(input_gain, static_cast<float>(std::sqrt(squares)));
+    }
     if (shape.projection > 0) {
         for (int p = 0; p < outputs; ++p) {
             for (int i = 0; i < hidden; ++i) {
@@ -114,6 +125,7 @@ void FloatLayerState::restart() {
     std::copy_n(layer_.memory.data(), acc_.size(), acc_.data());
     work_since_refresh_ = 0;
     refresh_row_ = 0;
+    peak_ = 0;
 }
 
 void FloatLayerState::set(const float* h, const float* c) {
@@ -136,6 +148,7 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
             layer_.input_columns.add(kernels, acc_.data(), sum_.data(), index_.data() + t * per_frame,
                                      delta_.data() + t * per_frame, count_[t], rows);
         }
+        if (count_[t] > 0) refresh_after_fall(held_.data() + t * ip);
         int count_rh = 0;
         if (shape.reset_before) {
             kernels.gru_reset(layer_.hard, acc_.data(), h_.data(), rh_.data(), hp);
@@ -250,6 +263,30 @@ void FloatLayerState::refresh(const float* x_hat) {
         work_since_refresh_ -= refresh_share * block_work;
         refresh_block(x_hat);
     }
+}
+
+// What a sum rounds stays in it when the large values that made it round are gone, where a dense product would forget
+// it: the fall of an input from 10⁴ to 1 would leave 10⁻³. So all of M is rebuilt there, before the gates read it, and
+// after an infinity, whose difference to the next one is none.
+void FloatLayerState::refresh_after_fall(const float* x_hat) {
+    std::int32_t largest = 0;  // |x̂| as bits, whose order is that of the numbers
+    for (int j = 0; j < layer_.shape.padded_input(); ++j) {
+        std::int32_t bits;
+        std::memcpy(&bits, x_hat + j, sizeof bits);
+        largest = std::max(largest, bits & 0x7fffffff);
+    }
+    float magnitude;
+    std::memcpy(&magnitude, &largest, sizeof magnitude);
+    const float now = layer_.input_gain * magnitude;
+    if (std::isfinite(peak_) && peak_ <= refresh_fall * std::max(1.0f, now)) {
+        peak_ = std::max(peak_, now);
+        return;
+    }
+    peak_ = now;
+    work_since_refresh_ = 0;
+    const int first = refresh_row_;
+    do refresh_block(x_hat);
+    while (refresh_row_ != first);
 }
 
 void FloatLayerState::refresh_block(const float* x_hat) {

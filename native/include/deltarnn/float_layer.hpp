@@ -54,6 +54,7 @@ class FloatLayer {
     WeightColumns reset_columns;                  // reset_rows() each
     WeightColumns projection_columns;             // padded_outputs() each
     AlignedArray<float> memory;                   // the accumulator before the first step
+    float input_gain = 0;                         // the largest norm of a row of weight_ih: how far inputs move M
 };
 
 class FloatLayerState {
@@ -83,6 +84,7 @@ class FloatLayerState {
                    int offset, int rows);
     void project();
     void refresh(const float* x_hat);
+    void refresh_after_fall(const float* x_hat);
     void refresh_block(const float* x_hat);
 
     const FloatLayer& layer_;
@@ -99,6 +101,7 @@ class FloatLayerState {
     int tile_count_ = 0;
     std::int64_t work_since_refresh_ = 0;
     int refresh_row_ = 0;
+    float peak_ = 0;  // how far x̂ has moved M at most since all of M was rebuilt
     Activity activity_;
 };
 
