@@ -136,13 +136,18 @@ class SiteKernel final : public Kernel {
                     package_.has_h ? static_cast<const float*>(h.data) + place * outputs : nullptr;
                 const float* const from_c =
                     package_.has_c ? static_cast<const float*>(c.data) + place * cells : nullptr;
-                stream.enter(from_h, from_c, package_.held);
                 const std::int64_t count =
                     package_.has_lengths ? static_cast<const std::int32_t*>(lengths.data)[row] : steps;
                 if (count < 0 || count > steps)
                     throw std::invalid_argument("deltarnn.Recurrent: a length beyond the sequence");
+                if (count > 0) stream.enter(from_h, from_c, package_.held);
                 steps_of(static_cast<const float*>(x.data), stream, way, row, count, steps, batch, directions, y);
-                stream.hidden(last_h_.data(), last_c_.data());
+                if (count > 0) {
+                    stream.hidden(last_h_.data(), last_c_.data());
+                } else {  // of no steps ONNX Runtime makes zeros, whatever the initial state
+                    std::fill(last_h_.begin(), last_h_.end(), 0.0f);
+                    std::fill(last_c_.begin(), last_c_.end(), 0.0f);
+                }
                 if (next_h != nullptr) std::copy_n(last_h_.data(), outputs, next_h + place * outputs);
                 if (next_c != nullptr) std::copy_n(last_c_.data(), cells, next_c + place * cells);
             }

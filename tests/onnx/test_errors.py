@@ -223,6 +223,20 @@ def test_a_truncated_file(tmp_path: Path) -> None:
             load(path)
 
 
+@pytest.mark.parametrize("operator", ["ConcatFromSequence", "OptionalGetElement"])
+def test_inputs_that_are_no_tensors(tmp_path: Path, operator: str) -> None:
+    b = Builder()
+    x = b.node(operator, "xs", **({"axis": 0} if operator == "ConcatFromSequence" else {}))
+    path = b.save(tmp_path / "m.onnx", {"xs": None}, [recurrent_node(b, "GRU", 4, 6, x, prefix="rnn")])
+    model = onnx.load(path)
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, ["T", "B", 4])
+    make = helper.make_optional_type_proto if operator.startswith("Opt") else helper.make_sequence_type_proto
+    model.graph.input[0].type.CopyFrom(make(tensor))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedGraphError, match=r"the input 'xs' is no tensor.*with tensors as inputs"):
+        load(path)
+
+
 def test_nodes_that_wait_for_each_other(tmp_path: Path) -> None:
     b = Builder()
     b.node("Add", "x", "later", outputs=["sum"], name="first")

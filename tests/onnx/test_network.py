@@ -265,3 +265,45 @@ def test_groups_of_small_grus_over_bands_in_the_batch(tmp_path: Path) -> None:
     assert np.abs(streamed(net) - streamed(onnx_runtime(path))).max() < 0.2
     assert net.activity.per_part["rnn_low"].steps == 40 * bands
     assert net.activity.sparsity > 0.2
+
+
+def test_sequences_come_out_as_lists(tmp_path: Path) -> None:
+    b = Builder()
+    y = recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn")
+    b.node("SplitToSequence", y, b.constant("sizes", np.array([2, 3])), outputs=["parts"], axis=0)
+    path = b.save(tmp_path / "m.onnx", {"x": [5, 1, 4]}, ["parts"])
+    model = onnx.load(path)
+    model.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None))
+    onnx.save(model, path)
+    feed = {"x": slow_signal(1, 5, 1, 4)}
+    (actual,), (expected,) = load(path).run(None, feed), onnx_runtime(path).run(None, feed)
+    assert isinstance(actual, list)
+    assert [part.shape for part in actual] == [(2, 1, 1, 6), (3, 1, 1, 6)]
+    np.testing.assert_allclose(np.concatenate(actual), np.concatenate(expected), rtol=0, atol=1e-6)
+
+
+def test_sizes_of_minus_one_are_any(tmp_path: Path) -> None:
+    b = Builder()
+    y = recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn")
+    path = b.save(tmp_path / "m.onnx", {"x": [-1, -1, 4]}, [y])
+    net = load(path)
+    for steps in (5, 7, 7):
+        feed = {"x": slow_signal(1, steps, 2, 4)}
+        np.testing.assert_allclose(net.run(None, feed)[0], onnx_runtime(path).run(None, feed)[0], rtol=0, atol=1e-6)
+
+
+def test_strings_among_the_inputs(tmp_path: Path) -> None:
+    """numpy has two types for them."""
+    b = Builder()
+    row = b.node("LabelEncoder", "word", keys_strings=["a", "b"], values_int64s=[0, 1], domain="ai.onnx.ml")
+    x = b.node("Unsqueeze", b.node("Gather", b.parameter("table", 2, 4), row), b.constant("axis", np.array([1])))
+    y = recurrent_node(b, "GRU", 4, 6, x, prefix="rnn")
+    path = b.save(tmp_path / "m.onnx", {"word": (TensorProto.STRING, ["T"])}, [y])
+    model = onnx.load(path)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 2))
+    onnx.save(model, path)
+    for word in (np.array(["a", "b", "b"]), np.array(["a", "b", "b"], dtype=object)):
+        expected = onnx_runtime(path).run(None, {"word": word})[0]
+        np.testing.assert_allclose(load(path).run(None, {"word": word})[0], expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="the input 'word' is int64: the network takes object"):
+        load(path).run(None, {"word": np.array([0])})

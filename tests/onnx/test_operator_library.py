@@ -78,7 +78,7 @@ def test_sequences_in_all_layouts(tmp_path: Path, cell: str, options: dict[str, 
         feed = {
             "x": x.swapaxes(0, 1) if options.get("layout") else x,
             **{name: state.swapaxes(0, 1) if options.get("layout") else state for name in states},
-            "lengths": np.array([steps - row for row in range(batch)], np.int32),
+            "lengths": np.array([steps, steps - 1, 0][:batch], np.int32),
         }
         feed = {name: np.ascontiguousarray(value) for name, value in feed.items()}
         for actual, expected in zip(session.run(None, feed), net.run(None, feed), strict=True):
@@ -150,6 +150,28 @@ def test_outputs_that_stand_twice_or_are_inputs(tmp_path: Path) -> None:
     actual = with_library(tmp_path / "out.onnx").run(None, {"x": x})
     for one, other in zip(actual, onnx_runtime(path).run(None, {"x": x}), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_constants_that_outputs_and_branches_read(tmp_path: Path) -> None:
+    b = Builder()
+    y = recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn")
+    for name, size in (("loud", 2.0), ("still", 0.5), ("version", 3.0)):
+        b.constant(name, np.full(6, size, np.float32))
+    branches = {
+        f"{branch}_branch": helper.make_graph(
+            [helper.make_node("Mul", [y, constant], [branch])], branch, [], [onnx.ValueInfoProto(name=branch)]
+        )
+        for branch, constant in (("then", "loud"), ("else", "still"))
+    }
+    b.node("If", "switch", outputs=["y"], **branches)
+    path = b.save(tmp_path / "m.onnx", {"x": ["T", "B", 4], "switch": (TensorProto.BOOL, ["N"])}, ["y", "version"])
+    net = load(path)
+    net.save_onnx(tmp_path / "out.onnx")
+    session = with_library(tmp_path / "out.onnx")
+    for switch in (True, False):
+        feed = {"x": slow_signal(1, 7, 2, 4), "switch": np.array([switch])}
+        for actual, expected in zip(session.run(None, feed), onnx_runtime(path).run(None, feed), strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
 
 
 def test_a_wrong_example_and_wrong_sizes_on_the_command_line(tmp_path: Path, capsys: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from deltarnn.files import write_bytes
 from deltarnn.native import MISSING, native_core
 from deltarnn.onnx.discovery import open_condition
-from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError
+from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError, reads
 from deltarnn.onnx.lowering import NativeProgram, NotNativeError
 from deltarnn.onnx.package import program_bytes, site_bytes
 from deltarnn.onnx.program import in_order
@@ -131,7 +131,7 @@ def _operators(programs: Programs, parts: Mapping[str, RecurrentPart], held: boo
         inputs = [name for name in (item.x, item.lengths, item.h, item.c) if name]
         data = site_bytes(item, engines, held)
         nodes.append(helper.make_node("Recurrent", inputs, item.output, item.name, domain=DOMAIN, data=data))
-    read = {name for node in nodes for name in node.input}
+    read = {name for node in nodes for name in reads(node)} | set(graph.outputs)
     constants = [numpy_helper.from_array(value, name) for name, value in graph.constants.items() if name in read]
     outputs = [
         helper.make_tensor_value_info(name, graph.types[name], None)

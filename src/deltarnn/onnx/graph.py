@@ -53,6 +53,12 @@ class Graph:
         )
         for value in [*proto.input, *proto.value_info, *proto.output]:
             graph.note(value)
+        for name in graph.inputs:
+            if name not in graph.types:
+                raise UnsupportedGraphError(
+                    f"the input {name!r} is no tensor, but a sequence, an optional one or a map: export the model with "
+                    "tensors as inputs"
+                )
         return graph
 
     def copy(self) -> "Graph":
@@ -73,7 +79,8 @@ class Graph:
         if tensor.elem_type:
             self.types[value.name] = tensor.elem_type
         if tensor.HasField("shape"):
-            found = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+            sizes = (d.dim_value if d.HasField("dim_value") else -1 for d in tensor.shape.dim)
+            found = tuple(None if size < 0 else size for size in sizes)  # some exporters write −1 for any size
             known = self.shapes.get(value.name)
             if known is not None and len(known) == len(found):
                 found = tuple(old if new is None else new for old, new in zip(known, found, strict=True))

@@ -77,7 +77,7 @@ class Program:
                 states.run(step, values)
             else:
                 step.run(values)
-        return {name: np.asarray(values[name], order="C") for name in self.outputs}  # numbers keep their rank 0
+        return {name: _result(values[name]) for name in self.outputs}
 
     def _segment(self, graph: Graph, nodes: list[Any], readers: list[Any]) -> Segment:
         import onnx
@@ -140,6 +140,11 @@ def _with_int8_products(proto: Any) -> Any:
         finally:
             logging.root.setLevel(level)
         return onnx.load(path)
+
+
+def _result(value: Any) -> Any:
+    """A contiguous array, a number one of rank 0; what ONNX Runtime gives as a list (sequences, maps) as it is."""
+    return value if isinstance(value, list) else np.asarray(value, order="C")
 
 
 def in_order(graph: Graph, sites: list[Site]) -> list[Any]:

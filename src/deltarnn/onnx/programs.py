@@ -147,7 +147,7 @@ def check_feed(graph: Graph, feed: Mapping[str, Any]) -> None:
     for name in graph.inputs:
         value = np.asarray(feed[name])
         dtype, shape = graph.declared(name)
-        if value.dtype != dtype:
+        if value.dtype != dtype and (dtype.kind, value.dtype.kind) != ("O", "U"):  # strings are either
             raise ValueError(f"the input {name!r} is {value.dtype}: the network takes {dtype}")
         fits = shape is None or (
             len(shape) == value.ndim and all(n in (None, m) for n, m in zip(shape, value.shape, strict=True))

@@ -104,11 +104,14 @@ class States:
             h, c = (None if state is None else state[direction] for state in states)
             for row, engine in enumerate(rows.engines[:batch]):
                 count = steps if lengths is None else int(lengths[row])
+                if not count:  # of no steps ONNX Runtime makes zeros, whatever the initial state
+                    y[:, direction, row] = finals[:, direction, row] = 0
+                    continue
                 frames = x[:count, row]
                 frames = frames[::-1] if site.reverse[direction] else frames
                 entering = [None if state is None else np.ascontiguousarray(state[row]) for state in (h, c)]
                 goes_on = engine.enter(*entering, self.held)
-                if self.recorded is not None and count:
+                if self.recorded is not None:
                     if not goes_on or row not in rows.recorded:
                         given = [None if state is None else state[None].copy() for state in entering]
                         rows.recorded[row] = RecordedSequence(given[0], given[1])
