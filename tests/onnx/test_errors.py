@@ -204,6 +204,26 @@ def test_the_format_of_onnx_runtime_itself(tmp_path: Path) -> None:
         load(optimised(tmp_path, "m.ort"))
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"PK\x03\x04model/data.pkl", r"an archive, as PyTorch and Keras save models: export the model to ONNX"),
+        (b"\x89HDF\r\n\x1a\n", "a Keras model: export it to ONNX"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            r"a pointer of Git LFS .*: fetch the file itself",
+        ),
+        (b"<!DOCTYPE html><html>", "a web page or XML: download the ONNX file itself"),
+        (b"\x1c\0\0\0TFL3\x14\0", "a model of TensorFlow Lite: convert it to ONNX"),
+    ],
+)
+def test_files_of_other_kinds(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(UnsupportedGraphError, match=message):
+        load(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"not a model at all", b"\x08\x08\x12\x04"])
 def test_files_that_are_no_models(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.onnx"

@@ -11,8 +11,18 @@ from deltarnn.onnx.half import widened
 
 STANDARD_DOMAINS = ("", "ai.onnx.ml", "com.microsoft")
 OPTIMISED_DOMAINS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
-ORT_FORMAT = b"ORTM"
-"""The identifier in such a file, a flat buffer, after four bytes."""
+OTHER_FORMATS = {
+    (
+        0,
+        b"PK\x03\x04",
+    ): "an archive, as PyTorch and Keras save models: export the model to ONNX (torch.onnx.export, tf2onnx)",
+    (0, b"\x89HDF"): "a Keras model: export it to ONNX (tf2onnx)",
+    (0, b"version https://git-lfs"): "only a pointer of Git LFS to the model: fetch the file itself (git lfs pull)",
+    (0, b"<"): "a web page or XML: download the ONNX file itself",
+    (4, b"TFL3"): "a model of TensorFlow Lite: convert it to ONNX (tf2onnx --tflite)",
+    (4, b"ORTM"): "a model in ONNX Runtime's own format (.ort): import the ONNX file that it was made from",
+}
+"""What else is given as a model: (place, bytes there), what it is, and what to do."""
 
 
 def read_model(path: str | os.PathLike[str]) -> Any:
@@ -48,11 +58,9 @@ def read_model(path: str | os.PathLike[str]) -> Any:
         model = None
     if model is None or not model.graph.node:
         with source.open("rb") as file:
-            if file.read(8)[4:] == ORT_FORMAT:
-                raise UnsupportedGraphError(
-                    f"{source}: a model in ONNX Runtime's own format (.ort): import the ONNX file that it was made from"
-                )
-        raise UnsupportedGraphError(f"{source}: not an ONNX model, or a damaged one")
+            start = file.read(32)
+        known = (what for (place, sign), what in OTHER_FORMATS.items() if start[place:].startswith(sign))
+        raise UnsupportedGraphError(f"{source}: {next(known, 'not an ONNX model, or a damaged one')}")
     for holder, nodes in [(model, model.graph.node), *((function, function.node) for function in model.functions)]:
         for entry in [*holder.opset_import, *nodes_within(nodes)]:
             entry.domain = "" if entry.domain == "ai.onnx" else entry.domain
