@@ -305,6 +305,46 @@ def test_a_layer_that_the_model_does_not_call():
         deltarnn.tune(Wrapped(bypass), walks(4))
 
 
+class ByClass(nn.Module):
+    """Asks of which class its layer is. fails: in a way that ends in an error, else in other numbers."""
+
+    def __init__(self, fails):
+        super().__init__()
+        self.fails, self.rnn, self.head = fails, nn.LSTM(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        if self.fails and not isinstance(self.rnn, nn.LSTM):
+            return self.rnn(x, x.new_zeros(1, x.shape[1], 4))[0]
+        y, state = self.rnn(x)
+        h = state[0] if isinstance(self.rnn, nn.LSTM) else state
+        return y + self.head(h[-1])
+
+
+@pytest.mark.parametrize(
+    ("fails", "message"),
+    [
+        (True, r"fails where the model itself runs \(TypeError: hx is a Tensor.*let it ask layer\.mode == 'LSTM'"),
+        (False, r"computes something else than the model; .*let it ask layer\.mode == 'LSTM'"),
+    ],
+)
+def test_a_model_that_converted_is_another(fails, message):
+    items = [torch.randn(9, 2, 4) for _ in range(4)]
+    with pytest.raises(ValueError, match=message):
+        deltarnn.tune(ByClass(fails), items)
+    with pytest.raises(ValueError, match=message):
+        deltarnn.distill(ByClass(fails), items, thresholds=0.1)
+
+
+def test_a_model_that_draws_random_numbers_is_no_other():
+    class Noisy(Tagger):
+        def forward(self, x):
+            y = super().forward(x)
+            return y + torch.randn_like(y)
+
+    with pytest.warns(UserWarning, match="the model gives other outputs"):
+        deltarnn.tune(Noisy(), walks(4), budget=5.0)
+
+
 def test_one_number_per_recording():
     """Of one recording held out there is no variance: the scale is that of the others."""
     model = Wrapped(lambda rnn, x: rnn(x)[0][-1, :, :1].sum(0))

@@ -142,6 +142,45 @@ def test_parametrisations_stay_in_force(dense_type, name):
     assert torch.allclose(model[0](x)[0], dense(x)[0], atol=1e-6)
 
 
+class ByOtherWays(nn.Module):
+    """Calls its layers through lists, mappings and methods that it keeps, as older code does."""
+
+    def __init__(self):
+        super().__init__()
+        self.grus, self.named, self.nested = [], {}, ([],)
+        for n in range(2):
+            setattr(self, f"gru{n}", nn.GRU(3, 3))
+            self.grus.append(getattr(self, f"gru{n}"))
+        self.lstm, self.cell, self.last = nn.LSTM(3, 3), nn.GRUCell(3, 3), nn.GRU(3, 3)
+        self.named["lstm"] = self.lstm
+        self.step = self.cell.forward
+        self.nested[0].append((self.last, "last"))
+        self.itself = [self.grus]
+        self.itself.append(self.itself)
+
+    def forward(self, x):
+        for gru in self.grus:
+            x, _ = gru(x)
+        x, _ = self.named["lstm"](x)
+        h, steps = x.new_zeros(x.shape[1:]), []
+        for frame in x:
+            h = self.step(frame, h)
+            steps.append(h)
+        return self.nested[0][0][0](torch.stack(steps))[0]
+
+
+def test_layers_that_the_code_calls_by_other_ways():
+    torch.manual_seed(0)
+    dense, x = ByOtherWays(), torch.randn(9, 2, 3)
+    model = convert(copy.deepcopy(dense), thx=0.1, thh=0.1)
+    with record_activity(model) as activity:
+        model(x)
+    assert all(layer.calls for layer in activity.per_layer)
+    assert len(activity.per_layer) == 5
+    assert torch.allclose(convert(copy.deepcopy(dense))(x), dense(x), atol=1e-6)
+    assert type(dense.grus[0]) is nn.GRU
+
+
 def test_a_refused_threshold_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.GRU(2, 2), nn.GRU(2, 2, num_layers=2))
     with pytest.raises(ValueError, match="1 values"):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deltarnn.adapt.checkpoint import Checkpoint, cpu_generator
-from deltarnn.adapt.network import TorchNetwork, call, copied, floats_in
+from deltarnn.adapt.network import TorchNetwork, call, check_conversion, copied, floats_in
 from deltarnn.adapt.parts import Excerpt
 from deltarnn.nn.conversion import convert
 
@@ -65,7 +65,8 @@ def distill(
     Raises
     ------
     TypeError, ValueError
-        If the model or an argument cannot be used, all thresholds are 0, or the checkpoint is damaged or of other ones.
+        If the model or an argument cannot be used (`check_conversion`), all thresholds are 0, or the checkpoint is
+        damaged or of other ones.
 
     Warns
     -----
@@ -82,23 +83,25 @@ def distill(
             distill(excerpt.module, excerpt.sequences, epochs=epochs, lr=lr, seed=seed, checkpoint=checkpoint)
         )
         return model
-    student = TorchNetwork.adapted_copy(model)
-    _set_thresholds(student, thresholds)
+    student = _student(model, items := list(sequences), thresholds)
     if not any(value for pairs in student.thresholds.values() for pair in pairs for value in pair):
         raise ValueError("all thresholds are 0: there is nothing to adapt to; give thresholds, or the model of tune()")
-    lesson = Lesson.of(student.module, teacher, list(sequences))
+    lesson = Lesson.of(student.module, teacher, items)
     training = Training(student, lesson, epochs, lr, freeze, seed, None if checkpoint is None else Path(checkpoint))
     return training.run()
 
 
-def _set_thresholds(network: TorchNetwork, thresholds: Thresholds | None) -> None:
-    if thresholds is None:
-        return
+def _student(model: nn.Module, items: list[Any], thresholds: Thresholds | None) -> TorchNetwork:
+    """The copy to train, with the thresholds."""
+    student = TorchNetwork.adapted_copy(model)
+    for item in items[:1]:
+        check_conversion(model, student.module, item)
     if isinstance(thresholds, Mapping):
-        convert(network.module, thresholds=thresholds)
-    else:
-        own = network.thresholds
-        network.set_thresholds({name: [(thresholds, thresholds)] * len(pairs) for name, pairs in own.items()})
+        convert(student.module, thresholds=thresholds)
+    elif thresholds is not None:
+        own = student.thresholds
+        student.set_thresholds({name: [(thresholds, thresholds)] * len(pairs) for name, pairs in own.items()})
+    return student
 
 
 @dataclass(frozen=True)

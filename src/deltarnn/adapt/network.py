@@ -22,6 +22,17 @@ ThresholdsOf = dict[str, list[tuple[float, float]]]
 """{module name: [(thx, thh) per layer and direction]}."""
 
 
+ROUNDED = 1e-2
+"""Output error up to which two forms of a network are the same, in half precision too."""
+TINY = 1e-12
+"""Instead of the energy of an output that does not vary."""
+BY_CLASS = (
+    "if its code asks of which class a layer is, isinstance(layer, nn.LSTM), let it ask layer.mode == 'LSTM': delta "
+    "layers are nn.RNNBase, but no nn.GRU or nn.LSTM"
+)
+"""The usual reason why a converted module is not what it was made of."""
+
+
 class Network(Protocol):
     """A network whose thresholds can be tuned: torch modules through `TorchNetwork`, others by having these members."""
 
@@ -172,8 +183,41 @@ def check_network(model: Any) -> None:
         hasattr(model, name) for name in ("thresholds", "set_thresholds", "run", "reset", "activity")
     ):
         raise ArgumentError(
-            f"model is a {type(model).__name__}: must be a torch module, or a network of deltarnn.onnx.load"
+            f"model is a {type(model).__name__}: must be a torch module, or a network of deltarnn.onnx.load; of an "
+            "exported program take the module that it was made from"
         )
+
+
+def check_conversion(model: nn.Module, converted: nn.Module, item: Any) -> None:
+    """ValueError if at thresholds 0 a converted module computes something else than the dense one that it was made of.
+
+    That is so where a module's code asks of which class its layers are. Random outputs are not told apart.
+    """
+    if any(isinstance(child, DeltaModule) for child in model.modules()):
+        return
+    expected = _once(model, item)
+    try:
+        actual = _once(converted, item)
+    except Exception as error:  # whatever the module's code runs into
+        raise ValueError(
+            f"the converted model fails where the model itself runs ({type(error).__name__}: {error}); {BY_CLASS}"
+        ) from error
+    if _differ(actual, expected) and not _differ(_once(model, item), expected):
+        raise ValueError(f"at thresholds 0 the converted model computes something else than the model; {BY_CLASS}")
+
+
+def _once(module: nn.Module, item: Any) -> list[Array]:
+    """The outputs of a copy, which may keep a state."""
+    with torch.no_grad():
+        return [_as_array(tensor).astype(np.float64) for tensor in floats_in(call(copied(module).eval(), item))]
+
+
+def _differ(actual: Sequence[Array], expected: Sequence[Array]) -> bool:
+    """By more than any precision explains."""
+    if [output.shape for output in actual] != [output.shape for output in expected]:
+        return True
+    pairs = zip(actual, expected, strict=True)
+    return any(np.square(a - b).sum() > ROUNDED * max(np.square(b - b.mean()).sum(), TINY) for a, b in pairs if b.size)
 
 
 def _as_array(tensor: Tensor) -> Array:

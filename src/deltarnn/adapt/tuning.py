@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from deltarnn.adapt.measure import Loss, Measurement, Point, run_item
-from deltarnn.adapt.network import ArgumentError, Network, TorchNetwork, call, check_network, copied, set_thresholds
+from deltarnn.adapt.network import (
+    ArgumentError,
+    Network,
+    TorchNetwork,
+    call,
+    check_conversion,
+    check_network,
+    copied,
+    set_thresholds,
+)
 from deltarnn.adapt.search import Candidates, search
 from deltarnn.adapt.speed import Speed, compare
 from deltarnn.adapt.tuned import SignalResult, Tuned
@@ -59,7 +68,7 @@ def tune(
     Raises
     ------
     TypeError, ValueError
-        If data, loss or budget cannot be used, or there is no recurrent layer to tune.
+        If data, loss, budget or model (`check_conversion`) cannot be used, or there is no recurrent layer to tune.
 
     Warns
     -----
@@ -70,7 +79,7 @@ def tune(
     network = _network(model)
     _check_options(network, loss, budget, precision)
     items, others = _split(calibration, held_out)
-    target = network.module if isinstance(network, TorchNetwork) else network
+    target = _target(model, network, items[0])
     with tqdm(desc="tune", unit=" runs", disable=None, leave=False) as bar:
         measurement = _repeated(Measurement(network, target, items, loss, bar.update))
         candidates = search(measurement, measurement.dense.loss + budget)
@@ -92,6 +101,14 @@ def _network(model: Any) -> Network:
         return TorchNetwork.adapted_copy(model)
     network: Network = model
     return network
+
+
+def _target(model: Any, network: Network, item: Any) -> Any:
+    """What the user gets back: a torch module that computes what the model does, or the network itself."""
+    if not isinstance(network, TorchNetwork):
+        return network
+    check_conversion(model, network.module, item)
+    return network.module
 
 
 def _check_options(network: Network, loss: Any, budget: Any, precision: str) -> None:

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Mapping, Sequence, Set
+from types import MethodType
 from typing import Any
 
 import torch
@@ -27,6 +28,8 @@ _DELTA: dict[type[nn.Module], type[DeltaModule]] = {
     nn.LSTMCell: DeltaLSTMCell,
 }
 _STAY_DENSE = (nn.RNN, nn.RNNCellBase)
+_OF_TORCH = set(vars(nn.Module()))
+"""Attributes that every module has: its parameters, children, hooks."""
 
 
 def convert(
@@ -97,6 +100,26 @@ def _replace(module: nn.Module, converted: dict[int, DeltaModule]) -> None:
         for name, used in list(parent._modules.items()):
             if id(used) in converted:
                 setattr(parent, name, converted[id(used)])
+        # What its code may call instead: modules in plain lists, and methods kept as attributes.
+        for name in vars(parent).keys() - _OF_TORCH:
+            vars(parent)[name] = _renewed(vars(parent)[name], converted, set())
+
+
+def _renewed(value: Any, converted: dict[int, DeltaModule], seen: set[int]) -> Any:
+    """An attribute with converted modules in place of those that it held; lists and mappings are changed in place."""
+    if isinstance(value, MethodType):
+        owner = converted.get(id(value.__self__))
+        return value if owner is None else getattr(owner, value.__name__)
+    if isinstance(value, (list, dict)) and id(value) not in seen:
+        seen.add(id(value))
+        for key in value if isinstance(value, dict) else range(len(value)):
+            new = _renewed(value[key], converted, seen)
+            if new is not value[key]:
+                value[key] = new
+    elif type(value) is tuple:
+        parts = tuple(_renewed(part, converted, seen) for part in value)
+        return parts if any(new is not old for new, old in zip(parts, value, strict=True)) else value
+    return converted.get(id(value), value)
 
 
 def _check_names(module: nn.Module, named: Set[str], dense: Set[str], present: Set[str]) -> None:
@@ -133,7 +156,7 @@ def _dense_modules(module: nn.Module) -> dict[str, nn.Module]:
     if not isinstance(module, nn.Module):
         raise TypeError(
             f"there is a {type(module).__name__} to convert: must be an nn.Module; of a state_dict build the module "
-            "first, and load it there"
+            "first, and load it there; of an exported program take the module that it was made from"
         )
     dense: dict[str, nn.Module] = {}
     scripted: list[str] = []
