@@ -58,6 +58,17 @@ def gate_by_gate(b: Builder, gates: int, x: str, h: str) -> list[str]:
     return parts
 
 
+def scaled(b: Builder, gates: int, x: str, h: str) -> list[str]:
+    """Temperatures, offsets and signs around the products, as in cells that people wrote themselves."""
+    parts = []
+    for gate, part in enumerate(gate_by_gate(b, gates, x, h)):
+        n = len(b.nodes)
+        warm = b.node("Mul", b.parameter(f"warm{n}", *[(), (1, H), (H,), (1,)][gate % 4]), part)
+        below = b.node("Sub", warm, b.constant(f"offset{n}", np.float32(0.5)))
+        parts.append(below if gate % 2 else b.node("Neg", b.node("Sub", b.parameter(f"top{n}", H), below)))
+    return parts
+
+
 def sliced(b: Builder, gates: int, x: str, h: str) -> list[str]:
     """Keras: slices of a sum of products."""
     n = len(b.nodes)
@@ -157,7 +168,7 @@ def compare(path: Path, names: list[str], steps: int, size: int = I) -> Any:
     return net
 
 
-@pytest.mark.parametrize("arguments", [two_gemms, concatenated, gate_by_gate, sliced])
+@pytest.mark.parametrize("arguments", [two_gemms, concatenated, gate_by_gate, sliced, scaled])
 def test_lstm_cells(tmp_path: Path, arguments: Callable[..., list[str]]) -> None:
     b = Builder(1)
     h, c = lstm_cell(b, arguments, b.node("Relu", "x"), "h", "c")

@@ -93,12 +93,33 @@ class AffineReader:
         return result
 
     def _add(self, node: Any, name: str) -> Affine | None:
+        terms = self.operands(node)
+        return None if terms is None else terms[0] + terms[1]
+
+    def _sub(self, node: Any, name: str) -> Affine | None:
+        terms = self.operands(node)
+        return None if terms is None else terms[0] + terms[1].scaled(-1)
+
+    def _neg(self, node: Any, name: str) -> Affine | None:
+        whole = self.read(node.input[0])
+        return None if whole is None else whole.scaled(-1)
+
+    def _mul(self, node: Any, name: str) -> Affine | None:
+        terms = self.operands(node)
+        factor = next((term.bias for term in terms or () if not term.weights), None)
+        if terms is None or factor is None:
+            return None
+        value = terms[0] if terms[0].weights else terms[1]
+        return Affine({source: weight * factor for source, weight in value.weights.items()}, value.bias * factor)
+
+    def operands(self, node: Any) -> tuple[Affine, Affine] | None:
+        """Both operands of a sum or product, constants among them; None if one is neither that nor affine."""
         operands = [self.read(operand) for operand in node.input]
         width = next((operand.width for operand in operands if operand is not None), None)
         if width is None:
             return None
-        terms = [self.term(operand, width) for operand in node.input]
-        return None if terms[0] is None or terms[1] is None else terms[0] + terms[1]
+        left, right = (self.term(operand, width) for operand in node.input)
+        return None if left is None or right is None else (left, right)
 
     def terms(self, name: str) -> list[str]:
         """The values of whose sum this one is; itself if it is none."""
