@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltarnn.files import WriteError, check_writable, remove_leftovers, replacing, write_bytes, write_text
+from deltarnn.files import WriteError, check_file, check_writable, remove_leftovers, replacing, write_bytes, write_text
 from deltarnn.stored import save_stored
 
 
@@ -107,6 +107,17 @@ def test_a_folder_in_which_nothing_can_be_written_is_named(tmp_path):
         write_text(tmp_path / "file" / "out" / "a.txt", "")
     check_writable(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_place_at_which_no_file_can_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "new" / "file"):
+        check_file(path)
+    with pytest.raises(WriteError, match="file: no file can be written there: Not a directory"):
+        check_file(tmp_path / "file" / "out")
+    with pytest.raises(WriteError, match="cannot be written: a folder is in its place"):
+        check_file(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_leftovers_of_dead_processes_go_and_of_living_ones_stay(tmp_path):

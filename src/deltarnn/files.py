@@ -115,6 +115,13 @@ def check_writable(folder: str | Path) -> None:
         raise WriteError(f"{folder}: no file can be written there: {error.strerror}") from None
 
 
+def check_file(path: str | Path) -> None:
+    """WriteError unless a file can be written at `path`: to ask before long work."""
+    if Path(path).is_dir():
+        raise WriteError(f"{path}: cannot be written: a folder is in its place")
+    check_writable(Path(path).parent)
+
+
 def remove_leftovers(folder: str | Path) -> None:
     """Remove what killed processes left half-written anywhere under `folder`, where that can be removed.
 

@@ -11,6 +11,7 @@ import deltarnn
 from deltarnn import QFormat, Quantization
 from deltarnn.adapt.checkpoint import CheckpointError
 from deltarnn.adapt.distillation import Training
+from deltarnn.files import WriteError
 
 EPOCHS, LR, THETA = 6, 3e-3, 0.3
 
@@ -79,6 +80,12 @@ def test_an_interrupted_call_goes_on_and_ends_the_same(student, tmp_path, monkey
     assert len(steps) == 20 + (EPOCHS - 2) * 8
     assert all(torch.equal(value, state(student)[name]) for name, value in state(resumed).items())
     assert not path.exists()
+
+
+def test_a_checkpoint_that_cannot_be_written_is_found_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(Training, "_step", lambda *_: pytest.fail("reached"))
+    with pytest.raises(WriteError, match="a folder is in its place"):
+        deltarnn.distill(Tagger(), walks(2), thresholds=THETA, checkpoint=tmp_path)
 
 
 def test_thresholds_rise_over_the_first_half(monkeypatch):

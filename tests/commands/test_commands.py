@@ -117,6 +117,7 @@ def test_an_onnx_file_is_tuned_and_distilled(folder):
         (["tune", "mine.py:build", "--calibration", "data", "--loss", "mine.py:word"], "must return a number"),
         (["tune", "mine.py:build", "--calibration", "data", "--output", "mine.py"], "mine.py: no file can be written"),
         (["distill", "mine.py:build", "--sequences", "data", "--output", "mine.py"], "mine.py: no file can be written"),
+        (["bench", "--what", "engine", "--output", "mine.py"], "mine.py: no file can be written"),
         (["distill", "mine.py:build", "--sequences", "gone.npy"], "gone.npy: No such file"),
         (["distill", "mine.py:build", "--sequences", "data"], "all thresholds are 0"),
         (["distill", "mine.py:build", "--sequences", "data", "--thresholds", "mine.py"], "must be a number, or the"),

@@ -182,6 +182,10 @@ def test_flags_and_folders_that_cannot_be(small, tmp_path, capsys):
     assert "--stalls 1.0: must be at least 0 and below 1" in refused(
         capsys, "rtl", "simulate", small.folder, "--stalls", 1
     )
+    (tmp_path / "file").touch()
+    assert "file: no file can be written there: Not a directory" in refused(
+        capsys, "rtl", "simulate", small.folder, "--trace", tmp_path / "file" / "a.vcd"
+    )
     assert "give a folder that `--format rtl` wrote" in refused(capsys, "rtl", "simulate", tmp_path)
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from deltarnn.adapt.checkpoint import Checkpoint, cpu_generator
 from deltarnn.adapt.network import TorchNetwork, call, check_conversion, copied, floats_in
 from deltarnn.adapt.parts import Excerpt
+from deltarnn.files import check_file
 from deltarnn.nn.conversion import convert
 
 WARM_UP = 0.5
@@ -66,7 +67,7 @@ def distill(
     ------
     TypeError, ValueError
         If the model or an argument cannot be used (`check_conversion`), all thresholds are 0, or the checkpoint is
-        damaged or of other ones.
+        damaged or of other ones; WriteError, before the first step, if it cannot be written.
 
     Warns
     -----
@@ -251,7 +252,10 @@ class Training:
 
     def _resume(self) -> int:
         """Go back to the checkpoint, if there is one; how many epochs it has behind it."""
-        if self.path is None or not self.path.exists():
+        if self.path is None:
+            return 0
+        check_file(self.path)
+        if not self.path.exists():
             return 0
         state = Checkpoint.load(self.path, self.identity)
         self._load(state.tensors["trained"])

@@ -9,6 +9,8 @@ import argparse
 from importlib import import_module
 from pathlib import Path
 
+from deltarnn.files import check_writable
+
 PARTS = ("engine", "training", "cuda", "mcu")
 
 
@@ -46,6 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(import_module("deltarnn.bench.network").run(arguments))
         return 0
     output = arguments.output or Path("benchmarks/quick" if arguments.quick else "benchmarks/results")
+    check_writable(output)
     output.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
         if arguments.what == "all" and part == "cuda" and not import_module("torch").cuda.is_available():

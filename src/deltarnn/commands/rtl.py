@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from deltarnn.files import check_file, check_writable
 from deltarnn.hardware.export_rtl import RtlDesign
 from deltarnn.hardware.rtl_report import FrameClocks, report_text
 from deltarnn.hardware.simulation import compare, simulate
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the tools and print what they say of the design; 1 where the clock that was asked for does not close."""
     design = RtlDesign.read(arguments.folder)
+    check_writable(arguments.folder)
     if arguments.action == "simulate":
         _simulate(design, arguments.stalls or 0.0, arguments.trace)
         closes = True
@@ -45,6 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _simulate(design: RtlDesign, stalls: float, trace: Path | None) -> None:
     if not 0 <= stalls < 1:
         raise ValueError(f"--stalls {stalls}: must be at least 0 and below 1")
+    if trace is not None:
+        check_file(trace)
     with _progress("verilator: building the test bench and running it"):
         simulation = simulate(design, design.stimulus(), stalls=stalls, trace=trace)
     compare(design, simulation)

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from deltarnn.adapt.checkpoint import Checkpoint
 from deltarnn.cli import main
 from deltarnn.engine.model_file import ModelFileError, load_model, save_model
 from deltarnn.files import WriteError
@@ -104,6 +105,80 @@ def test_out_names_another_folder_and_a_folder_of_no_use_is_found_at_once(work, 
     monkeypatch.setattr("deltarnn.kws.commands.choice.check_writable", read_only)
     assert main(["evaluate", str(model)]) == 1
     assert "Read-only file system; name another folder with --out" in capsys.readouterr().err
+
+
+def test_a_place_of_no_use_is_found_before_the_work(work, finished, capsys):
+    """Of the model, of the checkpoint, of a run that goes on, of the models of every epoch, of data and features."""
+    flags, model = [*DATA, *TRAIN, "--seed", "1", "--work_dir", str(work)], work / "m" / "model.safetensors"
+    (work / "file").touch()
+
+    def told(*command: str) -> str:
+        assert main([*command]) == 1
+        output = capsys.readouterr()
+        assert "epoch" not in output.out
+        return output.err.splitlines()[-1]
+
+    assert "file: no file can be written there: Not a directory; name another file with --model_path" in told(
+        "pretrain", *flags, "--model_path", str(work / "file" / "model.safetensors")
+    )
+    (work / "m" / "metrics.json").mkdir(parents=True)
+    assert "metrics.json: cannot be written: a folder is in its place; name another" in told(
+        "pretrain", *flags, "--model_path", str(model)
+    )
+    assert main(["pretrain", *flags]) == 0
+    capsys.readouterr()
+    run = next(p.parent for p in work.glob("log/gscdv2/*/config.json") if json.loads(p.read_text())["seed"] == 1)
+    (run / "checkpoint.safetensors").unlink()
+    (run / "checkpoint.safetensors").mkdir()
+    assert "checkpoint.safetensors: cannot be written: a folder is in its place; make room there" in told(
+        "pretrain", *flags
+    )
+    (work / "save" / "gscdv2" / run.name / "epochs").touch()
+    (run / "checkpoint.safetensors").rmdir()
+    assert "epochs: no file can be written there: Not a directory; make room" in told(
+        "pretrain", *flags, "--save_every_epoch", "1"
+    )
+    features = work / "feat/gscdv2/feat_fft/test.safetensors"
+    features.unlink()
+    features.mkdir()
+    assert "test.safetensors: cannot be written: a folder is in its place" in told(
+        "feature", *DATA, "--work_dir", str(work)
+    )
+    shutil.rmtree(work / "data")
+    (work / "data").touch()
+    assert "no file can be written there" in told(
+        "prepare", *DATA, "--work_dir", str(work), "--data_dir", str(finished.parent / "corpus")
+    )
+
+
+def test_a_run_that_goes_on_looks_at_its_checkpoints_place_first(work, capsys, monkeypatch):
+    command = ["pretrain", *DATA, *TRAIN, "--work_dir", str(work)]
+
+    def read_only(path: Path) -> None:
+        raise WriteError(f"{path}: Read-only file system")
+
+    monkeypatch.setattr("deltarnn.kws.training.trainer.check_file", read_only)
+    assert main(command) == 0  # nothing is left to train
+    (checkpoint,) = work.glob("log/gscdv2/pretrain-*/checkpoint.safetensors")
+    saved = Checkpoint.load(checkpoint, identity := load_stored(checkpoint, "training")[1]["identity"])
+    saved.epoch, saved.history, saved.best_epoch = 0, [], -1
+    saved.save(checkpoint, identity)
+    capsys.readouterr()
+    assert main(command) == 1
+    assert "checkpoint.safetensors: Read-only file system" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_told_again_without_touching_its_folders(work, capsys):
+    """They may be read-only, where the model goes elsewhere."""
+    command = ["retrain", *DATA, *TRAIN, "--epochs_retrain", "1", "--thx", "0.1", "--work_dir", str(work)]
+    assert main(command) == 0
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*")}
+    told = capsys.readouterr().out.splitlines()[-3]
+    elsewhere = work.parent / "elsewhere" / "model.safetensors"
+    assert main([*command, "--model_path", str(elsewhere)]) == 0
+    assert capsys.readouterr().out.splitlines()[-3] == told
+    assert {path: path.stat().st_mtime_ns for path in work.rglob("*")} == before
+    assert elsewhere.is_file()
 
 
 def test_a_console_that_is_not_utf8_gets_all_the_same(work):

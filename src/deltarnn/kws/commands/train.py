@@ -11,7 +11,6 @@ import torch
 from lightning_fabric import Fabric
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from deltarnn.files import check_writable
 from deltarnn.fixed.qformat import Quantization
 from deltarnn.kws.config.grid import grid_of
 from deltarnn.kws.config.resolve import Config
@@ -91,8 +90,9 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     epochs = config.training.epochs_pretrain if step == "pretrain" else config.training.epochs_retrain
     journal = Journal(run, epochs, header, config.run.save_every_epoch)
     if fabric.is_global_zero:
-        config.save(run.log / CONFIG)
-        check_writable(run.model_path.parent)
+        run.check_places(config.run.save_every_epoch)
+        if not run.checkpoint.is_file():
+            config.save(run.log / CONFIG)
     material = _material(config, sets["train"], teachers, fabric.device)
     plan = _plan(config, step, epochs, material.labels, len(header["labels"]))
     finisher = _finisher(config, step, groups["validation"])

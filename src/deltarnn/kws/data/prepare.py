@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from deltarnn.files import check_writable
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.audio import Audio, AudioError, fit, read_audio, read_recording, to_int16, write_wav
 from deltarnn.kws.data.corpus import GROUPS, SILENCE, Corpus, SourceClip, add_training_words, find_corpus
@@ -66,6 +67,7 @@ def prepare(config: Config) -> Description:
     if done and done.settings == settings and all(Path(row.path).is_file() for row in done.rows):
         print(f"{folder / 'description.csv'} is up to date: {done}")
         return done
+    check_writable(folder)
     clips, digests, faults = _check_files(corpus, config)
     clips, apart = separate_speakers(clips)
     clips, doubles = drop_same_samples(clips, digests)

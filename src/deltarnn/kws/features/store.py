@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deltarnn.files import read_json, replacing, reserve, write_json
+from deltarnn.files import check_file, read_json, replacing, reserve, write_json
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import Audio, fit, read_audio
@@ -75,6 +75,7 @@ def feature(config: Config) -> Path:
             pipeline = made.pipeline
             print(f"{path} is up to date: {len(made)} clips")
             continue
+        check_file(path)
         clips = load_clips(config, description, group)
         rows = description.group(group)
         labels = np.array([row.label for row in rows], dtype=np.int64)

@@ -2,7 +2,6 @@
 
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -28,7 +27,7 @@ class Journal:
         row, number = progress.history[-1], len(progress.history)
         self.run.write_history(progress.history, progress.best_epoch)
         if self.every_epoch:
-            model.save(self._of_epoch(number), **self.header)
+            model.save(self.run.of_epoch(number), **self.header)
         if find_spec("tensorboard") is not None:
             try:
                 self._write_scalars(row)
@@ -40,16 +39,13 @@ class Journal:
     def tell_missing(self, progress: Progress) -> None:
         """Say which epochs' models are asked for and not there: those from before they were asked for."""
         numbers = range(1, len(progress.history) + 1)
-        missing = [number for number in numbers if not self._of_epoch(number).is_file()] if self.every_epoch else []
+        missing = [number for number in numbers if not self.run.of_epoch(number).is_file()] if self.every_epoch else []
         if missing:
             print(
                 f"warning: --save_every_epoch 1: epochs {missing[0]} to {missing[-1]} ended before it was given, and "
                 f"their models were not kept; delete {self.run.log} to train them again",
                 file=sys.stderr,
             )
-
-    def _of_epoch(self, number: int) -> Path:
-        return self.run.save / "epochs" / f"epoch-{number:03d}.safetensors"
 
     def _write_scalars(self, row: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -11,12 +11,12 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deltarnn.files import read_json, write_text
+from deltarnn.files import WriteError, check_file, read_json, write_text
 from deltarnn.kws.config.resolve import GROUPS, Config, digest, resolve
 from deltarnn.kws.paths import work_folder
 
@@ -68,6 +68,25 @@ class Run:
     def metrics(self) -> Path:
         """metrics.json beside the model."""
         return self.model_path.with_name(METRICS)
+
+    def check_places(self, every_epoch: bool) -> None:
+        """WriteError where the run could not write what it will have to, with the remedy: to ask before long work.
+
+        Of a run that has begun only the results count, for it may be finished: the trainer looks at the checkpoint's
+        place before it trains on. every_epoch: whether the model of every epoch is kept.
+        """
+        results = (self.model_path, self.metrics, self.model_path.with_name(CONFIG))
+        _check(results, "name another file with --model_path")
+        if not self.checkpoint.is_file():
+            epochs = (self.of_epoch(1),) if every_epoch else ()
+            _check(
+                (self.checkpoint, self.log / CONFIG, *epochs),
+                "make room there, or name a copy of the work folder with --work_dir",
+            )
+
+    def of_epoch(self, number: int) -> Path:
+        """The model of an epoch, from 1 (--save_every_epoch)."""
+        return self.save / "epochs" / f"epoch-{number:03d}.safetensors"
 
     def write_history(self, rows: list[dict[str, Any]], best: int) -> None:
         """history.csv with all epochs, best.csv with the best one."""
@@ -139,6 +158,14 @@ def pretrained_models(config: Config) -> list[Path]:
             f"type {config.command('pretrain')} first, or name a model file with --path_net_pretrain"
         )
     return sorted(found, key=_finished_at, reverse=True)
+
+
+def _check(paths: Iterable[Path], remedy: str) -> None:
+    for path in paths:
+        try:
+            check_file(path)
+        except WriteError as error:
+            raise WriteError(f"{error}; {remedy}") from None
 
 
 def _finished_at(model: Path) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deltarnn.adapt.checkpoint import Checkpoint, cpu_generator
+from deltarnn.files import check_file
 from deltarnn.kws.features.versions import Batch
 from deltarnn.kws.network.averaging import AveragedModel
 from deltarnn.kws.network.losses import LossOptions, loss_of
@@ -153,6 +154,8 @@ class Trainer:
                 if self._stalled(epoch):
                     rank_zero_info(f"stopped after {epoch} epochs: none of the last {self.plan.early_stop} was better")
                     break
+                if epoch == start and self.fabric.is_global_zero:
+                    check_file(self.path)
                 bar.set_description(f"epoch {epoch + 1}/{epochs}")
                 row = self._epoch(epoch, bar)
                 self._conclude(epoch, row)
