@@ -66,3 +66,18 @@ def test_a_warning_for_the_user_is_its_sentence():
     )
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr.splitlines()
     assert told == ["warning: odd", "<string>:6: RuntimeWarning: wrong", "<string>:10: UserWarning: later"]
+
+
+def test_ctrl_c_while_modules_are_imported_ends_in_one_line():
+    """From the first that a command imports; before it there is little."""
+    code = (
+        "import sys\nfrom deltarnn import cli\nprint(*sys.modules)\n"
+        "class Pressed:\n    def find_spec(*_):\n        raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Pressed)\nsys.exit(cli.main(['evaluate', 'model.safetensors']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+    assert {name for name in done.stdout.split() if name.startswith("deltarnn")} == {
+        "deltarnn", "deltarnn.cli", "deltarnn.lazy",
+    }  # fmt: skip
+    assert "importlib.metadata" not in done.stdout.split()

@@ -2,21 +2,18 @@
 
 A command's module offers `add_arguments(parser)` and `run(arguments) -> int`. The four steps share one set of flags
 (`deltarnn.kws.config.resolve`): their modules offer a function of the step's name that takes the `Config`.
+
+Little is imported before `main`: Ctrl-C within it ends in one line.
 """
 
 import errno
 import io
 import os
-import select
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from importlib.metadata import version
-from pathlib import Path
-
-from deltarnn.files import remove_leftovers, sentence
 
 COMMANDS = {
     "prepare": ("deltarnn.kws.commands.data", "list the clips of a data set: groups, labels, silence, noise"),
@@ -68,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # a service without one, or >&-
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 (until the process ends)
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A console without Δ gets its code, not an exception; a log file has every line at once, as a console does.
@@ -94,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             error = OSError(f"standard output: {error.strerror}")  # files would be named: `deltarnn.files`
         if not isinstance(error, EXPECTED) and not type(error).__module__.startswith("deltarnn."):
             raise  # a defect of ours: its traceback is wanted
+        from deltarnn.files import sentence
+
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
 
@@ -102,6 +101,8 @@ def _run(arguments: list[str]) -> int:
     if arguments and arguments[0] in COMMANDS and arguments[0] not in STEP_COMMANDS:
         return _run_command(arguments[0], arguments[1:])
     if arguments[:1] == ["--version"]:
+        from importlib.metadata import version
+
         print(f"deltarnn {version('deltarnn')}")
         return 0
     if not arguments or (arguments[0] in ("-h", "--help") and not sys.argv[0].endswith("main.py")):
@@ -136,6 +137,8 @@ def _forget_output() -> None:
 
 def _reader_left() -> bool:
     """Whether standard output is a pipe that nobody reads any more."""
+    import select
+
     if not hasattr(select, "poll"):
         return False
     watch = select.poll()
@@ -170,6 +173,7 @@ def _description(name: str) -> str:
 
 
 def _run_steps(arguments: list[str]) -> int:
+    from deltarnn.files import remove_leftovers
     from deltarnn.kws.config.arguments import nearest
     from deltarnn.kws.config.resolve import parse_arguments
 
