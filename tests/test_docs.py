@@ -15,7 +15,7 @@ from tests.kws.spotter.conftest import save_random_model
 from deltarnn import DeltaGRU
 from deltarnn.cli import COMMANDS, STEP_COMMANDS
 from deltarnn.engine import Engine
-from deltarnn.kws.config.resolve import add_arguments
+from deltarnn.kws.config.command_line import add_arguments
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]

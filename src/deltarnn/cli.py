@@ -1,7 +1,7 @@
 """The command `deltarnn`, and `python main.py`: each command's module is imported when it is called.
 
 A command's module offers `add_arguments(parser)` and `run(arguments) -> int`. The four steps share one set of flags
-(`deltarnn.kws.config.resolve`): their modules offer a function of the step's name that takes the `Config`.
+(`deltarnn.kws.config.command_line`): their modules offer a function of the step's name that takes the `Config`.
 
 Little is imported before `main`: Ctrl-C within it ends in one line.
 """
@@ -175,7 +175,7 @@ def _description(name: str) -> str:
 def _run_steps(arguments: list[str]) -> int:
     from deltarnn.files import remove_leftovers
     from deltarnn.kws.config.arguments import nearest
-    from deltarnn.kws.config.resolve import parse_arguments
+    from deltarnn.kws.config.command_line import parse_arguments
 
     if arguments[0] not in STEP_COMMANDS and not arguments[0].startswith("-"):
         raise ValueError(

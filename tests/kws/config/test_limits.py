@@ -13,29 +13,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deltarnn.cli import COMMANDS, STEP_COMMANDS, main
-from deltarnn.kws.config import resolve as module
+from deltarnn.kws.config import command_line as module
 from deltarnn.kws.config.arguments import Parser
 from deltarnn.kws.config.resolve import Config, resolve
 
 KINDS = {
-    name: get_args(kind)[0] if get_origin(kind) is tuple else kind
-    for name, (_, kind, _, _) in module._options().items()
+    name: get_args(kind)[0] if get_origin(kind) is tuple else kind for name, (_, kind, _, _) in module.options().items()
 }
 NUMBERS = sorted(
-    name for name, kind in KINDS.items() if kind in (int, float) and module._options()[name][2].choices is None
+    name for name, kind in KINDS.items() if kind in (int, float) and module.options()[name][2].choices is None
 )
 
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_every_number_has_finite_bounds_and_takes_no_nan(name):
-    rule = module._options()[name][2]
+    rule = module.options()[name][2]
     assert rule.minimum is not None
     assert rule.maximum is not None
     assert math.isfinite(rule.minimum)
     assert math.isfinite(rule.maximum)
     for wrong in ("nan", "inf", "-inf", "1e400", "9" * 5000, "-", "0x10", math.nan, 10**5000, None, [], {}):
         with pytest.raises(ValueError, match=rf"^--{name}( |:)") as caught:
-            resolve({name: [wrong] if get_origin(module._options()[name][1]) is tuple else wrong})
+            resolve({name: [wrong] if get_origin(module.options()[name][1]) is tuple else wrong})
         assert len(str(caught.value)) < 300
 
 
@@ -171,7 +170,7 @@ def test_help_shows_the_flags_that_act_in_the_step(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     shown = capsys.readouterr().out
-    for name, (_, _, rule, _) in module._options().items():
+    for name, (_, _, rule, _) in module.options().items():
         acts = command in rule.steps and name != "step"
         assert bool(re.search(rf"^  --{rule.flag or name}\s", shown, re.MULTILINE)) == acts, name
     assert "--stim_head" not in shown

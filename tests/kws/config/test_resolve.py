@@ -11,9 +11,10 @@ import yaml
 
 from deltarnn import cli
 from deltarnn.cli import COMMANDS, main
-from deltarnn.kws.config import resolve as module
+from deltarnn.kws.config import command_line as module
+from deltarnn.kws.config.command_line import parse_arguments
 from deltarnn.kws.config.options_data import FeatureConfig
-from deltarnn.kws.config.resolve import Config, parse_arguments, resolve
+from deltarnn.kws.config.resolve import Config, resolve
 
 ROOT = Path(__file__).parents[3]
 

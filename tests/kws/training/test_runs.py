@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from deltarnn.kws.config.resolve import parse_arguments
+from deltarnn.kws.config.command_line import parse_arguments
 from deltarnn.kws.training.runs import Run, pretrained_models
 
 

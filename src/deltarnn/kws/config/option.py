@@ -1,7 +1,7 @@
 """An option of the keyword-spotting steps: a field of a dataclass that is also a flag of the command line.
 
 A field says its default, what it means, which values it takes, in which steps it acts, and what it needs beside it to
-act at all; `deltarnn.kws.config.resolve` makes the command line, the checks and the warnings from that alone.
+act at all; `command_line` makes the flags, `resolve` the checks and the warnings from that alone.
 """
 
 import math

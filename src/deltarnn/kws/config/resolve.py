@@ -1,6 +1,6 @@
-"""The configuration of a run: command line, files and presets, checked and resolved into plain dataclasses.
+"""The configuration of a run: flags, files and presets, checked and resolved into plain dataclasses.
 
-    config = parse_arguments(["--step", "retrain", "--thx", "0.1"])
+    config = resolve({"step": "retrain", "thx": "0.1"}, preset="default")
     config.delta.thx, config.training.lr, config.features.n_filt
     config = config.replace(thx=(0.2,), rnn_size=128)
 
@@ -8,22 +8,19 @@ Values come, each overriding the last, from the defaults (`options_data`, `optio
 the feature configuration that --cfg_feat names, --config FILE (YAML or JSON of flag names), and the command line.
 """
 
-import argparse
 import dataclasses
 import hashlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast, get_type_hints
 
 from deltarnn.files import write_json
-from deltarnn.kws.config.arguments import Parser
-from deltarnn.kws.config.option import STEPS, Option, Step, as_typed, convert, metavar, names_a_folder
+from deltarnn.kws.config.option import STEPS, Option, Step, as_typed, convert, names_a_folder
 from deltarnn.kws.config.options import (
     AugmentationConfig,
     DeltaConfig,
@@ -37,16 +34,6 @@ from deltarnn.kws.config.options import (
 from deltarnn.kws.config.options_data import DataConfig, FeatureConfig, RunConfig
 from deltarnn.kws.config.options_stream import StreamConfig
 from deltarnn.kws.config.presets import PRESETS
-
-EXAMPLES = """
-Four steps lead from audio to a delta network, each a command:
-  deltarnn prepare  --dataset gscdv2 --data_dir ~/speech --download
-  deltarnn feature  --dataset gscdv2
-  deltarnn pretrain --dataset gscdv2 --epochs_pretrain 20 --batch_size 32
-  deltarnn retrain  --dataset gscdv2 --epochs_retrain 10 --thx 0.1 --thh 0.1 --batch_size 64
---run_through 1 goes on from the step given; --dataset synth needs no download at all.
-`python main.py --step STEP …` is the same as `deltarnn STEP …`. A flag that does nothing in the step run is reported.
-"""
 
 IGNORED_FEATURE_KEYS = ("channel_scale", "channel_offset", "double_dynamic_range", "remove_offset")
 """Keys of older feature configurations, accepted with a warning that they do nothing."""
@@ -156,7 +143,7 @@ class Config:
         """One sentence for every option that the user gave and that does nothing in this run."""
         sentences = []
         for name in sorted(self.given):
-            rule = _options()[name][2]
+            rule = options()[name][2]
             if not set(rule.steps) & set(self.steps):
                 where = f"it acts in {' and '.join(rule.steps)}" if rule.steps else "it acts in `deltarnn export`"
                 sentences.append(f"--{name} does nothing in --step {self.run.step}: {where}")
@@ -169,7 +156,7 @@ class Config:
         other, words = self.replace(step=step, run_through=0, **further), ["--dataset", self.data.dataset]
         words += ["--preset", self.preset] if self.preset != "none" else []
         for name in sorted(other.given - {"step", "run_through", "dataset", "seed"}):  # one data set serves all seeds
-            rule, value = _options()[name][2], other._get(name)
+            rule, value = options()[name][2], other._get(name)
             if step in rule.steps and value != "" and (rule.needs is None or rule.needs[1](other)):
                 words += [f"--{rule.flag or name}", as_typed(value)]
         return shlex.join(["deltarnn", step, *words])
@@ -187,67 +174,10 @@ GROUPS: dict[str, type] = {
 }
 
 
-def add_arguments(
-    parser: argparse.ArgumentParser,
-    *,
-    groups: Sequence[str] = tuple(GROUPS),
-    steps: Sequence[Step] = (),
-    hide: Sequence[str] = (),
-) -> None:
-    """Add the flags of `groups` (of `Config`), --preset and --config to a parser.
-
-    The help shows those that act in one of `steps` (all, if none is named) and are not in `hide`.
-    """
-    parser.add_argument("--preset", choices=sorted(PRESETS), default="none", help="a recipe: values for several flags")
-    parser.add_argument("--config", metavar="FILE", help="YAML or JSON file of flag names and values")
-    for group in groups:
-        own = {name: option for name, (owner, *option) in _options().items() if owner == group}
-        shows = {n for n, (_, rule, _) in own.items() if n not in hide and (not steps or set(steps) & set(rule.steps))}
-        heading = group, (GROUPS[group].__doc__ or "").split("\n")[0]
-        section = parser.add_argument_group(*heading) if shows else parser  # no heading over nothing
-        for name, (kind, rule, default) in own.items():
-            values = "|".join(map(str, rule.choices)) if rule.choices else metavar(kind)
-            shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-            shown = int(shown) if kind is bool else shown if shown != "" else "none"
-            needs = f"; with {rule.needs[0]}" if rule.needs else ""
-            optional: dict[str, Any] = {"nargs": "?", "const": "1"} if kind is bool else {}
-            text = f"{rule.help} (default: {shown}{needs})".replace("%", "%%")
-            text = text if name in shows else argparse.SUPPRESS
-            flags = [f"--{flag}" for flag in (rule.flag, name) if flag]
-            section.add_argument(*flags, dest=name, default=argparse.SUPPRESS, metavar=values, help=text, **optional)
-
-
-def config_from_arguments(namespace: argparse.Namespace) -> Config:
-    """The configuration that parsed flags stand for. ValueError names the flag and what it takes."""
-    return resolve({k: v for k, v in vars(namespace).items() if k in _options()}, namespace.preset, namespace.config)
-
-
-def parse_arguments(argv: Sequence[str], command: str = "python main.py --step STEP", what: str = "") -> Config:
-    """The configuration of a command line such as ["--step", "prepare", "--dataset", "synth"].
-
-    command: how the user calls it, for messages. what: what it does, for the help.
-    """
-    parser = Parser(
-        prog=command, usage=f"{command} --dataset NAME [flags]",
-        description=what or "Keyword spotting with delta networks.", epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    add_arguments(parser, steps=_steps_named(argv), hide=() if command.startswith("python") else ("step",))
-    return config_from_arguments(parser.parse_args(list(argv)))
-
-
-def _steps_named(argv: Sequence[str]) -> tuple[Step, ...]:
-    """The steps of a command line that is not parsed yet, for its help; none where it names none."""
-    given = " ".join(argv).replace("=", " ").split()
-    named = [step for flag, step in pairwise(given) if flag == "--step" and step in STEPS]
-    first = STEPS.index(named[-1]) if named else 0
-    return () if not named else STEPS[first:] if "--run_through" in given else STEPS[first : first + 1]
-
-
 def resolve(flags: Mapping[str, Any], preset: str = "none", file: str | None = None) -> Config:
     """Options from flag values, a preset's name and a file's (see the module's head for which wins)."""
     from_file = _read_mapping(Path(file)) if file else {}
-    unknown = sorted(set(from_file) - set(_options()))
+    unknown = sorted(set(from_file) - set(options()))
     if unknown:
         raise ValueError(f"--config {file}: {unknown[0]!r} is no flag; `deltarnn STEP --help` lists them")
     if preset not in PRESETS:
@@ -305,7 +235,7 @@ def digest(values: Any) -> str:
 
 
 @cache
-def _options() -> dict[str, tuple[str, Any, Option, Any]]:
+def options() -> dict[str, tuple[str, Any, Option, Any]]:
     """Of every flag: its group, type, rule and default."""
     table = {}
     for group, kind in GROUPS.items():
@@ -321,13 +251,13 @@ def _names(kind: type) -> frozenset[str]:
 
 
 def _group_of(name: str) -> str:
-    if name not in _options():
+    if name not in options():
         raise ValueError(f"{name!r} is no option; `deltarnn STEP --help` lists them")
-    return _options()[name][0]
+    return options()[name][0]
 
 
 def _convert(name: str, raw: Any) -> Any:
-    _, kind, rule, _ = _options()[name]
+    _, kind, rule, _ = options()[name]
     return convert(name, kind, rule, raw)
 
 
