@@ -56,7 +56,7 @@ class FrameStream:
         self._framing, self._block, self._context = framing, block, context
         self._compute, self._finish, self._transform = levels, finish, transform
         self._samples: Samples | None = None  # received, but not yet wholly used
-        self._received = 0
+        self._received = self._skip = 0  # samples; those between frames that are still to come
         self._levels: list[FloatArray] = []  # of the frames from self._oldest on
         self._oldest = 0
         self._popped = 0
@@ -120,6 +120,9 @@ class FrameStream:
         self._oldest += forgotten
 
     def _append(self, piece: Samples) -> None:
+        skipped = min(self._skip, piece.shape[-1])
+        self._skip -= skipped
+        piece = piece[..., skipped:]
         self._samples = piece if self._samples is None else np.concatenate([self._samples, piece], axis=-1)
 
     def _compute_frames_before(self, end: int) -> None:
@@ -130,4 +133,5 @@ class FrameStream:
         hop, length = self._framing.hop, self._framing.length
         taken = self._samples[..., : (count - 1) * hop + length]
         self._levels.extend(self._compute(taken))
+        self._skip = max(0, count * hop - self._samples.shape[-1])
         self._samples = self._samples[..., count * hop :]
