@@ -153,7 +153,8 @@ bool Spotter::decide(const float* frame, float* scores) {
     for (int k = 0; k < keywords_; ++k) {
         const float value = logits_[k + rule_.others];
         const float lead = (value - (value == first ? second : first)) * static_cast<float>(rule_.unit);
-        const auto margin = static_cast<std::int32_t>(std::clamp(std::nearbyint(lead), -bound, bound));
+        // In this order NaN, the difference of two infinities, becomes -bound.
+        const auto margin = static_cast<std::int32_t>(std::min(bound, std::max(-bound, std::nearbyint(lead))));
         sums_[k] += margin - margins[k];
         margins[k] = margin;
         const double divisor = static_cast<double>(rule_.unit) * rule_.smoothing;

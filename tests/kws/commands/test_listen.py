@@ -153,6 +153,30 @@ def test_overruns_are_survived_and_counted(monkeypatch):
     assert (len(received), lost) == (160_000, 32_000)
 
 
+def test_what_arrives_while_a_piece_is_taken_is_counted(monkeypatch):
+    """By PortAudio's thread, in the middle of a line of the other: over days such miscounts would fill up WAITING."""
+    piece, begin = AUDIO[:16000], SimpleNamespace(inputBufferAdcTime=0.0)
+    monkeypatch.setattr(sources, "sounddevice", lambda: FakeSound([(piece, 0.0, False)]))
+    status = SimpleNamespace(input_overflow=False)
+    with Microphone(None, 16000) as microphone:
+
+        def arrive(count: int) -> None:
+            for _ in range(count):
+                microphone._receive(piece.tobytes(), len(piece), begin, status)
+
+        def measured(taken: np.ndarray) -> int:
+            if not microphone._pieces.qsize():
+                arrive(9)
+            return len(taken)
+
+        monkeypatch.setattr(sources, "len", measured, raising=False)
+        next(iter(microphone))
+        arrive(1)
+        assert microphone.lost == 0
+        arrive(1)
+        assert microphone.lost == 16000
+
+
 def test_a_microphone_of_another_rate_is_resampled(monkeypatch):
     received, _ = heard(monkeypatch, [(noise(2, 48_000), 0.0, False)], 48_000.0)
     assert 15_000 < len(received) <= 16_000

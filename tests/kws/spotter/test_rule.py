@@ -77,11 +77,28 @@ def test_frame_by_frame_all_at_once_and_in_pieces_agree(seed, frames, cut, thres
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"smoothing": 0}, {"limit": 0.0}, {"hold": -0.1}, {"hold": 1.0}, {"threshold": np.nan}]
+    "wrong",
+    [
+        {"smoothing": 0},
+        {"smoothing": 2.5},
+        {"smoothing": 1 << 17},
+        {"limit": 0.0},
+        {"hold": -0.1},
+        {"hold": 1.0},
+        {"refractory": 1e9},
+        {"refractory": np.inf},
+        {"threshold": np.nan},
+    ],
 )
 def test_parameters_out_of_range_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         StreamRule(**{"smoothing": 12, **wrong})
+
+
+def test_a_margin_that_is_no_number_is_the_lowest():
+    logits = np.array([[1, 2, np.inf, np.inf], [0, 0, np.nan, 9]], np.float32)
+    with np.errstate(invalid="ignore"):
+        assert (StreamRule(12).margins(logits)[:, 0] == -8 * 256).all()
 
 
 def test_scores_without_keywords_are_refused():

@@ -160,6 +160,14 @@ def test_torch_is_never_imported(model_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_class_scores_beyond_float32_are_no_detections(tmp_path, model_path):
+    tensors, header = load_model(model_path)
+    tensors["head.0.weight"] = np.sign(tensors["head.0.weight"]) * np.float32(3e38)
+    save_model(tmp_path / "m.safetensors", tensors, header)
+    spotter = Spotter.load(tmp_path / "m.safetensors", threshold=0.5)
+    assert np.abs(spotter.scores(noise(1, 30_000))).max() <= spotter.rule.limit
+
+
 def test_what_is_wrong_is_named(tmp_path, model_path):
     spotter = Spotter.load(model_path, threshold=0.5)
     with pytest.raises(
@@ -173,9 +181,11 @@ def test_what_is_wrong_is_named(tmp_path, model_path):
     with pytest.raises(ValueError, match="threshold=nan"):
         Spotter.load(model_path, threshold=float("nan"))
     tensors, header = load_model(model_path)
-    save_model(tmp_path / "damaged.safetensors", tensors, {**header, "stream": {"smoothing": 3}})
-    with pytest.raises(ModelFileError, match="'stream' is no decision rule"):
-        Spotter.load(tmp_path / "damaged.safetensors")
+    stream = {"smoothing": 3, "limit": 8.0, "refractory": 0.75, "hold": 0.05, "threshold": 1.0}
+    for damage in ({"smoothing": 10**9}, {"smoothing": 2.5}, {"refractory": 1e300}, {"hold": None}):
+        save_model(tmp_path / "damaged.safetensors", tensors, {**header, "stream": {**stream, **damage}})
+        with pytest.raises(ModelFileError, match="'stream' is no decision rule"):
+            Spotter.load(tmp_path / "damaged.safetensors")
     save_random_model(tmp_path / "mfcc.safetensors", mfcc=True, n_filt=40)
     with pytest.raises(ValueError, match="mfcc subtracts a mean over the whole clip"):
         Spotter.load(tmp_path / "mfcc.safetensors", threshold=0.5)

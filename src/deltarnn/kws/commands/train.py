@@ -102,6 +102,7 @@ def train(config: Config, step: str, *, latest: bool = True) -> Run:
     progress = trainer.fit()
     best = trainer.best()
     if fabric.is_global_zero:
+        journal.close()
         journal.tell_missing(progress)
         _finish(config, step, run, best, groups, progress, header)
         if latest:

@@ -3,7 +3,7 @@
 Class 0 is silence, class 1 every other word; keyword k is class k + 2. The margin of a keyword at a frame is by how
 much it leads all other classes; what is compared with the threshold is the mean of its latest margins:
 
-    m_k(t) = min(L, max(−L, l_{k+2}(t) − max_{j ≠ k+2} l_j(t)))          rounded to 1/256
+    m_k(t) = min(L, max(−L, l_{k+2}(t) − max_{j ≠ k+2} l_j(t)))          rounded to 1/256; −L where it is no number
     s_k(t) = 1/w Σ_{τ = t−w+1 … t} m_k(τ)                                  m = −L before the stream begins
 
 A detection is a peak of the largest s_k above the threshold, at least `refractory` after the last one. Rounded margins
@@ -25,6 +25,12 @@ UNIT = 256
 
 SMOOTHING = 0.4
 """Seconds over which margins are averaged, unless a rule says otherwise: longer misses fewer words, later."""
+
+LONGEST_SMOOTHING = 1 << 16
+"""Frames."""
+
+LONGEST_PAUSE = 3600.0
+"""Seconds of hold or refractory time."""
 
 
 class Peak(NamedTuple):
@@ -53,12 +59,14 @@ class StreamRule:
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.smoothing < 1:
-            raise ValueError(f"smoothing={self.smoothing}: must be at least 1 frame")
+        if type(self.smoothing) is not int or not 1 <= self.smoothing <= LONGEST_SMOOTHING:
+            raise ValueError(f"smoothing={self.smoothing}: must be a whole number of frames, 1 to {LONGEST_SMOOTHING}")
         if not 1 / UNIT <= self.limit <= 1024:
             raise ValueError(f"limit={self.limit}: must be from 1/{UNIT} to 1024")
-        if not 0 <= self.hold <= self.refractory < np.inf:
-            raise ValueError(f"hold={self.hold}, refractory={self.refractory}: seconds, 0 ≤ hold ≤ refractory")
+        if not 0 <= self.hold <= self.refractory <= LONGEST_PAUSE:
+            raise ValueError(
+                f"hold={self.hold}, refractory={self.refractory}: seconds, 0 ≤ hold ≤ refractory ≤ {LONGEST_PAUSE:g}"
+            )
         if not abs(self.threshold) <= float(np.finfo(np.float32).max):
             raise ValueError(f"threshold={self.threshold}: must be finite")
 
@@ -81,7 +89,8 @@ class StreamRule:
         first, second = ranked[..., -1:], ranked[..., -2:-1]
         others = np.where(values == first, second, first)  # of two equal leaders each is the other's rival
         lead = (values - others)[..., NON_KEYWORDS:] * np.float32(UNIT)
-        rounded: NDArray[np.int32] = np.clip(np.rint(lead), -self.bound, self.bound).astype(np.int32)
+        # Not clip, which would keep NaN.
+        rounded: NDArray[np.int32] = np.fmin(np.fmax(np.rint(lead), -self.bound), self.bound).astype(np.int32)
         return rounded
 
     def scores(self, logits: ArrayLike) -> NDArray[np.float32]:

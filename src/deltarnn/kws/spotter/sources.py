@@ -143,7 +143,7 @@ class Microphone:
         self.name = str(described["name"])
         self._device_rate = self._supported_rate(described)
         self._most = int(WAITING * self._device_rate)
-        self._waiting = 0
+        self._put = self._taken = 0  # samples; each is counted by one thread alone, so that none is miscounted
 
     def _supported_rate(self, described: dict[str, Any]) -> float:
         """The rate wanted, or where the device has it not, its own."""
@@ -177,7 +177,7 @@ class Microphone:
                     raise ValueError(f"{self.name}: the device stopped; is it still connected?") from None
                 continue
             piece = np.frombuffer(content, np.int16)
-            self._waiting -= len(piece)
+            self._taken += len(piece)
             yield piece if resampler is None else resampler(piece)
 
     def _receive(self, content: Any, frames: int, time: Any, status: Any) -> None:
@@ -187,10 +187,10 @@ class Microphone:
             gap = 0.0 if self._expected is None else (begins - self._expected) * self._rate
             self.lost += max(1, round(gap))
         self._expected = begins + frames / self._device_rate
-        if self._waiting + frames > self._most:
+        if self._put - self._taken + frames > self._most:
             self.lost += round(frames * self._rate / self._device_rate)
             return
-        self._waiting += frames
+        self._put += frames
         self._pieces.put(bytes(content))
 
 

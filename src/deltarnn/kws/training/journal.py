@@ -47,6 +47,11 @@ class Journal:
                 file=sys.stderr,
             )
 
+    def close(self) -> None:
+        """Let go of TensorBoard's file and thread."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
     def _write_scalars(self, row: dict[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
