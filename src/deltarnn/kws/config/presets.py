@@ -138,7 +138,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stream_fresh": 0.05,
         "epochs_pretrain": 90,
         "epochs_retrain": 110,
-        "beta": 0.0125,
+        "beta": 0.018,
     },
     "stream_large": {
         **STREAM,
