@@ -99,6 +99,7 @@ def test_what_the_hardware_or_the_command_cannot_do_is_refused(folder, tmp_path,
     assert "--sweep_clock 1e13: must be at most 1e+12" in refused(
         capsys, *base, "--model", gru, "--sweep_clock", "1e8,1e13"
     )
+    assert "--sweep_pe 2.5: must be a whole number" in refused(capsys, *base, "--model", gru, "--sweep_pe", "2.5")
     for empty in ("", "8,,16"):
         assert "needs a number before and after each" in refused(capsys, *base, "--model", gru, "--sweep_pe", empty)
     assert "--op_freq -1.0: must be above 0" in refused(capsys, *base, "--model", gru, "--op_freq", -1)

@@ -144,6 +144,10 @@ def test_estimates_over_lanes_and_thresholds(folder, tmp_path, capsys):
     assert [(point["num_pe"], point["thx"]) for point in points] == [(2, 0), (8, 0), (2, 0.25), (8, 0.25)]
     slow, fast = points[0]["latency_mean_s"], points[3]["latency_mean_s"]
     assert fast < slow / 4
+    one = "--lanes", 1, "--sweep_threshold", "0", "--sweep_clock", "12e6"
+    deltarnn(capsys, "estimate", *source, "--target", "core", "--clips", 2, "--design-space", *one)
+    points = json.loads((tmp_path / "core_design_space.json").read_text())
+    assert [point["num_pe"] for point in points] == [1, 2]  # and not half a lane
 
 
 def test_figures_from_the_tools_reports():

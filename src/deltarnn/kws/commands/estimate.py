@@ -46,8 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "power", float, 0, 1e6, "stated power, W (default: the accelerator's)")
     add_number(parser, "scan_width", int, 1, 1e6, "elements that DeltaRNN's encoder looks at per clock (7)")
     parser.add_argument("--design-space", action="store_true", help="sweep designs; needs --features, for accuracy")
+    sizes = "processing elements (core: lanes) to try (default: 1/2, 1 and 2 times the accelerator's)"
+    add_number(parser, "sweep_pe", tuple[int, ...], 1, MAX_SWEPT, sizes)
     for flag, what in (
-        ("sweep_pe", "processing elements (core: lanes) to try (default: 1/2, 1 and 2 times the accelerator's)"),
         ("sweep_clock", "clocks to try, Hz (default: 1/2 and 1 times the accelerator's)"),
         ("sweep_threshold", "thresholds thx = thh to try (default: 0,0.05,0.1,0.2,0.4)"),
         ("sweep_gamma", "Spartus: sparsities to prune to, without retraining (default: 0,0.25,0.5,0.75)"),
@@ -94,19 +95,19 @@ def _design_space(
         raise ValueError("--design-space needs --out, a folder for points and plot")
     field = {DeltaRNNFPGA: "num_mac", DeltaCore: "lanes"}.get(type(accelerator), "num_pe")
     usual = getattr(accelerator, field)
-    sizes = arguments.sweep_pe or (usual // 2, usual, 2 * usual)
+    sizes = arguments.sweep_pe or sorted({max(1, usual // 2), usual, 2 * usual})
     gammas = arguments.sweep_gamma or ((0.0, 0.25, 0.5, 0.75) if arguments.target == "spartus" else (0.0,))
     designs = []
     for size in sizes:
-        sized = replace(accelerator, **{field: int(size)})
+        sized = replace(accelerator, **{field: size})
         try:
             sized.check(model)
         except UnsupportedModelError as error:
-            print(f"left out: {field}={int(size)}: {error}")
+            print(f"left out: {field}={size}: {error}")
         else:
             designs.append(sized)
     if not designs:
-        raise UnsupportedModelError(f"none of the sizes {[int(size) for size in sizes]} can hold the model")
+        raise UnsupportedModelError(f"none of the sizes {list(sizes)} can hold the model")
     grid = DesignGrid(
         designs,
         arguments.sweep_clock or (accelerator.clock_hz / 2, accelerator.clock_hz),
