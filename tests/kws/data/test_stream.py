@@ -1,5 +1,6 @@
 """Made-up recordings: words are where the labels say, at the SNR they are to have, the same for the same seed."""
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -60,6 +61,13 @@ def test_scenes_say_what_is_said_when():
         between = recording[word.end + 480 : following.start - 480].astype(float)
         if 800 < len(between) < RATE:  # within a scene
             assert level_of(recording[word.start : word.end]) > 10 * level_of(between)
+
+
+@pytest.mark.parametrize(("labels", "said"), [([2, 3, 2, 3, 2, 3, 2, 0], {1, 2, 3}), ([2, 2, 0, 0, 0, 0, 0, 0], {2})])
+def test_scenes_of_keywords_alone_have_spliced_words_beside_them(labels, said):
+    scarce = dataclasses.replace(material(), labels=np.array(labels))
+    _, words = SceneMaker(scarce, SceneOptions(), np.random.default_rng(3)).recording(60 * RATE)
+    assert {word.label for word in words} == said
 
 
 def test_scenes_are_the_same_for_the_same_seed_only():

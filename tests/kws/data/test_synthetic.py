@@ -105,6 +105,7 @@ def test_noises_have_unit_deviation(kind):
     noise = background(kind, 32000, np.random.default_rng(0))
     assert noise.std() == pytest.approx(1)
     assert (noise != background(kind, 32000, np.random.default_rng(1))).all()
+    assert all(np.isfinite(background(kind, samples, np.random.default_rng(0))).all() for samples in (1, 2, 3))
 
 
 def test_coloured_noise_falls_as_asked():

@@ -15,7 +15,12 @@ def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> Sign
     spectrum[1:] *= np.arange(1, len(spectrum)) ** (-slope / 2)
     spectrum[0] = 0.0
     noise = np.fft.irfft(spectrum, samples)
-    return np.asarray(noise / noise.std())
+    return _of_unit_deviation(noise)
+
+
+def _of_unit_deviation(signal: Signal) -> Signal:
+    """A signal scaled; as it is where it does not vary, such as a single sample."""
+    return np.asarray(signal / (signal.std() or 1.0))
 
 
 def background(kind: str, samples: int, rng: np.random.Generator, sample_rate: int = 16000) -> Signal:
@@ -39,7 +44,7 @@ def background(kind: str, samples: int, rng: np.random.Generator, sample_rate: i
         signal = fftconvolve(clicks, ring)[:samples] + 0.3 * coloured_noise(samples, 0.8, rng)
     else:
         raise ValueError(f"noise {kind!r}: must be one of {', '.join(NOISE_KINDS)}")
-    return np.asarray(signal / signal.std())
+    return _of_unit_deviation(signal)
 
 
 def in_room(signal: Signal, rng: np.random.Generator, sample_rate: int = 16000) -> Signal:

@@ -141,11 +141,12 @@ class SceneMaker:
     def _word(self) -> tuple[Audio, int]:
         rng, m = self.rng, self.material
         keyword = rng.random() < self.options.keywords
-        if not keyword and rng.random() < self.options.splices:
-            few = rng.choice(self.spoken, 6, replace=False)
+        others = self.others.numbers.size > 0  # recordings of one's own may be keywords all of them
+        if not keyword and (rng.random() < self.options.splices or not others):
+            few = rng.choice(self.spoken, min(6, len(self.spoken)), replace=False)
             if len(np.unique(m.labels[few])) > 1:
                 return self._faster(splice(m.clips[few], m.labels[few], 1, rng)[0]), 1
-        index = (self.keywords if keyword else self.others).draw()
+        index = (self.keywords if keyword or not others else self.others).draw()
         return self._faster(m.clips[index]), int(m.labels[index])
 
     def _faster(self, clip: Audio) -> Audio:
