@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -17,6 +18,8 @@ from deltarnn import cli
 from deltarnn.engine import load_model, save_model
 from deltarnn.kws.data.audio import AudioError, read_audio, write_wav
 from deltarnn.kws.spotter import Spotter, sources
+from deltarnn.kws.spotter.calibration import Calibration, store
+from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.kws.spotter.sources import FileSource, Microphone, RawSource
 
 AUDIO = noise(1, 160_000)
@@ -94,6 +97,18 @@ def test_the_second_around_each_detection(model_path, tmp_path, capsys):  # noqa
         clip = read_audio(tmp_path / "events" / word / f"a-{round(1000 * time):08d}.wav")
         np.testing.assert_array_equal(clip, padded[end : end + 16000])
     assert len(list((tmp_path / "events").glob("*/*.wav"))) == len(found)
+
+
+def test_the_second_around_a_detection_that_is_decided_late(model_path, tmp_path, capsys):  # noqa: F811
+    model = shutil.copy(model_path, tmp_path / "m.safetensors")
+    store(model, Calibration(StreamRule(smoothing=24, refractory=4.5, hold=4.0), 5.0, 1.0))
+    write_wav(tmp_path / "a.wav", AUDIO)
+    assert lines(model, capsys, str(tmp_path / "a.wav"), "--record_events", str(tmp_path / "events"))
+    for path in (tmp_path / "events").glob("*/*.wav"):
+        end = round((int(path.stem[2:]) / 1000 + 0.2) * 16000)
+        clip = read_audio(path)
+        near = [AUDIO[max(0, at - 16000) : at] for at in range(end - 16, end + 17)]  # names are rounded to 1 ms
+        assert any(len(second) == len(clip) and (second == clip).all() for second in near)
 
 
 class FakeSound:

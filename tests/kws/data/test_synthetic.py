@@ -13,6 +13,7 @@ from deltarnn.kws.config.resolve import resolve
 from deltarnn.kws.data.acoustics import NOISE_KINDS, background, coloured_noise, in_room
 from deltarnn.kws.data.audio import read_audio, speaker_of
 from deltarnn.kws.data.description import read_description
+from deltarnn.kws.data.espeak import Espeak
 from deltarnn.kws.data.synthetic import VARIANTS, cast_speakers, make_corpus, make_words, run_in_fresh_processes
 
 WORDS = ("yes", "no")
@@ -98,6 +99,11 @@ def test_further_unknown_words_keep_out_of_held_out_voices(tmp_path):
     assert len({path for _, path in clips}) == 7
     voices = {speaker.code for group in ("validation", "test") for speaker in cast_speakers(group, (), 0, 4.0)}
     assert not {speaker_of(path) for _, path in clips} & voices
+
+
+def test_a_word_that_is_not_spoken_is_named():
+    with pytest.raises(ValueError, match="espeak-ng says nothing to '-'"):
+        Espeak().say("-", "en-us")
 
 
 @pytest.mark.parametrize("kind", NOISE_KINDS)

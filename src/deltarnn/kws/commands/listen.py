@@ -107,7 +107,8 @@ class Listener:
     def __init__(self, spotter: Spotter, source: Source, as_json: bool, named: bool, folder: Path | None) -> None:
         self._spotter, self._source, self._json, self._named = spotter, source, as_json, named
         stem = Path(source.name).stem if Path(source.name).is_file() else time.strftime("%Y%m%d-%H%M%S")
-        self._recorder = None if folder is None else EventRecorder(folder, stem, spotter.sample_rate)
+        rate, hold = spotter.sample_rate, spotter.rule.hold
+        self._recorder = None if folder is None else EventRecorder(folder, stem, rate, hold)
         self._meter = Meter(sys.stderr.isatty() and not as_json)
         self._idle = IdleShare(spotter)
         self._samples = self._detections = 0

@@ -46,7 +46,7 @@ class Espeak:
         content = text.encode()
         self._library.espeak_Synth(content, ctypes.c_size_t(len(content) + 1), 0, 1, 0, _UTF8, None, None)
         self._library.espeak_Synchronize()
-        if not self._pieces:
+        if not any(piece.any() for piece in self._pieces):
             raise ValueError(f"espeak-ng says nothing to {text!r}")
         return np.concatenate(self._pieces)
 

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,9 +95,10 @@ class DeviceSpotter:
         return copy.deepcopy(self)
 
     @staticmethod
-    def _steps(stream: IntegerStream, samples: ArrayLike) -> list[StreamStep]:
+    def _steps(stream: IntegerStream, samples: ArrayLike) -> Iterator[StreamStep]:
         piece = checked_samples(samples)
-        return [stream.accept(piece[start : start + PIECE]) for start in range(0, max(1, len(piece)), PIECE)]
+        for start in range(0, max(1, len(piece)), PIECE):
+            yield stream.accept(piece[start : start + PIECE])
 
 
 class FiredCounts(Counted):

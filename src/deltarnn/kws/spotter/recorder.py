@@ -18,11 +18,14 @@ class EventRecorder:
 
     Give every piece of the stream to `accept`, with the detections that it decided, and call `finish` at its end. What
     a stream does not have before its start or after its end is zero.
+
+    hold: seconds by which the rule decides a detection after its peak.
     """
 
-    def __init__(self, folder: Path, prefix: str, sample_rate: int) -> None:
+    def __init__(self, folder: Path, prefix: str, sample_rate: int, hold: float) -> None:
         self._folder, self._prefix, self._rate = folder, prefix, sample_rate
-        self._kept: Audio = np.zeros(3 * sample_rate, np.int16)  # the latest; a detection waits for less than a second
+        # The latest: a second, the one that `accept` takes at once, and one for what follows the peak beside `hold`.
+        self._kept: Audio = np.zeros(round((3 + hold) * sample_rate), np.int16)
         self._received = 0
         self._waiting: list[Detection] = []
 
