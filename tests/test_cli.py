@@ -81,3 +81,16 @@ def test_ctrl_c_while_modules_are_imported_ends_in_one_line():
         "deltarnn", "deltarnn.cli", "deltarnn.lazy",
     }  # fmt: skip
     assert "importlib.metadata" not in done.stdout.split()
+
+
+def test_ctrl_c_of_which_an_import_makes_another_error_ends_in_one_line():
+    code = (
+        "import os, signal, sys, time\nfrom deltarnn import cli\n"
+        "def run(_):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n        time.sleep(9)\n"
+        "    except KeyboardInterrupt:\n        raise ImportError('could not import') from None\n"
+        "cli._run = run\nstatus = cli.main(['evaluate'])\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\nsys.exit(status)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")

@@ -70,19 +70,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A console without Δ gets its code, not an exception; a log file has every line at once, as a console does.
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
+    pressed: list[int] = []
     try:
-        with _plain_warnings():
+        with _plain_warnings(), _noted_ctrl_c(pressed):
             status = _run(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:
-        goes_on = arguments[:1] not in [[command] for command in PASSING_COMMANDS]
-        print("interrupted" + "; the same command goes on where it stopped" * goes_on, file=sys.stderr)
-        return 130
+        return _interrupted(arguments)
     except MemoryError:
         print("error: out of memory: ask for less, such as smaller sizes or fewer --workers", file=sys.stderr)
         return 1
     except Exception as error:
+        if pressed:
+            return _interrupted(arguments)
         if isinstance(error, BrokenPipeError) and _reader_left():
             _forget_output()
             return 141
@@ -95,6 +96,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"error: {sentence(error)}", file=sys.stderr)
         return 1
+
+
+def _interrupted(arguments: list[str]) -> int:
+    goes_on = arguments[:1] not in [[command] for command in PASSING_COMMANDS]
+    print("interrupted" + "; the same command goes on where it stopped" * goes_on, file=sys.stderr)
+    return 130
 
 
 def _run(arguments: list[str]) -> int:
@@ -127,6 +134,26 @@ def _plain_warnings() -> Iterator[None]:
         yield
     finally:
         warnings.formatwarning = usual
+
+
+@contextmanager
+def _noted_ctrl_c(pressed: list[int]) -> Iterator[None]:
+    """Add each Ctrl-C to `pressed`: of its exception, modules in C that are being imported make errors of their own."""
+    import signal
+
+    def note(number: int, _: object) -> None:
+        pressed.append(number)
+        raise KeyboardInterrupt
+
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # and not ignored, as in the background
+    with suppress(ValueError):  # in a thread, which gets no signals
+        if usual:
+            signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _forget_output() -> None:
