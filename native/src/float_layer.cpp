@@ -1,6 +1,7 @@
 #include "deltarnn/float_layer.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -26,6 +27,8 @@ std::uint16_t to_bfloat16(float weight) {
     std::memcpy(&bits, &weight, sizeof bits);
     return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
+
+std::int32_t magnitude_bits(float value) { return std::bit_cast<std::int32_t>(value) & 0x7fffffff; }
 
 }  // namespace
 
@@ -148,7 +151,7 @@ void FloatLayerState::run(const float* x, int frames, float* y) {
             layer_.input_columns.add(kernels, acc_.data(), sum_.data(), index_.data() + t * per_frame,
                                      delta_.data() + t * per_frame, count_[t], rows);
         }
-        if (count_[t] > 0) refresh_after_fall(held_.data() + t * ip);
+        if (count_[t] > 0) refresh_after_fall(held_.data() + t * ip, index_.data() + t * per_frame, count_[t]);
         int count_rh = 0;
         if (shape.reset_before) {
             kernels.gru_reset(layer_.hard, acc_.data(), h_.data(), rh_.data(), hp);
@@ -268,16 +271,16 @@ void FloatLayerState::refresh(const float* x_hat) {
 // What a sum rounds stays in it when the large values that made it round are gone, where a dense product would forget
 // it: the fall of an input from 10⁴ to 1 would leave 10⁻³. So all of M is rebuilt there, before the gates read it, and
 // after an infinity, whose difference to the next one is none.
-void FloatLayerState::refresh_after_fall(const float* x_hat) {
-    std::int32_t largest = 0;  // |x̂| as bits, whose order is that of the numbers
-    for (int j = 0; j < layer_.shape.padded_input(); ++j) {
-        std::int32_t bits;
-        std::memcpy(&bits, x_hat + j, sizeof bits);
-        largest = std::max(largest, bits & 0x7fffffff);
+void FloatLayerState::refresh_after_fall(const float* x_hat, const std::int32_t* fired, int count) {
+    std::int32_t bits = 0;  // of the largest |x̂|: their order is that of the numbers
+    for (int k = 0; k < count; ++k) bits = std::max(bits, magnitude_bits(x_hat[fired[k]]));
+    const float reached = std::max(peak_, layer_.input_gain * std::bit_cast<float>(bits));
+    if (reached <= refresh_fall) {  // as nearly always: then no fall matters, and only what fired can have risen
+        peak_ = reached;
+        return;
     }
-    float magnitude;
-    std::memcpy(&magnitude, &largest, sizeof magnitude);
-    const float now = layer_.input_gain * magnitude;
+    for (int j = 0; j < layer_.shape.padded_input(); ++j) bits = std::max(bits, magnitude_bits(x_hat[j]));
+    const float now = layer_.input_gain * std::bit_cast<float>(bits);
     if (std::isfinite(peak_) && peak_ <= refresh_fall * std::max(1.0f, now)) {
         peak_ = std::max(peak_, now);
         return;

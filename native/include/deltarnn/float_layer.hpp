@@ -84,7 +84,7 @@ class FloatLayerState {
                    int offset, int rows);
     void project();
     void refresh(const float* x_hat);
-    void refresh_after_fall(const float* x_hat);
+    void refresh_after_fall(const float* x_hat, const std::int32_t* fired, int count);
     void refresh_block(const float* x_hat);
 
     const FloatLayer& layer_;
