@@ -207,7 +207,7 @@ def test_the_format_of_onnx_runtime_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"PK\x03\x04model/data.pkl", r"an archive, as PyTorch and Keras save models: export the model to ONNX"),
+        (b"PK\x03\x04model/data.pkl", r"an archive, as of PyTorch or Keras: export the model to ONNX"),
         (b"\x89HDF\r\n\x1a\n", "a Keras model: export it to ONNX"),
         (
             b"version https://git-lfs.github.com/spec/v1\noid sha256:0",

@@ -28,8 +28,8 @@ class Affine:
             weights[source] = weights[source] + weight if source in weights else weight
         return Affine(weights, self.bias + other.bias)
 
-    def scaled(self, factor: float) -> "Affine":
-        """All of it times a number."""
+    def scaled(self, factor: "float | Array") -> "Affine":
+        """The result times a number, or each element times its own."""
         return Affine({source: factor * weight for source, weight in self.weights.items()}, factor * self.bias)
 
     def columns(self, first: int, last: int) -> "Affine":
@@ -109,8 +109,7 @@ class AffineReader:
         factor = next((term.bias for term in terms or () if not term.weights), None)
         if terms is None or factor is None:
             return None
-        value = terms[0] if terms[0].weights else terms[1]
-        return Affine({source: weight * factor for source, weight in value.weights.items()}, value.bias * factor)
+        return (terms[0] if terms[0].weights else terms[1]).scaled(factor)
 
     def operands(self, node: Any) -> tuple[Affine, Affine] | None:
         """Both operands of a sum or product, constants among them; None if one is neither that nor affine."""

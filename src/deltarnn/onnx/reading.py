@@ -12,10 +12,7 @@ from deltarnn.onnx.half import widened
 STANDARD_DOMAINS = ("", "ai.onnx.ml", "com.microsoft")
 OPTIMISED_DOMAINS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 OTHER_FORMATS = {
-    (
-        0,
-        b"PK\x03\x04",
-    ): "an archive, as PyTorch and Keras save models: export the model to ONNX (torch.onnx.export, tf2onnx)",
+    (0, b"PK\x03\x04"): "an archive, as of PyTorch or Keras: export the model to ONNX (torch.onnx.export, tf2onnx)",
     (0, b"\x89HDF"): "a Keras model: export it to ONNX (tf2onnx)",
     (0, b"version https://git-lfs"): "only a pointer of Git LFS to the model: fetch the file itself (git lfs pull)",
     (0, b"<"): "a web page or XML: download the ONNX file itself",
