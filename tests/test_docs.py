@@ -16,6 +16,7 @@ from deltarnn import DeltaGRU
 from deltarnn.cli import COMMANDS, STEP_COMMANDS
 from deltarnn.engine import Engine
 from deltarnn.kws.config.command_line import add_arguments
+from deltarnn.kws.config.resolve import options
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
@@ -36,22 +37,40 @@ def commands(page: Path) -> list[tuple[str, str]]:
 
 
 @cache
-def flags_of(name: str) -> frozenset[str]:
+def flags_of(name: str) -> dict[str, argparse.Action]:
     parser = argparse.ArgumentParser()
     if name in STEP_COMMANDS:
         add_arguments(parser)
     else:
         parser.set_defaults(command=name)
         import_module(COMMANDS[name][0]).add_arguments(parser)
-    return frozenset(parser._option_string_actions)
+    return parser._option_string_actions
+
+
+def choices() -> dict[str, set[str]]:
+    """By flag, the values that some command takes; of flags that in every command take some values only."""
+    found = {f"--{name}": set(map(str, rule.choices)) for name, (_, _, rule, _) in options().items() if rule.choices}
+    others = [pair for name in COMMANDS if name not in STEP_COMMANDS for pair in flags_of(name).items()]
+    for flag, action in [("--preset", flags_of("retrain")["--preset"]), *others]:
+        found[flag] = found.get(flag, set()) | set(map(str, action.choices or ()))
+    free = {flag for flag, action in others if not action.choices}
+    return {flag: values for flag, values in found.items() if flag not in free}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_takes_the_flags_shown_with_it(page):
     for name, rest in commands(page):
         assert name in COMMANDS, f"deltarnn {name}: no such command"
-        unknown = set(re.findall(r"--[a-z]\w*(?:-\w+)*", rest)) - flags_of(name)
+        unknown = set(re.findall(r"--[a-z]\w*(?:-\w+)*", rest)) - flags_of(name).keys()
         assert not unknown, f"deltarnn {name} {rest.strip()}: {', '.join(sorted(unknown))} is no flag of it"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_value_shown_with_a_flag_is_one_that_it_takes(page):
+    """In running text too, such as a preset's name."""
+    text, allowed = page.read_text(encoding="utf-8"), choices()
+    shown = [(flag, value) for flag, value in re.findall(r"(--\w+)[ =]([a-z][\w-]*)", text) if flag in allowed]
+    assert not [(flag, value) for flag, value in shown if value not in allowed[flag]]
 
 
 def test_commands_are_found():
