@@ -26,6 +26,19 @@ def test_pretrained_models_are_finished_runs_of_the_same_network_newest_first(tm
     assert [path.parent.name for path in pretrained_models(config)] == ["pretrain-b", "pretrain-a"]
 
 
+def test_a_network_of_other_features_is_no_start(tmp_path):
+    """They are as many, and under the same --cfg_feat."""
+    flags = ["--step", "retrain", "--work_dir", str(tmp_path)]
+    pretrained = parse_arguments([*flags, "--floor", "60"])
+    folder = pretrained.folder("save") / "pretrain-a"
+    pretrained.save(folder / "config.json")
+    for file in ("model.safetensors", "metrics.json"):
+        (folder / file).write_text("{}")
+    assert pretrained_models(pretrained) == [folder / "model.safetensors"]
+    with pytest.raises(ValueError, match=r"has this network and its features .*: type deltarnn pretrain"):
+        pretrained_models(parse_arguments(flags))
+
+
 def test_best_csv_has_the_best_row(tmp_path):
     files = Run("pretrain", "", tmp_path / "log", tmp_path / "save", tmp_path / "model.safetensors")
     files.write_history([{"epoch": 1, "score": 3}, {"epoch": 2, "score": 5}, {"epoch": 3, "score": 4}], 1)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deltarnn.files import WriteError, check_file, read_json, write_text
-from deltarnn.kws.config.resolve import GROUPS, Config, digest, resolve
+from deltarnn.kws.config.resolve import Config, digest, options, resolve
 from deltarnn.kws.paths import work_folder
 
 MODEL, METRICS, CONFIG = "model.safetensors", "metrics.json", "config.json"
@@ -47,8 +47,9 @@ class Run:
     def of(cls, config: Config, step: str, sources: dict[str, str]) -> "Run":
         """The run of a configuration; `sources` are digests of the data and files that it learns from."""
         other = "retrain" if step == "pretrain" else "pretrain"
-        idle = {name for name, steps in _steps().items() if steps and step not in steps} | _NO_EFFECT
-        idle |= {f"epochs_{other}", f"model_{other}"} | set(vars(config.export)) - {"num_array", "num_array_pe"}
+        idle = {name for name, (_, _, rule, _) in options().items() if rule.steps and step not in rule.steps}
+        idle |= _NO_EFFECT | {f"epochs_{other}", f"model_{other}"}
+        idle |= set(vars(config.export)) - {"num_array", "num_array_pe"}
         if step == "pretrain" and set(config.training.teacher.split(",")) <= {"start", "all"}:
             idle |= {"teacher", "teacher_weight", "temperature"}  # there is no network to start from
         settings = {name: value for name, value in config.flat().items() if name not in idle}
@@ -144,17 +145,20 @@ def pretrained_models(config: Config) -> list[Path]:
 
     ValueError if there is none.
     """
-    names = ("rnn_type", "rnn_size", "rnn_layers", "fc_extra_size", "use_hardsigmoid", "keywords", "cfg_feat")
-    wanted = {name: config.flat()[name] for name in names}
+    network = ("rnn_type", "rnn_size", "rnn_layers", "fc_extra_size", "use_hardsigmoid")
+    wanted = {name: config.flat()[name] for name in (*network, "keywords", *vars(config.features))}
     found = []
     for path in _finished(config.folder("save")):
-        options = read_json(path.with_name(CONFIG)) or {}
-        if path.parent.name.startswith("pretrain-") and all(options.get(k) == v for k, v in wanted.items()):
+        record = read_json(path.with_name(CONFIG))
+        if not record or not path.parent.name.startswith("pretrain-"):
+            continue
+        options_then = Config().flat() | record  # one that the record lacks is newer than the run
+        if all(options_then[name] == value for name, value in wanted.items()):
             found.append(path)
     if not found:
-        described = " ".join(f"--{name} {value}" for name, value in wanted.items() if name != "keywords")
+        described = " ".join(f"--{name} {wanted[name]}" for name in (*network, "cfg_feat"))
         raise ValueError(
-            f"no finished pretrain run under {config.folder('save')} has this network ({described}): "
+            f"no finished pretrain run under {config.folder('save')} has this network and its features ({described}): "
             f"type {config.command('pretrain')} first, or name a model file with --path_net_pretrain"
         )
     return sorted(found, key=_finished_at, reverse=True)
@@ -184,11 +188,3 @@ def _csv(rows: list[dict[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
-
-
-def _steps() -> dict[str, tuple[str, ...]]:
-    import dataclasses
-
-    return {
-        field.name: field.metadata["option"].steps for kind in GROUPS.values() for field in dataclasses.fields(kind)
-    }
