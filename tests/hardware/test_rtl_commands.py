@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -15,9 +15,9 @@ from deltarnn.cli import main
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.hardware import synthesis
 from deltarnn.hardware.core_package import core_layout
-from deltarnn.hardware.export_rtl import RtlDesign, export_rtl
+from deltarnn.hardware.export_rtl import SYNTHESISED, RtlDesign, export_rtl
 from deltarnn.hardware.rtl_board import write_board
-from deltarnn.hardware.rtl_report import FrameClocks
+from deltarnn.hardware.rtl_report import FrameClocks, report_text
 from deltarnn.hardware.rtl_target import BOARD_TOP, BOARDS, check_room, default_lanes
 from deltarnn.hardware.synthesis import Synthesis, SynthesisError, read_reports, run_tool, synthesise
 from deltarnn.hardware.verilator import MissingToolError
@@ -76,6 +76,19 @@ def test_exported_by_command_and_simulated(folder, tmp_path, capsys):
     report = json.loads((tmp_path / "core.json").read_text())
     assert report["cycles_mean"] == clocks.mean
     assert round(report["latency"]["maximum_s"] * 12e6) == clocks.worst
+
+
+def test_figures_of_an_earlier_design_do_not_outlive_it(tmp_path):
+    network = random_network("GRU", 4, (4,))
+    frames = random_frames(network, 3)
+    write_board(export_rtl(network, tmp_path, frames, lanes=4, target="ice40"), 0.01)
+    FrameClocks(3, 20.0, 30, 1.0).write(tmp_path)
+    found = read_reports("ice40", json.dumps(CELLS), json.dumps(REPORT), "a.bin")
+    (tmp_path / SYNTHESISED).write_text(json.dumps(asdict(found)))
+    assert "worst 30" in report_text(RtlDesign.read(tmp_path))
+    assert "25.50 MHz" in report_text(RtlDesign.read(tmp_path))
+    design = export_rtl(network, tmp_path, frames, lanes=2, target="ice40")
+    assert report_text(design).count("not known") == 2
 
 
 @pytest.mark.parametrize(

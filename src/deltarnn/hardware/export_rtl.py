@@ -34,6 +34,8 @@ MODULES = (
 BENCH = ("delta_core_bench.sv", "delta_core_bench.cpp")
 MODELS = {"ice40": ("SB_SPRAM256KA.sv",)}
 STIMULUS, EXPECTED = "stimulus.hex", "expected.hex"
+SIMULATED, SYNTHESISED = "simulation.json", "synthesis.json"
+"""What simulation and synthesis leave in the folder of a design."""
 MAX_BITS = 16
 """Of activations, weights and gates."""
 SCORE_BITS = 32
@@ -186,6 +188,8 @@ def export_rtl(
         STIMULUS: _lines(to_hex(x, q.activation.bits)),
         EXPECTED: _lines(to_hex(expected, SCORE_BITS)),
     }
+    for name in (SIMULATED, SYNTHESISED):  # of a design that was here before
+        (folder / name).unlink(missing_ok=True)
     for name, text in texts.items():
         write_text(folder / name, text)
     design = _design(network, layout, folder, target)

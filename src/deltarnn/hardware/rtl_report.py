@@ -4,14 +4,12 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deltarnn.hardware.export_rtl import RtlDesign
+from deltarnn.hardware.export_rtl import SIMULATED, RtlDesign
 from deltarnn.hardware.files import write_text
 from deltarnn.hardware.rtl_board import RtlUse
 from deltarnn.hardware.rtl_target import BOARDS
 from deltarnn.hardware.simulation import Simulation
 from deltarnn.hardware.synthesis import Synthesis
-
-CLOCKS = "simulation.json"
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,12 @@ class FrameClocks:
 
     def write(self, folder: str | Path) -> None:
         """Keep them in a design's folder."""
-        write_text(Path(folder, CLOCKS), json.dumps(asdict(self), indent=2) + "\n")
+        write_text(Path(folder, SIMULATED), json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: str | Path) -> "FrameClocks | None":
         """Those kept in a design's folder; None where it was not simulated."""
-        path = Path(folder, CLOCKS)
+        path = Path(folder, SIMULATED)
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 

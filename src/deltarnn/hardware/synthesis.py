@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deltarnn.fixed.parameters import UnsupportedModelError
-from deltarnn.hardware.export_rtl import RtlDesign
+from deltarnn.hardware.export_rtl import SYNTHESISED, RtlDesign
 from deltarnn.hardware.files import write_text
 from deltarnn.hardware.rtl_target import BOARD_TOP, BOARDS, RtlTarget, board_sources
 from deltarnn.hardware.verilator import MissingToolError
 
-FOLDER, REPORT = "synthesis", "synthesis.json"
+FOLDER = "synthesis"
 CALL = "import sys, {0}; sys.exit({0}.run_{1}(sys.argv[1:]))"
 Progress = Callable[[str], None]
 """Takes what a tool says, line by line."""
@@ -64,7 +64,7 @@ class Synthesis:
     @classmethod
     def read(cls, folder: str | Path) -> "Synthesis | None":
         """What `synthesise` left in a design's folder; None where it has not run."""
-        path = Path(folder, REPORT)
+        path = Path(folder, SYNTHESISED)
         if not path.is_file():
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def synthesise(design: RtlDesign | str | Path, progress: Progress = lambda line:
         (folder / "report.json").read_text(encoding="utf-8"),
         f"{FOLDER}/{steps[-1][2][-1].rpartition('/')[2]}",
     )
-    write_text(design.folder / REPORT, json.dumps(asdict(result), indent=2) + "\n")
+    write_text(design.folder / SYNTHESISED, json.dumps(asdict(result), indent=2) + "\n")
     return result
 
 
