@@ -54,7 +54,12 @@ def test_says_what_is_wrong(levels, tmp_path, tiny_corpus, capsys):
     out = tmp_path / "more"
     assert main(["resynthesise", str(levels), str(out), "--clips", "1"]) == 0
     assert main(["resynthesise", str(levels), str(out)]) == 1
-    assert "holds recordings of other settings" in capsys.readouterr().err
+    assert "holds recordings of other levels or settings" in capsys.readouterr().err
+    other = tmp_path / "elsewhere" / levels.name
+    other.parent.mkdir()
+    np.savez(other, **{**np.load(levels), "x": np.ones((4, 98, 40), np.uint8)})
+    assert main(["resynthesise", str(other), str(out), "--clips", "1"]) == 1
+    assert "holds recordings of other levels or settings" in capsys.readouterr().err
     levels.with_name("features.json").write_text(json.dumps({"feat_type": "iir"}))
     assert main(["resynthesise", str(levels), str(tmp_path / "other")]) == 1
     assert "only levels of --feat_type logmel" in capsys.readouterr().err

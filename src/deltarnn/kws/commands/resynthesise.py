@@ -18,6 +18,7 @@ from deltarnn.kws.data.arrays import read_arrays
 from deltarnn.kws.data.audio import write_wav
 from deltarnn.kws.draw import rng_of
 from deltarnn.kws.features.intake import DESCRIPTION
+from deltarnn.kws.features.levels import front_end_of, sha256_of
 from deltarnn.kws.features.log_mel import LogMelFilterBank
 from deltarnn.kws.features.pipeline import FeatureStatistics, make_front_end
 from deltarnn.kws.features.resynthesis import Resynthesis
@@ -52,9 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"{described}: only levels of --feat_type logmel can be made into recordings")
     made = Resynthesis(cast(LogMelFilterBank, make_front_end(config, FeatureStatistics())))
     make = partial(_write, made, arguments.seed, config.sample_rate)
-    settings = {"file": path.name, "clips": arguments.clips, "seed": arguments.seed}
+    made_of = {"levels": sha256_of(path), "front_end": front_end_of(config)}
+    settings = {**made_of, "clips": arguments.clips, "seed": arguments.seed}
     if (read_json(out / MARKER) or settings) != settings:
-        raise ValueError(f"{out}: holds recordings of other settings, named in {MARKER}; name an empty folder")
+        raise ValueError(f"{out}: holds recordings of other levels or settings, see {MARKER}; name an empty folder")
     write_json(out / MARKER, settings)
     names = [out / word / f"{name}.wav" for word, name in zip(clips.words, clips.names, strict=True)]
     chosen = [i for i in _chosen(clips.words, arguments.clips, arguments.seed) if not names[i].is_file()]
