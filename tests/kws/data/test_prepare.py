@@ -189,6 +189,15 @@ def test_noisy_copies_have_the_asked_snr(tiny_corpus):
         assert snr == pytest.approx(float(Path(row["path"]).parent.name.removesuffix("dB")), abs=0.05)
 
 
+def test_clips_of_one_name_have_noisy_copies_of_their_own(tiny_corpus, tmp_path):
+    """As recordings have that were made of features, beside the original ones."""
+    name, more = "a0000000_nohash_0.wav", tmp_path / "more"
+    write_wav(more / "yes" / name, read_audio(tiny_corpus / TRAIN / "yes" / name)[::-1])
+    prepare(configure(tiny_corpus, augment_noise=1, more_train=str(more)))
+    copies = [r["path"] for r in table(tiny_corpus) if "/noisy/" in r["path"]]
+    assert len(set(copies)) == len(copies) == 2 * (36 + 1)
+
+
 def test_synthetic_clips_join_training_only(tiny_corpus):
     prepare(configure(tiny_corpus, synth_unknown=3, synth_keywords=4))
     added = [r for r in table(tiny_corpus) if "/synthetic_" in r["path"]]

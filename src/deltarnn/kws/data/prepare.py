@@ -6,6 +6,7 @@ from background noise, and noisy copies. Done again with the same options and fi
 """
 
 import hashlib
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -209,11 +210,16 @@ def _noisy_rows(rows: list[Row], corpus: Corpus, config: Config, folder: Path) -
     """Two copies of every spoken training clip, with background noise at --target_snr and 5 dB above."""
     rate, snr = config.features.sample_rate, config.data.target_snr
     noise = np.concatenate([x[: int(NOISE_TRAIN_SHARE * len(x))] for x in (read_audio(p, rate) for p in corpus.noises)])
-    jobs = [(row, level) for row in rows if row.group == "train" and row.label for level in (snr + 5, snr)]
+    named: dict[str, Row] = {}
+    for row in (row for row in rows if row.group == "train" and row.label):
+        name = f"{row.keyword}_{Path(row.path).stem}"
+        others = (f"{name}-{i}" for i in itertools.count(2))  # clips of one name, of --more_train for instance
+        named[next(n for n in itertools.chain([name], others) if n not in named)] = row
+    jobs = [(name, row, level) for name, row in named.items() for level in (snr + 5, snr)]
 
-    def write_copy(job: tuple[Row, float]) -> Row:
-        row, level = job
-        path = folder / "noisy" / f"{level:g}dB" / f"{row.keyword}_{Path(row.path).stem}.wav"
+    def write_copy(job: tuple[str, Row, float]) -> Row:
+        name, row, level = job
+        path = folder / "noisy" / f"{level:g}dB" / f"{name}.wav"
         clip = read_audio(row.path, rate)
         start = int(rng_of(config.training.seed, *path.parts[-2:]).integers(len(noise)))
         write_wav(path, mix(clip, np.take(noise, np.arange(start, start + len(clip)), mode="wrap"), level), rate)
