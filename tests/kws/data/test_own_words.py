@@ -102,6 +102,22 @@ def test_other_words_are_unknown_and_own_noise_is_used(words, capsys):
     assert "made for silence" not in capsys.readouterr().out
 
 
+def test_files_that_are_not_read_are_named(words, capsys):
+    """Recordings of a telephone, and those in folders of their own."""
+    (words / "lumos" / "take 0.m4a").write_bytes(b"")
+    record(words / "lumos", "monday", ["take 0"])
+    (words / "lumos" / ".hidden").touch()
+    prepare(configure(words))
+    note = f"note: {words / 'lumos'} holds 1 folder, 1 .m4a that are not read: recordings are .wav, "
+    assert note in capsys.readouterr().out
+    for path in words.glob("lumos/*.wav"):
+        path.rename(path.with_suffix(".m4a"))
+    with pytest.raises(
+        ValueError, match=r"lumos holds 0 recordings: .*; it holds 1 folder, 12 \.m4a that are not read"
+    ):
+        prepare(configure(words))
+
+
 def test_speakers_are_never_in_two_groups(tmp_path):
     for word in ("lumos", "nox"):
         record(tmp_path / "mine", word, [f"{who}_nohash_{take}" for who in "abcdefghij" for take in range(3)])

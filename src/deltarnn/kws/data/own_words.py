@@ -6,7 +6,7 @@ from pathlib import Path
 
 from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.acoustics import NOISE_KINDS, background
-from deltarnn.kws.data.audio import to_int16, write_wav
+from deltarnn.kws.data.audio import SUFFIXES, to_int16, write_wav
 from deltarnn.kws.data.corpus import NOISE_FOLDER, SILENCE, TRAIN_FOLDER, UNKNOWN, Corpus, SourceClip
 from deltarnn.kws.draw import rng_of
 
@@ -46,12 +46,14 @@ def find_own_corpus(config: Config) -> Corpus:
     folders = [*words, *(name for name in (UNKNOWN, SILENCE) if (data_dir / name).is_dir())]
     clips = [SourceClip(word, path) for word in folders for path in corpus.audio_files(data_dir / word)]
     counts = Counter(clip.word for clip in clips)
-    scarce = [word for word in config.data.keywords if counts[word] < 3]
+    unread = {word: note for word in folders if (note := _unread(data_dir / word))}
+    scarce = next((word for word in config.data.keywords if counts[word] < 3), None)
     if scarce:
         raise ValueError(
-            f"{data_dir / scarce[0]} holds {counts[scarce[0]]} recordings: each keyword needs at least 3, one to "
-            "train, one to validate and one to test"
+            f"{data_dir / scarce} holds {counts[scarce]} recordings: each keyword needs at least 3, one to train, one "
+            "to validate and one to test" + (f"; it {unread[scarce]}" if scarce in unread else "")
         )
+    corpus.notes += [f"{data_dir / word} {note}" for word, note in unread.items()]
     for clip, group in zip(clips, draw_groups(clips), strict=True):
         corpus.clips[group].append(clip)
     if set(config.data.keywords) == set(counts) - {SILENCE}:
@@ -64,6 +66,16 @@ def find_own_corpus(config: Config) -> Corpus:
         corpus.noises = _made_noises(config)
         corpus.notes.append(f"no {NOISE_FOLDER} in {data_dir}: {len(corpus.noises)} noises are made for silence")
     return corpus
+
+
+def _unread(folder: Path) -> str:
+    """What else than recordings a word's folder holds, or nothing; hidden files do not count."""
+    others = (path for path in folder.iterdir() if path.suffix.lower() not in SUFFIXES and path.name[0] != ".")
+    kinds = Counter("folder" if path.is_dir() else path.suffix or "file" for path in others)
+    listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items(), reverse=True))
+    return (
+        f"holds {listed} that are not read: recordings are {', '.join(SUFFIXES)} in the folder itself" if kinds else ""
+    )
 
 
 def draw_groups(clips: list[SourceClip]) -> list[str]:
