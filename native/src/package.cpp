@@ -210,11 +210,12 @@ SitePackage read_site(std::string_view bytes, Isa isa) {
         *flag = from.flag();
     }
     if (package.models.empty()) throw std::invalid_argument("a package without a recurrent layer");
+    if (package.is_cell && package.models.size() > 1) throw std::invalid_argument("a cell with several directions");
+    const LayerShape& first = package.models.front()->shapes().front();
     for (const auto& model : package.models) {
-        if (model->input_size() != package.models[0]->input_size() ||
-            model->output_size() != package.models[0]->output_size()) {
+        const LayerShape& shape = model->shapes().front();
+        if (shape.input != first.input || shape.hidden != first.hidden || shape.outputs() != first.outputs())
             throw std::invalid_argument("directions of different sizes");
-        }
     }
     return package;
 }

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 from tests.onnx.test_network import plain_gru, stream, streaming_lstm
 from tests.onnx.test_pretrained import file_of, probabilities
 
-from deltarnn import Quantization
+from deltarnn import DeltaLSTM, Quantization
 from deltarnn.cli import main
+from deltarnn.engine import Engine
 from deltarnn.onnx import Network, UnsupportedGraphError, load, operator_library
+from deltarnn.onnx.package import site_bytes
+from deltarnn.onnx.recurrent import Site
 
 SOURCE = Path(__file__).parents[2] / "native" / "onnxruntime" / "ort_api.hpp"
 
@@ -213,6 +217,26 @@ def test_damaged_packages_are_refused(tmp_path: Path, whole: bool, change: Any, 
     damaged(out, change)
     with pytest.raises(Exception, match=message):
         with_library(out)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "is_cell", "message"),
+    [((8, 16), False, "directions of different sizes"), ((8, 8), True, "a cell with several directions")],
+)
+def test_packages_whose_directions_contradict_each_other(
+    tmp_path: Path, hidden: Sequence[int], is_cell: bool, message: str
+) -> None:
+    """The first direction's sizes say how much room the states of all have."""
+    engines = [Engine.compile(DeltaLSTM(4, size, proj_size=3)) for size in hidden]
+    site = Site("rnn", (), (False, True), "x", "", "", "h", "c", is_cell=is_cell)
+    data = site_bytes(site, engines, held=False)
+    node = helper.make_node("Recurrent", ["x"], ["h", "c"], domain="deltarnn", data=data)
+    x, h, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "h", "c"))
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("deltarnn", 1)]
+    graph = helper.make_graph([node], "network", [x], [h, c])
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "out.onnx")
+    with pytest.raises(Exception, match=message):
+        with_library(tmp_path / "out.onnx")
 
 
 def test_a_network_without_inputs(tmp_path: Path) -> None:
