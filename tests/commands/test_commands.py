@@ -1,6 +1,8 @@
 """`deltarnn tune` and `deltarnn distill`, as a user types them."""
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from safetensors.torch import load_file
 
 import deltarnn
 from deltarnn.cli import main
+from deltarnn.commands.inputs import function_of
 
 SOURCE = """
 import torch
@@ -70,6 +73,20 @@ def test_data_and_loss_come_from_functions(folder):
     record = json.loads((folder / "out" / "tuned.json").read_text())
     assert record["loss"] == record["held_out_loss"] == pytest.approx(sum(record["thresholds"][""][0]))
     assert 0.25 < record["loss"] <= 0.3
+
+
+def test_functions_may_use_what_lies_beside_them_and_shadow_nothing(folder, monkeypatch):
+    """As where Python runs their file or module; a file may have the name of a module that is used already."""
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    (folder / "nets" / "own").mkdir(parents=True)
+    (folder / "nets" / "signal.py").write_text("from helpers import build, items")
+    (folder / "nets" / "helpers.py").write_text(SOURCE)
+    (folder / "nets" / "own" / "nets.py").write_text(SOURCE)
+    for text in ("nets/signal.py", "nets.own.nets"):
+        assert main(["tune", f"{text}:build", "--calibration", f"{text}:items", "--budget", "0.1"]) == 0
+    assert sys.modules["signal"] is signal
+    with pytest.raises(ModuleNotFoundError, match="--model gone.away:build: there is no module gone"):
+        function_of("--model", "gone.away:build")
 
 
 def test_an_onnx_file_is_tuned_and_distilled(folder):

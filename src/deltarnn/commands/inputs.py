@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from zipfile import BadZipFile
 
@@ -55,21 +57,33 @@ def function_of(flag: str, text: str) -> Callable[..., Any]:
         takes = WHERE_MODEL if flag == "--model" else "file.py:function" if flag == "--loss" else WHERE_DATA
         raise ValueError(f"{flag} {text}: must be {takes}")
     if home.endswith(".py"):
-        path = Path(home)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if not path.is_file() or spec is None or spec.loader is None:
+        path = Path(home).resolve()
+        if not path.is_file():
             raise FileNotFoundError(f"{flag} {text}: there is no file {home}")
-        module = sys.modules.get(path.stem)
-        if getattr(module, "__file__", None) != str(path):
-            module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
+        module = sys.modules.get(str(path)) or _run(path)
     else:
-        module = importlib.import_module(home)
+        sys.path.append(os.getcwd())
+        try:
+            module = importlib.import_module(home)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(f"{flag} {text}: there is no module {error.name}") from None
     function = getattr(module, name, None)
     if not callable(function):
         raise ValueError(f"{flag} {text}: {home} has no function {name}")
     found: Callable[..., Any] = function
     return found
+
+
+def _run(path: Path) -> ModuleType:
+    """The module of a user's file, which may import what lies beside it. It goes by its path: its stem may be the name
+    of another module."""
+    spec = importlib.util.spec_from_file_location(str(path), path)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.path.append(str(path.parent))
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def delta_name(model: str) -> str:
