@@ -36,6 +36,17 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
         assert stat.S_IMODE((tmp_path / name).stat().st_mode) == expected
 
 
+def test_a_file_that_is_written_again_keeps_its_permissions_and_its_links(tmp_path):
+    real, link = tmp_path / "real.txt", tmp_path / "link.txt"
+    write_text(real, "old")
+    real.chmod(0o600)
+    link.symlink_to(real.name)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+
+
 def test_what_an_exception_interrupts_leaves_the_old_file(tmp_path):
     path = tmp_path / "file.txt"
     write_text(path, "old")

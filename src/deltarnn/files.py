@@ -34,7 +34,8 @@ def replacing(path: str | Path, size: int = 0) -> Iterator[Path]:
 
     The folder of `path` is made if need be. The temporary name keeps the suffix, and differs from process to process
     and from machine to machine.
-    The file gets ordinary permissions, whatever those of the temporary one.
+    The file keeps the permissions that it has; a new one gets ordinary ones, whatever those of the temporary one. Of a
+    link, the file that it leads to is written.
 
     size: bytes that will be written, if known; they are reserved, so that a disk without room is found out at once, and
     a memory-mapped file never breaks.
@@ -45,11 +46,12 @@ def replacing(path: str | Path, size: int = 0) -> Iterator[Path]:
         Where the file cannot be written; nothing of it remains.
     """
     path = Path(path)
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     part = path.with_name(f".{path.stem}.{os.getpid()}-{_HOST}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            mode = (path.stat() if path.exists() else os.fstat(file.fileno())).st_mode
         if size:
             reserve(part, size)
         yield part

@@ -85,7 +85,7 @@ def test_functions_may_use_what_lies_beside_them_and_shadow_nothing(folder, monk
     for text in ("nets/signal.py", "nets.own.nets"):
         assert main(["tune", f"{text}:build", "--calibration", f"{text}:items", "--budget", "0.1"]) == 0
     assert sys.modules["signal"] is signal
-    with pytest.raises(ModuleNotFoundError, match="--model gone.away:build: there is no module gone"):
+    with pytest.raises(ModuleNotFoundError, match=r"--model gone\.away:build: there is no module gone"):
         function_of("--model", "gone.away:build")
 
 

@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -62,7 +61,7 @@ def function_of(flag: str, text: str) -> Callable[..., Any]:
             raise FileNotFoundError(f"{flag} {text}: there is no file {home}")
         module = sys.modules.get(str(path)) or _run(path)
     else:
-        sys.path.append(os.getcwd())
+        sys.path.append(str(Path.cwd()))
         try:
             module = importlib.import_module(home)
         except ModuleNotFoundError as error:
