@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from deltarnn.engine.model_file import ModelFileError, load_model, save_model
 from deltarnn.files import WriteError
 from deltarnn.kws.commands.predict import Predictor
 from deltarnn.kws.features.pipeline import FeaturePipeline
-from deltarnn.kws.features.store import load_features
+from deltarnn.kws.features.store import load_features, save_features
 from deltarnn.kws.network.model import load_keyword_model
 from deltarnn.kws.spotter.calibration import Calibration, store
 from deltarnn.kws.spotter.rule import StreamRule
@@ -380,6 +381,20 @@ def test_a_damaged_sweep_point_is_measured_anew(work):
     point.write_text(json.dumps(values))
     assert main(arguments) == 0
     assert point.read_text() == whole
+
+
+def test_points_of_a_sweep_are_told_apart_by_features_and_thresholds(work, capsys):
+    """Those of other clips are measured anew, those of nearly the same thresholds each on its own."""
+    arguments = ["sweep", str(model_of(work)), "--thx", "0.1,0.10000001", "--thh", "0.1", "--workers", "0"]
+    assert main(arguments) == 0
+    (test,) = work.glob("feat/gscdv2/feat_fft/test.safetensors")
+    features = load_features(test)
+    save_features(test, replace(features, labels=np.zeros_like(features.labels), source="other clips"))
+    assert main(arguments) == 0
+    first, second = (json.loads(Path(line).read_text()) for line in capsys.readouterr().out.splitlines()
+                     if line.endswith("sweep.json"))  # fmt: skip
+    assert first["dense"]["test_accuracy"] != second["dense"]["test_accuracy"]
+    assert [point["thx"] for point in second["points"]] == [0.0, 0.1, 0.10000001]
 
 
 def test_a_damaged_audio_cache_and_version_are_made_anew(work):

@@ -75,8 +75,7 @@ def test_numbers_of_other_commands_are_bounded_too(command):
         (["--thh", "1e39"], "--thh 1e39: thresholds must be"),
     ],
 )
-def test_sweep_refuses_by_name(flags, message, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("deltarnn.kws.commands.sweep.load_model", lambda path: None)
+def test_sweep_refuses_by_name(flags, message, tmp_path, capsys):
     assert main(["sweep", str(tmp_path / "model.safetensors"), *flags]) == 1
     assert message in capsys.readouterr().err
 

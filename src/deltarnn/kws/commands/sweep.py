@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from deltarnn.engine.model_file import load_model
 from deltarnn.files import read_json, replacing, write_json, write_text
 from deltarnn.kws.commands.choice import add_model, chosen_folder, chosen_model
 from deltarnn.kws.commands.processes import on_cluster, on_this_machine, run_apart
@@ -25,6 +24,8 @@ from deltarnn.kws.config.resolve import digest
 
 MAX_THRESHOLD = 1e6
 DEFAULT_WORKERS = 2
+MEASURED = ["validation", "test"]
+"""Groups of clips."""
 
 FIELDS = (
     "thx", "thh", "validation_accuracy", "validation_sparsity", "test_accuracy", "test_sparsity", "sparsity_x",
@@ -79,7 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise ValueError("--workers does nothing beside --cluster: that has workers of its own")
     arguments.workers = DEFAULT_WORKERS if arguments.workers is None else arguments.workers
     arguments.model = chosen_model(arguments)
-    load_model(arguments.model)  # a file that is none stops here, and not in every process
     grid = [(thx, thh) for thx in _numbers("thx", arguments.thx) for thh in _numbers("thh", arguments.thh)]
     folder = chosen_folder(arguments, arguments.model) / f"sweep-{_digest(arguments)}"
     points = list(_measure_all(arguments, folder, [(0.0, 0.0), *(pair for pair in grid if pair != (0.0, 0.0))]))
@@ -104,8 +104,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"no point loses at most {arguments.budget:.1%}: try lower thresholds, or --epochs_retrain above 0")
     else:
         print(
-            f"best point that loses at most {arguments.budget:.1%} on validation: --thx {best.thx:g} "
-            f"--thh {best.thh:g}, validation {best.accuracy:.2%} at {best.sparsity:.1%} sparsity; "
+            f"best point that loses at most {arguments.budget:.1%} on validation: --thx {_shortest(best.thx)} "
+            f"--thh {_shortest(best.thh)}, validation {best.accuracy:.2%} at {best.sparsity:.1%} sparsity; "
             f"test {best.values['test_accuracy']:.2%} at {best.values['test_sparsity']:.1%}"
         )
     print(folder / "sweep.csv")
@@ -147,7 +147,7 @@ def measure(arguments: argparse.Namespace, thx: float, thh: float) -> dict[str, 
     model.to_delta((thx,), (thh,), model.delta.quantization)
     rule = DecisionRule(**header["decision"])
     values: dict[str, Any] = {"thx": thx, "thh": thh}
-    for group, clips in load_groups(header, arguments.features, ["validation", "test"]).items():
+    for group, clips in load_groups(header, arguments.features, MEASURED).items():
         result = evaluate(model, clips, rule, LossOptions(target=rule.target))
         assert result.sparsity is not None
         values |= {f"{group}_accuracy": result.accuracy, f"{group}_sparsity": result.sparsity.sparsity}
@@ -200,7 +200,7 @@ def _retrained(arguments: argparse.Namespace, thx: float, thh: float) -> Path:
 
 def _measure_all(arguments: argparse.Namespace, folder: Path, grid: list[tuple[float, float]]) -> Iterator[Point]:
     """All points, those that are missing measured in processes of their own."""
-    files = {pair: folder / "points" / f"x{pair[0]:g}-h{pair[1]:g}.json" for pair in grid}
+    files = {pair: folder / "points" / "x{}-h{}.json".format(*map(_shortest, pair)) for pair in grid}
     missing = [pair for pair, file in files.items() if _kept(file) is None]
     tasks = [_Apart.of(arguments, pair, files[pair]) for pair in missing]
     if arguments.cluster is not None:
@@ -261,9 +261,20 @@ def _kept(file: Path) -> dict[str, Any] | None:
 
 
 def _digest(arguments: argparse.Namespace) -> str:
-    """Stands for the model's content and the retraining."""
+    """Stands for the model's content, the retraining, and the clips; a file that is no model stops here, and not in
+    every process."""
+    from deltarnn.kws.commands.evaluate import load_feature_sets
+    from deltarnn.kws.network.model import load_keyword_model
+
+    _, header = load_keyword_model(arguments.model)
     content = hashlib.sha256(arguments.model.read_bytes()).hexdigest()
-    return digest({"model": content, "epochs": arguments.epochs_retrain, "features": str(arguments.features)})
+    clips = {group: made.source for group, made in load_feature_sets(header, arguments.features, MEASURED).items()}
+    return digest({"model": content, "epochs": arguments.epochs_retrain, "features": clips})
+
+
+def _shortest(threshold: float) -> str:
+    """All digits that tell a threshold from others, such as 0.1."""
+    return repr(threshold).removesuffix(".0")
 
 
 def _numbers(flag: str, text: str) -> list[float]:
