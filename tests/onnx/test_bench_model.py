@@ -76,3 +76,30 @@ def test_signals_of_several_numbers_of_calls(tmp_path: Path) -> None:
     np.savez(tmp_path / "calls.npz", x=slow_signal(1, 400, 1, 6))
     mixed = Calls(onnx_runtime(path), arguments(data=tmp_path / "calls.npz", shape=["state=2,1,16"]))
     assert len(mixed.feeds) == CALLS
+
+
+BENCH, IMPORT = ["bench", "--quick", "--model"], ["import", "--operators", "out.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        (BENCH, ["--shape", "x=4,k"], "--shape x=4,k: must be whole numbers separated by commas"),
+        (BENCH, ["--set", "x=abc"], "--set x=abc: must be a number"),
+        (BENCH, ["--data", "scalar.npz"], "scalar.npz: must be an .npz file with an array (calls, …) for each input"),
+        (BENCH, ["--data", "empty.npz"], "empty.npz: must be an .npz"),
+        (BENCH, ["--data", "array.npy"], "array.npy: must be an .npz"),
+        (BENCH, ["--data", "broken.npz"], "broken.npz: must be an .npz"),
+        (IMPORT, ["--shape", "x=4,k"], "--shape x=4,k: must be whole numbers separated by commas"),
+        (IMPORT, ["--shape", "x=2,1,4", "--set", "x=abc"], "--set x=abc: must be a number"),
+    ],
+)
+def test_wrong_values_are_named(tmp_path, monkeypatch, capsys, command, flags, message) -> None:
+    path = sequences(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    np.savez("scalar.npz", x=np.float32(3))
+    np.savez("empty.npz", x=np.zeros((0, 4, 1, 4), np.float32))
+    np.save("array.npy", np.zeros(3))
+    Path("broken.npz").write_bytes(b"PK\x03\x04broken")
+    assert main([*command, str(path), *flags]) == 1
+    assert capsys.readouterr().err.startswith(f"error: {message}")

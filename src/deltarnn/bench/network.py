@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.bench.timing import Times, interleaved
 from deltarnn.onnx import Network, load
-from deltarnn.onnx.command import pairs
+from deltarnn.onnx.command import number_of, pairs, sizes_of
 
 Feed = dict[str, NDArray[Any]]
 CALLS = 200
@@ -58,7 +60,7 @@ class Calls:
         inputs = {node.name: node for node in session.get_inputs()}
         self.outputs = [node.name for node in session.get_outputs()]
         self.halves = [name for name, node in inputs.items() if node.type == HALF]
-        given: Mapping[str, Any] = {} if arguments.data is None else np.load(arguments.data)
+        given = {} if arguments.data is None else _signals(arguments.data)
         shapes, fixed = pairs("shape", arguments.shape), pairs("set", arguments.set)
         self.states = pairs("state", arguments.state)
         for name in [*shapes, *fixed, *self.states, *given]:
@@ -120,8 +122,20 @@ def _part(net: Network, name: str, sequences: list[Any]) -> Callable[[], None]:
 
 def _shape(node: Any, given: str | None) -> list[int]:
     if given is not None:
-        return [int(size) for size in given.split(",")]
+        return sizes_of(node.name, given)
     return [size if isinstance(size, int) and size > 0 else 1 for size in node.shape]
+
+
+def _signals(path: Path) -> Feed:
+    """The arrays (calls, …) of a file, by input. ValueError if they are none."""
+    try:
+        with np.load(path) as file:
+            arrays = dict(file)
+        if all(array.ndim and len(array) for array in arrays.values()):
+            return arrays
+    except (TypeError, ValueError, EOFError, BadZipFile):  # TypeError: a single array is no mapping
+        pass
+    raise ValueError(f"{path}: must be an .npz file with an array (calls, …) for each input that is a signal")
 
 
 def _signal(calls: int, shape: list[int]) -> NDArray[np.float32]:
@@ -140,7 +154,7 @@ def _number(node: Any, shape: list[int], text: str) -> NDArray[Any]:
     }
     if node.type not in kinds:
         raise ValueError(f"--set {node.name}: it is a {node.type}; numbers can be set")
-    return np.full(shape, float(text)).astype(kinds[node.type])
+    return np.full(shape, number_of(node.name, text)).astype(kinds[node.type])
 
 
 def _table(times: Mapping[str, Times], activity: Any, worst: float) -> str:

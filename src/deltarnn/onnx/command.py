@@ -61,6 +61,22 @@ def pairs(flag: str, given: Sequence[str] | None) -> dict[str, str]:
     return dict(text.split("=", 1) for text in given or ())
 
 
+def sizes_of(name: str, text: str) -> list[int]:
+    """The sizes in --shape NAME=TEXT. ValueError if it is anything else."""
+    try:
+        return [int(size) for size in text.split(",")]
+    except ValueError:
+        raise ValueError(f"--shape {name}={text}: must be whole numbers separated by commas") from None
+
+
+def number_of(name: str, text: str) -> float:
+    """The number in --set NAME=TEXT. ValueError if it is anything else."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--set {name}={text}: must be a number") from None
+
+
 def _example(net: Network, arguments: argparse.Namespace) -> dict[str, Array] | None:
     """A call with the sizes and numbers that the flags give."""
     shapes, numbers = pairs("shape", arguments.shape), pairs("set", arguments.set)
@@ -73,10 +89,10 @@ def _example(net: Network, arguments: argparse.Namespace) -> dict[str, Array] | 
     for name in net.input_names:
         dtype, shape = net.programs.graph.declared(name)
         if name in shapes:
-            shape = tuple(int(size) for size in shapes[name].split(","))
+            shape = tuple(sizes_of(name, shapes[name]))
         if shape is None or None in shape:
             raise ValueError(f"the size of {name!r} is not known: give --shape {name}=…")
-        example[name] = np.full(cast(tuple[int, ...], shape), float(numbers.get(name, 0))).astype(dtype)
+        example[name] = np.full(cast(tuple[int, ...], shape), number_of(name, numbers.get(name, "0"))).astype(dtype)
     return example
 
 
