@@ -1,6 +1,7 @@
 """Cells unrolled by exporters, in the ways these write them, recognised and equal to ONNX Runtime."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,38 @@ def split(b: Builder, value: str, gates: int) -> list[str]:
     return names
 
 
+def viewed(b: Builder, gates: int, x: str, h: str, *, inner: bool = False, how: str = "unbind") -> list[str]:
+    """The sum as (B, gates, H), or (B, H, gates), its gates picked by an index or a split."""
+    n = len(b.nodes)
+    of_x, of_h = (
+        b.node("MatMul", x, b.parameter(f"w{n}", I, gates * H)),
+        b.node("MatMul", h, b.parameter(f"u{n}", H, gates * H)),
+    )
+    sizes, axis = ([-1, H, gates], 2) if inner else ([-1, gates, H], 1)
+    whole = b.node("Reshape", b.node("Add", of_x, of_h), b.constant(f"sizes{n}", np.array(sizes)))
+    if how == "index":
+        return [b.node("Gather", whole, b.constant(f"g{gate}_{n}", np.array(gate)), axis=axis) for gate in range(gates)]
+    names = [f"v{n}_{gate}" for gate in range(gates)]
+    b.node("Split", whole, outputs=names, axis=axis - 3, num_outputs=gates)
+    return [b.node("Squeeze", name, b.constant(f"{name}_axis", np.array([axis]))) for name in names]
+
+
+def strided(b: Builder, gates: int, x: str, h: str) -> list[str]:
+    """Gates that stand by turns, taken by steps."""
+    n = len(b.nodes)
+    of_x, of_h = (
+        b.node("MatMul", x, b.parameter(f"w{n}", I, gates * H)),
+        b.node("MatMul", h, b.parameter(f"u{n}", H, gates * H)),
+    )
+    whole, last = b.node("Add", of_x, of_h), b.constant(f"last{n}", np.array([2**31 - 1]))
+    axis, step = b.constant(f"axis{n}", np.array([1])), b.constant(f"step{n}", np.array([gates]))
+    firsts = [b.constant(f"first{gate}_{n}", np.array([gate])) for gate in range(gates)]
+    return [b.node("Slice", whole, first, last, axis, step) for first in firsts]
+
+
+VIEWS = [partial(viewed, inner=inner, how=how) for inner in (False, True) for how in ("unbind", "index")]
+
+
 def lstm_cell(b: Builder, arguments: Callable[..., list[str]], x: str, h: str, c: str) -> tuple[str, str]:
     i, f, g, o = arguments(b, 4, x, h)
     kept = b.node("Mul", c, b.node("Sigmoid", f))
@@ -106,9 +139,25 @@ def gru_cell(b: Builder, form: str, x: str, h: str) -> str:
         return b.node("Add", b.node("Mul", b.node("Sub", h, n), z), n)
     if form == "from h":
         return b.node("Add", h, b.node("Mul", z, b.node("Sub", n, h)))
+    if form == "addcmul":  # its factor written out
+        return b.node(
+            "Add", n, b.node("Mul", b.node("Mul", z, b.node("Sub", h, n)), b.constant("factor", np.ones(1, np.float32)))
+        )
+    if form == "two products":
+        return b.node("Add", b.node("Sub", n, b.node("Mul", z, n)), b.node("Mul", h, z))
+    if form == "two products of n last":
+        return b.node("Sub", b.node("Add", n, b.node("Mul", z, h)), b.node("Mul", n, z))
     one = b.constant(f"one{n_}", np.float32(1))
-    kept, new = (n, h) if form == "z for n" else (h, n)
-    return b.node("Add", b.node("Mul", z, kept), b.node("Mul", b.node("Sub", one, z), new))
+    if form == "lerp":  # of torch: h' from the nearer end
+        change = b.node("Sub", h, n)
+        from_n = b.node("Add", n, b.node("Mul", z, change))
+        from_h = b.node("Sub", h, b.node("Mul", change, b.node("Sub", one, z)))
+        return b.node("Where", b.node("Less", z, b.constant("half", np.float32(0.5))), from_n, from_h)
+    old, new = (n, h) if form == "z for n" else (h, n)
+    return b.node("Add", b.node("Mul", z, old), b.node("Mul", b.node("Sub", one, z), new))
+
+
+FORMS = ["difference", "blend", "z for n", "from h", "two products", "two products of n last", "lerp", "addcmul"]
 
 
 def written_out_gru_cell(b: Builder, x: str, h: str) -> str:
@@ -168,7 +217,7 @@ def compare(path: Path, names: list[str], steps: int, size: int = I) -> Any:
     return net
 
 
-@pytest.mark.parametrize("arguments", [two_gemms, concatenated, gate_by_gate, sliced, scaled])
+@pytest.mark.parametrize("arguments", [two_gemms, concatenated, gate_by_gate, sliced, scaled, strided, *VIEWS])
 def test_lstm_cells(tmp_path: Path, arguments: Callable[..., list[str]]) -> None:
     b = Builder(1)
     h, c = lstm_cell(b, arguments, b.node("Relu", "x"), "h", "c")
@@ -192,13 +241,21 @@ def test_one_initial_state_for_the_whole_batch(tmp_path: Path) -> None:
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("form", ["difference", "blend", "z for n", "from h"])
+@pytest.mark.parametrize("form", FORMS)
 def test_gru_cells(tmp_path: Path, form: str) -> None:
+    """One layer; where nothing fires, the state is all that is left of the cell: no node computes it beside."""
     b = Builder(2)
     b.node("Identity", gru_cell(b, form, b.node("Relu", "x"), "h"), outputs=["next_h"])
     path = b.save(tmp_path / "m.onnx", {"x": ["B", I], "h": ["B", H]}, ["next_h"])
     net = compare(path, ["h"], 12)
     assert [layer.mode for layer in net.layers.values()] == ["GRU"]
+    net.set_thresholds(1e9)
+    states = [np.zeros((1, H), np.float32)]
+    for x in slow_signal(5, 4, 1, I):
+        states += net.run(None, {"x": x, "h": states[-1]})
+    (layer,) = net.layers.values()
+    expected, _ = layer(torch.zeros(4, 1, I))
+    np.testing.assert_allclose(states[1:], expected.detach().numpy(), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("cell", [written_out_gru_cell, tensorflow_gru_cell])
@@ -264,27 +321,71 @@ def test_hidden_state_is_told_from_an_input_of_the_same_size(tmp_path: Path) -> 
     np.testing.assert_array_equal(layer.weight_hh_l0.detach().numpy(), weights["u"].T)
 
 
-def test_steps_of_an_unrolled_loop_are_one_stream(tmp_path: Path) -> None:
+@pytest.mark.parametrize("prefix", ["", "decoder."])
+def test_steps_of_an_unrolled_loop_are_one_stream(tmp_path: Path, prefix: str) -> None:
+    """They compute what the layer computes, at thresholds above 0 too; named by their weights or not."""
     b = Builder(5)
-    w, u = b.parameter("w", I, 4 * H), b.parameter("u", H, 4 * H)
+    w, u = b.parameter(f"{prefix}w", I, 4 * H), b.parameter(f"{prefix}u", H, 4 * H)
     h, c = "h", "c"
     for step in range(4):
         x = b.node("Gather", "x", b.constant(f"step{step}", np.array(step)), axis=0)
-        h, c = lstm_cell(
-            b,
-            lambda b, gates, x, h: split(b, b.node("Add", b.node("MatMul", x, w), b.node("MatMul", h, u)), gates),
-            x,
-            h,
-            c,
-        )
+        of_x, of_h = b.node("MatMul", x, w), b.node("MatMul", h, u)
+        h, c = lstm_cell(b, lambda b, gates, x, h, of=(of_x, of_h): split(b, b.node("Add", *of), gates), x, h, c)
     path = b.save(tmp_path / "m.onnx", {"x": [4, "B", I], "h": ["B", H], "c": ["B", H]}, [h, c])
-    net = load(path, thresholds=1e9)
-    feed = {"x": slow_signal(6, 4, 1, I), "h": np.zeros((1, H), np.float32), "c": np.zeros((1, H), np.float32)}
-    net.run(None, feed)
-    assert len(net.recurrent) == 1
-    assert net.activity.sparsity == 1
-    for got, expected in zip(load(path).run(None, feed), onnx_runtime(path).run(None, feed), strict=True):
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-6)
+    net = load(path, thresholds=0.1)
+    (layer,) = net.layers.values()
+    states = [np.zeros((1, H), np.float32)] * 2
+    frames = slow_signal(6, 12, 1, I)
+    for chunk in np.split(frames, 3):
+        states = net.run(None, dict(zip("xhc", (chunk, *states), strict=True)))
+    expected = [state.detach().numpy()[0] for state in layer(torch.from_numpy(frames))[1]]
+    np.testing.assert_allclose(states, expected, rtol=0, atol=1e-6)
+    assert 0.1 < net.activity.sparsity < 1
+    feed = dict(zip("xhc", (frames[:4], *states), strict=True))
+    for got, original in zip(load(path).run(None, feed), onnx_runtime(path).run(None, feed), strict=True):
+        np.testing.assert_allclose(got, original, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [["x", "h0", "c0", "h1", "c1"], ["h1", "c1", "h0", "c0", "x"]])
+def test_layers_of_one_size_over_each_other(tmp_path: Path, given: list[str]) -> None:
+    """The hidden state of the upper layer is its own, not what the lower one made, of the same size."""
+    b = Builder(4)
+    x = "x"
+    states: list[str] = []
+    for layer in range(2):
+        of_x, of_h = (
+            b.node("MatMul", value, b.parameter(f"layer{layer}.{value}", H, 4 * H)) for value in (x, f"h{layer}")
+        )
+        pair = lstm_cell(
+            b, lambda b, gates, x, h, of=(of_h, of_x): split(b, b.node("Add", *of), gates), x, f"h{layer}", f"c{layer}"
+        )
+        x = pair[0]
+        states += pair
+    net = load(b.save(tmp_path / "m.onnx", {name: ["B", H] for name in given}, states))
+    weights = {tensor.name: numpy_helper.to_array(tensor).T for tensor in b.constants}
+    for number, layer in enumerate(net.layers.values()):
+        np.testing.assert_array_equal(layer.weight_hh_l0.detach().numpy(), weights[f"layer{number}.h{number}"])
+
+
+def test_attention_goes_in_beside_the_input(tmp_path: Path) -> None:
+    """x of an attention decoder is put together from parts, of which some are made from h; the steps are one layer."""
+    b = Builder(7)
+    w, u, of_h, out = (
+        b.parameter(f"rnn.{n}", *sizes) for n, sizes in enumerate([(I + H, 4 * H), (H, 4 * H), (H, H), (H, I)])
+    )
+    frame, h, c = "x", "h", "c"
+    for _ in range(3):
+        context = b.node("Mul", "memory", b.node("Softmax", b.node("MatMul", h, of_h), axis=-1))
+        both = b.node("Concat", frame, context, axis=-1)
+        total = b.node("Add", b.node("MatMul", both, w), b.node("MatMul", h, u))
+        h, c = lstm_cell(b, lambda b, gates, x, h, total=total: split(b, total, gates), both, h, c)
+        frame = b.node("MatMul", h, out)
+    sizes = {"x": ["B", I], "memory": ["B", H], "h": ["B", H], "c": ["B", H]}
+    path = b.save(tmp_path / "m.onnx", sizes, [frame, h, c])
+    net, feed = load(path), {name: slow_signal(2, 2, I if name == "x" else H) for name in sizes}
+    for got, expected in zip(net.run(None, feed), onnx_runtime(path).run(None, feed), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+    assert [part.steps for part in net.activity.per_part.values()] == [6]
 
 
 def test_gates_of_something_else_are_left_alone(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """Values of a graph as affine functions of others: Σ v·W + b, however the exporter wrote them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,16 +33,21 @@ class Affine:
         """The result times a number, or each element times its own."""
         return Affine({source: factor * weight for source, weight in self.weights.items()}, factor * self.bias)
 
-    def columns(self, first: int, last: int) -> "Affine":
-        """The elements first … last − 1 of the result."""
-        return Affine({source: w[:, first:last] for source, w in self.weights.items()}, self.bias[first:last])
+    def elements(self, places: Array) -> "Affine":
+        """The elements of the result at these places."""
+        return Affine({source: weight[:, places] for source, weight in self.weights.items()}, self.bias[places])
 
 
 class AffineReader:
-    """Reads affine functions out of a graph; each value once."""
+    """Reads affine functions out of a graph; each value once.
 
-    def __init__(self, graph: Graph) -> None:
+    apart: whether the parts of a concatenation are sources of their own. The elements of a value of a higher rank,
+    (B, …), stand in a row.
+    """
+
+    def __init__(self, graph: Graph, apart: bool) -> None:
         self.graph = graph
+        self.apart = apart
         self.producers = _producers(graph)
         self.known: dict[str, Affine | None] = {}
 
@@ -54,10 +60,10 @@ class AffineReader:
         return self.known[name]
 
     def product(self, name: str, weight: Array) -> Affine:
-        """value @ weight (K, N), the value's concatenated parts apart."""
+        """value @ weight (K, N)."""
         node = self.producers.get(name)
         bias = np.zeros(weight.shape[1], weight.dtype)
-        if node is not None and node.op_type == "Concat" and attributes(node)["axis"] in (-1, 1):
+        if self.apart and node is not None and node.op_type == "Concat" and attributes(node)["axis"] in (-1, 1):
             widths = [self.width(part) for part in node.input]
             if None not in widths and sum(w for w in widths if w is not None) == len(weight):
                 total, first = Affine({}, bias), 0
@@ -144,35 +150,55 @@ class AffineReader:
         found = self.read(name)
         return found if found is not None and found.width == width else None
 
-    def _split(self, node: Any, name: str) -> Affine | None:
-        whole = self.read(node.input[0])
-        options = attributes(node)
-        if whole is None or options.get("axis", 0) not in (-1, 1):
+    def _reshape(self, node: Any, name: str) -> Affine | None:
+        """(B, G·H) as (B, G, H), or one of G gates as (B, H): what is in a row stays in it."""
+        whole, shape = self.read(node.input[0]), self.graph.shape(name)
+        if whole is None or shape is None or prod(size or 0 for size in shape[1:]) != whole.width:
             return None
+        return whole
+
+    _squeeze = _unsqueeze = _flatten = _reshape
+
+    def _split(self, node: Any, name: str) -> Affine | None:
+        options = attributes(node)
         sizes = options.get("split")
         if len(node.input) > 1 and node.input[1]:
-            sizes = self.graph.constants[node.input[1]].tolist() if node.input[1] in self.graph.constants else None
-            if sizes is None:
+            if node.input[1] not in self.graph.constants:
                 return None
-        count = len(node.output)
-        if sizes is None:
-            chunk = -(-whole.width // count)
-            sizes = [min(chunk, whole.width - chunk * part) for part in range(count)]
-        position = list(node.output).index(name)
-        first = sum(sizes[:position])
-        return whole.columns(first, first + sizes[position])
+            sizes = self.graph.constants[node.input[1]].tolist()
+        count, position = len(node.output), list(node.output).index(name)
+
+        def own(size: int) -> Array:
+            chunk = -(-size // count)
+            ends = np.cumsum(sizes if sizes is not None else [chunk] * count)
+            return np.arange(size)[ends[position - 1] if position else 0 : ends[position]]
+
+        return self.part(node.input[0], options.get("axis", 0), own)
 
     def _slice(self, node: Any, name: str) -> Affine | None:
-        whole = self.read(node.input[0])
-        if whole is None:
-            return None
         bounds = [self.graph.constants.get(operand) for operand in node.input[1:]]
         if len(bounds) < 3 or any(bound is None or bound.size != 1 for bound in bounds):
             return None
         first, last, axis, *step = (int(bound.reshape(-1)[0]) for bound in bounds if bound is not None)
-        if axis not in (-1, 1) or (step and step[0] != 1):
+        return self.part(node.input[0], axis, lambda size: np.arange(size)[slice(first, last, *step)])
+
+    def _gather(self, node: Any, name: str) -> Affine | None:
+        index = self.graph.constants.get(node.input[1])
+        if index is None:
             return None
-        return whole.columns(*slice(first, last).indices(whole.width)[:2])
+        return self.part(node.input[0], attributes(node).get("axis", 0), lambda size: index)
+
+    def part(self, name: str, axis: int, pick: Callable[[int], Array]) -> Affine | None:
+        """The value at some places along an axis other than the batch's; pick: which, of how many."""
+        whole, shape = self.read(name), self.graph.shape(name)
+        if whole is None:
+            return None
+        sizes = [whole.width] if shape is None or len(shape) == 2 else [size or 0 for size in shape[1:]]
+        axis += len(sizes) + 1 if axis < 0 else 0
+        if not 0 < axis <= len(sizes) or prod(sizes) != whole.width:
+            return None
+        places = np.arange(whole.width).reshape(sizes)
+        return whole.elements(np.take(places, pick(sizes[axis - 1]), axis - 1).reshape(-1))
 
 
 def _producers(graph: Graph) -> dict[str, Any]:

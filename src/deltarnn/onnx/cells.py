@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from deltarnn.onnx.affine import Affine, AffineReader
+from deltarnn.onnx.blends import BlendReader
 from deltarnn.onnx.graph import Array, Graph
 from deltarnn.onnx.recurrent import Site, Weights
 
@@ -21,11 +22,12 @@ def cells_of(graph: Graph) -> list[Site]:
     are written for it, n = tanh(W x + b + r ∘ (R h + b')). The gates' arguments are affine in x and h, by whatever
     products, sums, concatenations and splits.
     """
-    finder = _Finder(graph)
-    found = []
+    finders = [_Finder(graph, apart) for apart in (False, True)]
+    found: list[Site] = []
     for node in graph.nodes:
-        site = finder.lstm(node) or finder.gru(node)
+        site = next(filter(None, (find(node) for finder in finders for find in (finder.lstm, finder.gru))), None)
         if site is not None:
+            found = [other for other in found if node.op_type != "Where" or other.next_h not in node.input]
             found.append(site)
     return _chained(found)
 
@@ -42,9 +44,11 @@ def _chained(sites: list[Site]) -> list[Site]:
 
 
 class _Finder:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, apart: bool) -> None:
+        """apart: whether concatenations that enter products are taken apart, as where x and h are one (B, I + H)."""
         self.graph = graph
-        self.affine = AffineReader(graph)
+        self.affine = AffineReader(graph, apart)
+        self.blends = BlendReader(graph, self.affine.producers)
         self.made = graph.producers().keys() | set(graph.inputs) | graph.constants.keys()
 
     def operands(self, name: str, operator: str) -> tuple[str, ...] | None:
@@ -101,8 +105,8 @@ class _Finder:
     def input_and_hidden(self, gates: list[Affine], hidden: int, state: str) -> tuple[str | None, str | None]:
         """Which of the two values that enter the gates is x and which the hidden state.
 
-        The mathematics is symmetric in them; the hidden state is the one that comes from where the cell state comes
-        from, else the one that another step made, else the one that only moved since it entered the graph.
+        The mathematics is symmetric in them; the hidden state is the one that comes from where the cell state c comes
+        from, else the one that was made with c, else an input of the graph, the one nearest to that of c.
         """
         sources = list(dict.fromkeys(source for gate in gates for source in gate.weights))
         if len(sources) != 2:
@@ -111,18 +115,19 @@ class _Finder:
         candidates = [source for source in sources if sizes[source] == hidden]
         if not candidates:
             return None, None
-        inputs = set(self.graph.inputs) | set(self.graph.constants)
+        places = {name: place for place, name in enumerate(self.graph.inputs)}
 
-        def likeness(source: str) -> tuple[bool, bool, bool]:
+        def likeness(source: str) -> tuple[bool, bool, bool, int, int]:
             root = self.root(source)
-            return root == state, self.inside_of_cell(source), root in inputs and root != source
+            place, of_c = places.get(root, 0), places.get(state, len(places))
+            return root == state, self.made_with(root, state), root in places, -abs(place - of_c), -place
 
         h = max(candidates, key=likeness)
         return next(source for source in sources if source != h), h
 
-    def inside_of_cell(self, name: str) -> bool:
-        """Whether a value is σ(·) ∘ tanh(·): the hidden state of a step before."""
-        return any(self.inside(tanh, "Tanh") for _, tanh in self.gated(name, "Sigmoid"))
+    def made_with(self, h: str, c: str) -> bool:
+        """Whether h is σ(·) ∘ tanh(c): both are of one step."""
+        return any(self.root(self.inside(tanh, "Tanh") or "") == c for _, tanh in self.gated(h, "Sigmoid"))
 
     def root(self, name: str) -> str:
         """Where a value comes from, before it was only moved."""
@@ -134,44 +139,21 @@ class _Finder:
 
     def gru(self, node: Any) -> Site | None:
         """The cell whose h' this node makes."""
-        if node.op_type != "Add":
-            return None
-        for gate_z, sign, n, h in self.blends(node.output[0]):
-            for function in ("Tanh", "Relu"):
-                argument = self.inside(n, function)
-                if argument is None:
-                    continue
-                z = self.affine.read(gate_z)
-                z = None if z is None else z.scaled(sign)
-                options = {"candidate": function.lower()}
-                site = self.reset_before(argument, z, h, node.output[0], options)
-                terms = self.affine.terms(argument) if site is None else []
-                for place, gated in enumerate(terms):
-                    of_x = self.affine.total(terms[:place] + terms[place + 1 :])
-                    for gate_r, of_h in self.gated(gated, "Sigmoid"):
-                        gates = [self.affine.read(gate_r), z, of_x, self.affine.read(of_h)]
-                        site = site or self.reset_after(gates, h, node.output[0], options)
-                if site is not None:
-                    return site
+        for gate, sign, new, h in self.blends.read(node.output[0]) if node.op_type in ("Add", "Sub", "Where") else ():
+            of_z, of_n = (self.affine.producers[name] for name in (gate, new))
+            read, argument = self.affine.read(of_z.input[0]), of_n.input[0]
+            z = None if read is None else read.scaled(sign)
+            options = {"candidate": of_n.op_type.lower()}
+            site = self.reset_before(argument, z, h, node.output[0], options)
+            terms = self.affine.terms(argument) if site is None else []
+            for place, gated in enumerate(terms):
+                of_x = self.affine.total(terms[:place] + terms[place + 1 :])
+                for gate_r, of_h in self.gated(gated, "Sigmoid"):
+                    gates = [self.affine.read(gate_r), z, of_x, self.affine.read(of_h)]
+                    site = site or self.reset_after(gates, h, node.output[0], options)
+            if site is not None:
+                return site
         return None
-
-    def blends(self, name: str) -> Iterator[tuple[str, int, str, str]]:
-        """(z, 1, n, h) of (1 − σ(z)) ∘ n + σ(z) ∘ h, or of n + σ(z) ∘ (h − n); (−z, −1, h, n), which is the same."""
-        for left, right in self.pairs(name, "Add"):
-            for gate, difference in self.gated(right, "Sigmoid"):
-                operands = self.operands(difference, "Sub")
-                if operands is not None and operands[1] == left:
-                    yield gate, 1, left, operands[0]
-                    yield gate, -1, operands[0], left
-                for complement, n in self.pairs(left, "Mul"):
-                    kept = self.operands(complement, "Sub")
-                    if kept is not None and self.is_one(kept[0]) and self.inside(kept[1], "Sigmoid") == gate:
-                        yield gate, 1, n, difference
-                        yield gate, -1, difference, n
-
-    def is_one(self, name: str) -> bool:
-        value = self.graph.constants.get(name)
-        return value is not None and bool(np.all(value == 1))
 
     def reset_after(self, gates: list[Affine | None], h: str, next_h: str, options: dict[str, Any]) -> Site | None:
         """The cell of r, z and the candidate's parts W x + b, R h + b'."""
@@ -220,7 +202,7 @@ class _Finder:
     ) -> Site | None:
         hidden = len(biases_hh[0])
         inputs = next((len(of_x) for of_x, _, _ in blocks if of_x is not None), 0)
-        if any(len(self.graph.shape(value) or (0, 0)) != 2 or value not in self.made for value in (x, h)):
+        if any(len(self.graph.shape(value) or (0, 0)) != 2 or value not in self.made for value in (x, h, next_h)):
             return None
 
         def rows(parts: list[Array | None], columns: int) -> Array:

@@ -103,7 +103,7 @@ def _named(site: Site, graph: Graph) -> Site:
     common = _common_start(matrices)
     prefix = common[: max(common.rfind("."), common.rfind("/"), 0)]
     name = prefix.strip("./") or site.name
-    return replace(site, name=name, stream=name if site.stream == site.name else site.stream)
+    return replace(site, name=name)
 
 
 def _common_start(names: list[str]) -> str:

@@ -98,8 +98,8 @@ class _Pass:
         constants = self.graph.constants
         if node.op_type == "If" and node.input[0] in constants:
             self.inline(node, "then_branch" if bool(constants[node.input[0]].reshape(-1)[0]) else "else_branch")
-        elif self.is_copy(node):
-            self.aliases[node.output[0]] = node.input[0]
+        elif (copied := self.copied(node)) and node.output[0] not in self.graph.outputs:
+            self.aliases[node.output[0]] = copied
         elif self.keeps_type(node):
             from onnx import helper
 
@@ -107,11 +107,24 @@ class _Pass:
         elif not self.fold_sizes(node):
             self.postpone(node)
 
-    def is_copy(self, node: Any) -> bool:
-        if node.op_type in ("Identity", "Dropout") and node.input[0] not in self.graph.constants:
+    def copied(self, node: Any) -> str:
+        """The value that a node passes on unchanged; "" if it does more than that."""
+        constants = self.graph.constants
+        if node.op_type == "Mul":
+            return self.times_one(node)
+        if node.op_type in ("Identity", "Dropout") and node.input[0] not in constants:
             training = node.op_type == "Dropout" and (len(node.input) > 2 or len(node.output) > 1)
-            return node.output[0] not in self.graph.outputs and not training
-        return self.keeps_type(node) and node.output[0] not in self.graph.outputs
+            return "" if training else str(node.input[0])
+        return str(node.input[0]) if self.keeps_type(node) else ""
+
+    def times_one(self, node: Any) -> str:
+        """The other factor of a product with 1, which exporters write into addcmul; "" if it is none."""
+        constants = self.graph.constants
+        ones = [name for name in node.input if name in constants and constants[name].size == 1 == constants[name]]
+        others = [name for name in node.input if name not in constants]
+        if not ones or not others or len(self.graph.shape(others[0]) or ()) < constants[ones[0]].ndim:
+            return ""
+        return str(others[0])
 
     def keeps_type(self, node: Any) -> bool:
         return node.op_type == "Cast" and bool(attributes(node)["to"] == self.graph.types.get(node.input[0], -1))
