@@ -1,6 +1,6 @@
 """Training beside busy processes: seconds for an epoch's batches, by threads and by how long idle threads spin.
 
-.venv/bin/python benchmarks/busy_neighbour.py [--neighbours 1] [--repetitions 5]
+python benchmarks/busy_neighbour.py [--neighbours 1] [--repetitions 5]
 
 Every row is a process of its own, as OpenMP reads its settings when it is loaded; rows take turns.
 """

@@ -1,6 +1,6 @@
 """How far the engine's float32 memories are from W x̂ + U ĥ + b after ten million frames without reset (MATH §4).
 
-.venv/bin/python benchmarks/drift.py [--frames 10000000]
+python benchmarks/drift.py [--frames 10000000]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """A day of audio through a spotter at full speed: processor time per frame, and memory, which must stand still.
 
-.venv/bin/python benchmarks/endless_stream.py MODEL.safetensors [--hours 24] [--piece 1600] [--precision int8]
+python benchmarks/endless_stream.py MODEL.safetensors [--hours 24] [--piece 1600] [--precision int8]
 """
 
 import argparse

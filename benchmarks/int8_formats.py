@@ -1,6 +1,6 @@
 """int8 with formats from calibration data, against float32 and the default formats: error and time (docs/engine.md).
 
-.venv/bin/python benchmarks/int8_formats.py [--steps 600]
+python benchmarks/int8_formats.py [--steps 600]
 """
 
 import argparse

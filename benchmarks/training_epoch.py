@@ -1,6 +1,6 @@
 """Time of an epoch of retrain with the native and the eager backend, where it goes, and what both reach.
 
-.venv/bin/python benchmarks/training_epoch.py WORK_DIR [--dataset gscdv2] [--epochs 2] [--seeds 1] [--threads 2]
+python benchmarks/training_epoch.py WORK_DIR [--dataset gscdv2] [--epochs 2] [--seeds 1] [--threads 2]
     [flags of retrain …]
 
 WORK_DIR holds the features and a pretrained model, as the steps feature and pretrain leave them. Processor times of the

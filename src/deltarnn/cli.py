@@ -178,6 +178,7 @@ def _print_commands() -> int:
     print("usage: deltarnn COMMAND [flags]      (deltarnn COMMAND --help explains the flags)\n")
     for name, (_, what) in COMMANDS.items():
         print(f"  {name:{width}}  {what}")
+    print("\nA first keyword spotter: prepare --dataset synth, then feature, pretrain and retrain with the same flag.")
     return 0
 
 

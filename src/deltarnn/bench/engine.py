@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 from deltarnn.bench.figure import draw
 from deltarnn.bench.peers import onnxruntime_call, torch_call
 from deltarnn.bench.timing import Times, interleaved, machine
-from deltarnn.bench.workload import WEIGHT_BYTES, Sizes, calibrated_engine, fired_bytes, lively_layer, random_changes
+from deltarnn.bench.workload import (
+    WEIGHT_BYTES,
+    Sizes,
+    calibrated_engine,
+    fired_bytes,
+    lively_layer,
+    random_changes,
+    size_name,
+)
 from deltarnn.engine import Engine
 from deltarnn.engine.compilation import Precision
 from deltarnn.files import write_text
@@ -57,8 +65,7 @@ class Result:
     @property
     def name(self) -> str:
         """Such as GRU 40→2×768."""
-        inputs, hidden, layers = self.sizes
-        return f"{self.cell} {inputs}→{hidden}" if layers == 1 else f"{self.cell} {inputs}→{layers}×{hidden}"
+        return f"{self.cell} {size_name(self.sizes)}"
 
 
 def run(output: Path, quick: bool) -> None:

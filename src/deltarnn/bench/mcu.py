@@ -70,14 +70,15 @@ def run(output: Path, quick: bool, model: Path | None = None, features: Path | N
 
 def compare(model: NetworkParameters, frames: NDArray[np.float64]) -> tuple[float, dict[str, Comparison]]:
     """The fraction of zero deltas over the frames (T, I), and each core's comparison."""
-    networks = [IntegerNetwork.convert(each, model.formats) for each in (model, model.with_thresholds(0, 0))]
+    models = model, model.with_thresholds(0, 0)
+    networks = [IntegerNetwork.convert(each, model.formats) for each in models]
     x = networks[0].quantization.activation.to_int(frames, networks[0].quantization.rounding)
     runs = networks[0].run(frames).layers
     fired = [part for layer in runs for part in (layer.fired_x, layer.fired_h)]
     sparsity = 1 - sum(int(part.sum()) for part in fired) / sum(part.size for part in fired)
     found: dict[str, list[Measured]] = {cpu: [] for cpu in CPUS}
     with tempfile.TemporaryDirectory() as folder:
-        for network, parameters in zip(networks, (model, model.with_thresholds(0, 0)), strict=True):
+        for network, parameters in zip(networks, models, strict=True):
             export_c(parameters, frames[:1], folder, model.formats, "net")
             for cpu, measured in found.items():
                 measured.append(measure_c(Path(folder), "net", cpu, network, x))

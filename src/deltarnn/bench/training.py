@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deltarnn.bench.timing import Times, interleaved, machine
-from deltarnn.bench.workload import SMALLEST_CHANGE, Sizes, lively_layer, random_changes
+from deltarnn.bench.workload import SMALLEST_CHANGE, Sizes, lively_layer, random_changes, size_name
 from deltarnn.files import write_text
 from deltarnn.nn import DeltaGRU, DeltaLSTM, record_activity
 
@@ -34,9 +34,7 @@ class Setting:
     @property
     def name(self) -> str:
         """Such as GRU 16→64, T 61, B 64."""
-        inputs, hidden, layers = self.sizes
-        size = f"{inputs}→{hidden}" if layers == 1 else f"{inputs}→{layers}×{hidden}"
-        return f"{self.cell} {size}, T {self.steps}, B {self.batch}"
+        return f"{self.cell} {size_name(self.sizes)}, T {self.steps}, B {self.batch}"
 
 
 SETTINGS = (

@@ -18,6 +18,12 @@ SMALLEST_CHANGE = 2.0**-8
 """Threshold of the first layer's inputs, which hold still or change by more; on the grid of the int8 engine's Q8.8."""
 
 
+def size_name(sizes: Sizes) -> str:
+    """Such as 40→2×768."""
+    inputs, hidden, layers = sizes
+    return f"{inputs}→{hidden}" if layers == 1 else f"{inputs}→{layers}×{hidden}"
+
+
 def lively_layer(cell: str, sizes: Sizes, seed: int = 0) -> nn.RNNBase:
     """A dense layer with weights of twice the usual size, so that its hidden state moves as a trained one's does."""
     torch.manual_seed(seed)

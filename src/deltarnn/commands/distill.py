@@ -10,7 +10,7 @@ from deltarnn.files import check_writable, read_json, replacing
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("--model", required=True, help=f"{WHERE_MODEL}; as first argument also without --model")
+    parser.add_argument("--model", required=True, help=f"{WHERE_MODEL}; also the first argument, without --model")
     parser.add_argument("--sequences", nargs="+", required=True, help=WHERE_DATA)
     parser.add_argument(
         "--thresholds", help="a number, or the tuned.json of `deltarnn tune`; default: those of the file or module"

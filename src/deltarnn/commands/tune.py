@@ -9,7 +9,7 @@ from deltarnn.files import check_writable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's flags."""
-    parser.add_argument("--model", required=True, help=f"{WHERE_MODEL}; as first argument also without --model")
+    parser.add_argument("--model", required=True, help=f"{WHERE_MODEL}; also the first argument, without --model")
     parser.add_argument("--calibration", nargs="+", required=True, help=WHERE_DATA)
     parser.add_argument(
         "--held_out", nargs="+", help="held-out data, in the same forms; default: a part of --calibration"

@@ -26,7 +26,7 @@ def header_text(
 
     labels: the class names, in the order of the scores. features: settings of the front end that made the frames.
     spotter: of which the network is a part, if samples are taken too.
-    """  # fmt: skip
+    """
     q, upper, act = network.quantization, name.upper(), integer_type(network.quantization.activation.bits)
     fields = []
     for index, layer in enumerate(network.layers):

@@ -12,7 +12,7 @@ def add_model(parser: argparse.ArgumentParser, *, out: str = "") -> None:
     """The flags --model and --work_dir, and --out where `out` says what is written."""
     parser.add_argument(
         "--model", type=Path,
-        help="model file, or folder of a run; --model may be left out before it (default: the newest under save/)",
+        help="model file or folder of a run; also the first argument, without --model (default: the newest in save/)",
     )  # fmt: skip
     parser.add_argument("--work_dir", type=Path, help="folder that holds save/ (default: this one)")
     if out:

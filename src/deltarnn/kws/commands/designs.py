@@ -72,14 +72,9 @@ def _given(arguments: argparse.Namespace, **flags: str) -> dict[str, Any]:
 
 def refuse_idle(arguments: argparse.Namespace, target: str, acts_in: dict[str, tuple[str, ...]]) -> None:
     """ValueError for a flag that was given and does nothing for this target."""
-    shared: dict[str, tuple[str, ...]] = {
-        "num_array": ("spartus",),
-        "num_array_pe": ("spartus",),
+    shared = {
+        **dict.fromkeys(("num_array", "num_array_pe", "act_latency", "act_interval"), ("spartus",)),
         "num_array_pe_ext": ("edgedrnn",),
-    }
-    shared |= {
-        "act_latency": ("spartus",),
-        "act_interval": ("spartus",),
         "op_freq": ("edgedrnn", "deltarnn", "spartus", "core"),
         **dict.fromkeys(CORE_SHAPE, ("core", "rtl")),
     }

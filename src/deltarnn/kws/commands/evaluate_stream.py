@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(.txt: start, end in seconds, word; default: a recording made of the data set's test clips)",
     )  # fmt: skip
     rate = f"choose the threshold for this many an hour on the validation part (default: the file's; {RATE:g} "
-    add_number(parser, "false_alarms", float, 0.01, 1e4, rate + "where it has none)")
+    add_number(section, "false_alarms", float, 0.01, 1e4, rate + "where it has none)")
     section.add_argument("--precision", choices=("float32", "int8"), help="arithmetic (default: the file's own)")
 
 

@@ -51,7 +51,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def add_number(
-    parser: argparse.ArgumentParser, flag: str, kind: Any, minimum: float, maximum: float, help: str, **details: Any
+    parser: argparse._ActionsContainer, flag: str, kind: Any, minimum: float, maximum: float, help: str, **details: Any
 ) -> None:
     """Add a flag that takes an int, a float, or a tuple of them, within bounds; else FlagError. details: as of
     `add_argument`."""

@@ -41,7 +41,7 @@ IGNORED_FEATURE_KEYS = ("channel_scale", "channel_offset", "double_dynamic_range
 
 @dataclass(frozen=True)
 class Config:
-    """Every option of a run, by concern; `given` names those that the user set, `notes` what there is to tell him."""
+    """Every option of a run, by concern; `given` names those that the user set, `notes` what to tell the user."""
 
     run: RunConfig = field(default_factory=RunConfig)
     data: DataConfig = field(default_factory=DataConfig)

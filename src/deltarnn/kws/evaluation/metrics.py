@@ -41,7 +41,7 @@ class Confusion:
 
     def __str__(self) -> str:
         width = max(5, *(len(label) for label in self.labels)) + 1
-        lines = [" " * width + "".join(f"{label[: width - 1]:>{width}}" for label in self.labels) + "   right"]
+        lines = [" " * width + "".join(f"{label:>{width}}" for label in self.labels) + "   right"]
         for label, row in zip(self.labels, self.counts, strict=True):
             share = f"{self.per_class[label]:8.1%}" if label in self.per_class else "       –"
             lines.append(f"{label:<{width}}" + "".join(f"{count:>{width}}" for count in row) + share)

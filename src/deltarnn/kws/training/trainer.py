@@ -106,8 +106,8 @@ class Trainer:
     Parameters
     ----------
     fabric: where it runs; already launched. Under several processes each takes its share of every batch.
-    validate: of a model in evaluation mode at its full thresholds, the columns that go into the history; "score" among
-        them is what the best epoch has most of, "loss" what the plateau schedule watches.
+    validate: of a model in evaluation mode at its full thresholds, the columns that go into the history; the best epoch
+        has the highest "score" among them, and the plateau schedule watches "validation_loss".
     finisher: what is done to the parameters after each epoch, rounding and pruning.
     checkpoint: file to write after every epoch, and to go on from if it is there.
     identity: stands for everything that changes the result.
