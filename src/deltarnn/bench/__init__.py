@@ -1,4 +1,4 @@
-"""`deltarnn bench`: times of this machine, counts of a microcontroller, beside those of what a user would take instead.
+"""`deltarnn bench`: times on this machine, or instruction counts on a microcontroller, against the usual alternatives.
 
 Peers are measured in one process, their repetitions interleaved (`timing`). Each part offers `run(output, quick)`,
 prints a table and writes it, with a figure and the raw numbers, into the output folder. `--model` measures an ONNX file

@@ -15,11 +15,11 @@ from deltarnn.onnx.command import number_of, pairs, sizes_of
 
 Feed = dict[str, NDArray[Any]]
 CALLS = 200
-"""Of one repetition, and of the signal that is made where none is given; fewer where calls are long."""
+"""Calls per repetition, and of a made-up signal; fewer where calls are long."""
 SECONDS = 0.3
-"""Of a repetition, about: a call may have a sequence of minutes."""
+"""Approximate duration of a repetition: a call may take a sequence of minutes."""
 ELEMENTS = 1 << 22
-"""Of a signal that is made."""
+"""Most elements of a made-up signal."""
 HALF = "tensor(float16)"
 """An input of the original that the import takes as float32."""
 
@@ -27,9 +27,9 @@ HALF = "tensor(float16)"
 def run(arguments: Any) -> str:
     """Measure one thread of both over the same calls; the table.
 
-    arguments: model; threshold, of all recurrent parts, None for those of the file; data, an .npz file with an array
-    (calls, …) for each input that is a signal, without which signals are made that change slowly; shape, set and state:
-    NAME=VALUE of sizes of such a signal, of an input that stays the same, of a state and the output it is fed from.
+    arguments: model; threshold, of all recurrent parts (None: the file's); data, an .npz file with an array (calls, …)
+    for each input that is a signal (None: slowly changing ones are made up); shape, set and state, as NAME=VALUE: the
+    sizes of a made-up signal, the value of a constant input, the output that a state is fed from.
     """
     import onnxruntime
 
@@ -84,7 +84,7 @@ class Calls:
         self.feeds: list[Feed] = [{name: value[n] for name, value in made.items()} for n in range(count)]
 
     def shorten(self, runner: Any, seconds: float) -> None:
-        """Keep as many of the first calls as take about so long."""
+        """Keep as many of the first calls as take about `seconds`."""
         whole = self.feeds
         self.feeds = whole[:1]
         self.run(runner)
@@ -139,7 +139,7 @@ def _signals(path: Path) -> Feed:
 
 
 def _signal(calls: int, shape: list[int]) -> NDArray[np.float32]:
-    """(calls, …): every value stands still at most calls."""
+    """(calls, …): each value changes in about a tenth of the calls."""
     random = np.random.default_rng(0)
     changes = random.normal(0, 0.3, (calls, *shape)) * (random.random((calls, *shape)) < 0.1)
     return changes.cumsum(0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Timing of peers side by side, and what is told about the machine."""
+"""Timing of peers side by side, and a description of the machine."""
 
 import gc
 import os
@@ -78,7 +78,7 @@ def machine() -> dict[str, Any]:
 def _version(package: str) -> str | None:
     try:
         return version(package)
-    except PackageNotFoundError:  # of the training part's peers ONNX Runtime is none
+    except PackageNotFoundError:  # ONNX Runtime, which the training part does not need
         return None
 
 

@@ -20,7 +20,7 @@ def add_model(parser: argparse.ArgumentParser, *, out: str = "") -> None:
 
 
 def chosen_model(arguments: argparse.Namespace) -> Path:
-    """The model file that was named, or the newest, which is told. ValueError where there is none."""
+    """The model file named, or else the newest, reported on standard error. ValueError if there is none."""
     if arguments.model is None:
         path = newest_model(arguments.work_dir or Path())
         print(f"model: {path} (the newest; name another as the first argument)", file=sys.stderr)

@@ -11,7 +11,7 @@ RETRIES = 3
 
 
 def run_apart(arguments: list[str]) -> None:
-    """`deltarnn` with these arguments, by the Python that runs this. ValueError has the last line of its error."""
+    """Run `deltarnn` with these arguments in a new process. ValueError with the last line of its error."""
     command = [sys.executable, "-m", "deltarnn", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

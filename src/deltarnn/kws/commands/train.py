@@ -268,7 +268,7 @@ def _on_grid(flag: str, thresholds: tuple[float, ...], quantization: Quantizatio
 
 
 def _material(config: Config, features: FeatureSet, teachers: list[Path], device: torch.device) -> TrainingSet:
-    """What is learnt from, with what the teachers say of it, on the device."""
+    """The training set, with the teachers' scores of it, on the device."""
     streams = config.stream.stream_minutes > 0
     loaded = [load_teacher(config, path, features, pooled_otherwise=not streams) for path in teachers]
     for teacher in loaded:

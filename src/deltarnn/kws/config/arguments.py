@@ -18,7 +18,7 @@ LARGEST = 1e12
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's, without abbreviations; an unknown flag is told the nearest there is."""
+    """argparse's, without abbreviations; the error for an unknown flag suggests the nearest known one."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)

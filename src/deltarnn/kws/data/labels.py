@@ -17,8 +17,8 @@ def read_recordings(paths: list[Path], keywords: tuple[str, ...], sample_rate: i
     """Recordings one after another, with what PATH.txt beside each says is spoken in it.
 
     A label file has a line for every keyword: start, end (seconds) and the word, separated by tabs or blanks, as
-    Audacity exports labels; other words may be there and count as not asked for. Lines may be in any order. Keywords
-    of which one begins before the one before it ends are used, and told.
+    Audacity exports labels; other words may be there and do not count. Lines may be in any order. Overlapping keywords
+    are used, with a warning.
 
     Raises
     ------

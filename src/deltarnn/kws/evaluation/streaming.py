@@ -15,7 +15,7 @@ from deltarnn.kws.spotter.rule import StreamRule
 from deltarnn.kws.spotter.spotter import Spotter
 
 RATES = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
-"""False alarms an hour at which the curve is told."""
+"""False alarms per hour at which the curve is sampled."""
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Microphone:
         self._put = self._taken = 0  # samples; each is counted by one thread alone, so that none is miscounted
 
     def _supported_rate(self, described: dict[str, Any]) -> float:
-        """The rate wanted, or where the device has it not, its own."""
+        """The rate wanted, Hz, or the device's own where it does not support that."""
         try:
             self._sound.check_input_settings(self._device, channels=1, dtype="int16", samplerate=self._rate)
         except self._sound.PortAudioError:

@@ -34,7 +34,7 @@ class TrainingError(RuntimeError):
 
 
 class TrainingSet(Protocol):
-    """What is learnt from, changed at random; on the device of the training."""
+    """The training data, randomly augmented; on the training device."""
 
     @property
     def labels(self) -> Tensor:
@@ -53,10 +53,10 @@ class TrainingSet(Protocol):
 class Plan:
     """What the loop does. Lengths in epochs; `threshold_warmup` a share of them; see `deltarnn.kws.config.options`.
 
-    early_stop: epochs without a better one after which training ends, counted from where thresholds and pruning are in
-    full force; 0 never.
-    keep_last: the last epoch is the best one, whatever its score: clips tell little of a stream, and their score is
-    highest while more deltas fire than in the end.
+    early_stop: epochs without improvement after which training ends, counted from where thresholds and pruning are in
+    full force; 0: never.
+    keep_last: keep the last epoch, whatever its score: accuracy on clips says little about streams, and is highest
+    while more deltas fire than in the end.
     """
 
     epochs: int
