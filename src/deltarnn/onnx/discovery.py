@@ -16,7 +16,12 @@ BODIES = {"If": "condition", "Loop": "loop", "Scan": "scan"}
 def sites_of(graph: Graph) -> list[Site]:
     """The recurrent sites outside of all bodies."""
     found = [site_of(node, graph) for node in graph.nodes if is_recurrent(node)]
-    return [replace(site, stream=site.name) for site in found] + [_named(site, graph) for site in cells_of(graph)]
+    return [replace(site, stream=site.name) for site in found] + named_cells(graph)
+
+
+def named_cells(graph: Graph) -> list[Site]:
+    """The unrolled cells outside of all bodies, named by their weights."""
+    return [_named(site, graph) for site in cells_of(graph)]
 
 
 def open_condition(graph: Graph) -> Any | None:
@@ -49,7 +54,7 @@ def parts_of(graph: Graph) -> dict[str, RecurrentPart]:
             digest = weights.digest()
             if digest not in digests:
                 digests.add(digest)
-                name = _unused(f"{site.name}.reverse" if reverse else site.name, parts)
+                name = unused(f"{site.name}.reverse" if reverse else site.name, parts)
                 parts[name] = RecurrentPart(name, weights, reverse, "unrolled cell" if site.is_cell else "operator")
     return parts
 
@@ -79,7 +84,8 @@ def _has_recurrence(nodes: Iterable[Any]) -> bool:
     return {"Sigmoid", "Tanh"} <= operators
 
 
-def _unused(name: str, taken: Iterable[str]) -> str:
+def unused(name: str, taken: Iterable[str]) -> str:
+    """The name, with a number behind it if it is taken."""
     candidate, count = name, 2
     while candidate in taken:
         candidate, count = f"{name}_{count}", count + 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from deltarnn.files import write_bytes
 from deltarnn.native import MISSING, native_core
-from deltarnn.onnx.discovery import open_condition
+from deltarnn.onnx.discovery import open_condition, unused
 from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError, reads
 from deltarnn.onnx.lowering import NativeProgram, NotNativeError
 from deltarnn.onnx.package import program_bytes, site_bytes
@@ -121,16 +121,18 @@ def _operators(programs: Programs, parts: Mapping[str, RecurrentPart], held: boo
             f"the If {condition.name or condition.output[0]!r} has recurrent layers inside and depends on the inputs: "
             "give an example= of a call, whose sizes and whole numbers decide which branch is exported"
         )
+    sites = programs.sites(graph)
+    _check_streams(sites, parts)
     nodes = []
-    items = in_order(graph, programs.sites(graph))
-    for item in items:
+    for item in in_order(graph, sites):
         if not isinstance(item, Site):
             nodes.append(item)
             continue
         engines = [parts[name].stream() for name in item.parts]
         inputs = [name for name in (item.x, item.lengths, item.h, item.c) if name]
+        name = unused(item.name, {node.name for node in nodes})
         data = site_bytes(item, engines, held)
-        nodes.append(helper.make_node("Recurrent", inputs, item.output, item.name, domain=DOMAIN, data=data))
+        nodes.append(helper.make_node("Recurrent", inputs, item.output, name, domain=DOMAIN, data=data))
     read = {name for node in nodes for name in reads(node)} | set(graph.outputs)
     constants = [numpy_helper.from_array(value, name) for name, value in graph.constants.items() if name in read]
     outputs = [
@@ -140,7 +142,20 @@ def _operators(programs: Programs, parts: Mapping[str, RecurrentPart], held: boo
         for name in graph.outputs
     ]
     inputs_of = [graph.value_info(name) for name in graph.inputs if name not in graph.constants]
-    return _model(graph, nodes, inputs_of, outputs, constants), sum(isinstance(item, Site) for item in items)
+    return _model(graph, nodes, inputs_of, outputs, constants), len(sites)
+
+
+def _check_streams(sites: list[Site], parts: Mapping[str, RecurrentPart]) -> None:
+    """UnsupportedGraphError for steps that go on from each other with thresholds: operators share no delta memory."""
+    seen: set[str] = set()
+    for site in sites:
+        if site.stream in seen and any(parts[name].thx or parts[name].thh for name in site.parts):
+            raise UnsupportedGraphError(
+                f"the steps of the loop around {site.name!r} share one delta memory, but would become operators that do"
+                " not: export the model for one step, its states as inputs and outputs, or set the thresholds of "
+                f"{site.parts[0]!r} to 0"
+            )
+        seen.add(site.stream)
 
 
 def _model(graph: Graph, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: list[Any]) -> Any:

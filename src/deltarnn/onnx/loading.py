@@ -13,6 +13,7 @@ from deltarnn.fixed.qformat import Quantization
 from deltarnn.onnx.discovery import parts_of
 from deltarnn.onnx.folding import fold
 from deltarnn.onnx.graph import Array, Graph, UnsupportedGraphError
+from deltarnn.onnx.loops import rolled
 from deltarnn.onnx.network import Network, StateMode, Threshold
 from deltarnn.onnx.operators import weight_inputs
 from deltarnn.onnx.programs import Programs
@@ -89,7 +90,7 @@ class Settings:
 
 def imported(model: Any, graph: Graph, settings: Settings) -> tuple[dict[str, RecurrentPart], Programs]:
     """The recurrent parts of a graph, compiled, and the programs that run it."""
-    graph = fold(graph)
+    graph = rolled(fold(graph))
     parts = parts_of(graph)
     others = [_why_dense(node) for node in graph.nodes if node.op_type.endswith(("RNN", "QuantizeLSTM"))]
     if not parts:

@@ -132,6 +132,17 @@ def _weights(cell: str, w: Array, r: Array, b: Array, options: dict[str, Any]) -
     return Weights(cell, weight_ih, weight_hh, bias_ih, bias_hh, **options)
 
 
+def forward_node(weights: Weights) -> tuple[dict[str, Array], dict[str, Any]]:
+    """W, R and B, and the attributes, of the node that computes a layer forwards: what `site_of` reads."""
+    order = [int(place) for place in np.argsort(ORDER[weights.cell])]
+    w, r, *biases = (reordered(array, order)[None] for array in weights.arrays.values())
+    options: dict[str, Any] = {"hidden_size": weights.hidden_size}
+    if weights.cell == "GRU":
+        options["linear_before_reset"] = int(weights.reset_after)
+        options["activations"] = ["Sigmoid", weights.candidate.title()]
+    return {"W": w, "R": r, "B": np.concatenate(biases, axis=1)}, options
+
+
 def reordered(values: Array, order: Sequence[int]) -> Array:
     """Blocks of rows, one per gate, in another order."""
     blocks = np.split(values, len(order))
