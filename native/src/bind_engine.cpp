@@ -9,6 +9,7 @@
 #include <ctime>
 
 #include "bind_stream.hpp"
+#include "bind_value.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -26,11 +27,6 @@ const T* array(const nb::dict& from, const char* name, std::size_t size) {
     const auto values = nb::cast<nb::ndarray<const T, nb::c_contig, nb::device::cpu>>(from[name], false);
     if (values.size() != size) throw nb::value_error((std::string(name) + ": wrong number of elements").c_str());
     return values.data();
-}
-
-template <class T>
-T value(const nb::dict& from, const char* name) {
-    return nb::cast<T>(from[name]);
 }
 
 LayerShape layer_shape(const nb::dict& from) {
@@ -63,12 +59,12 @@ deltarnn::FloatLayerSpec float_layer(const nb::dict& from) {
 }
 
 deltarnn::TableSpec table(const nb::dict& from, const char* name) {
-    const auto [first, entries] = nb::cast<std::pair<std::int32_t, std::vector<std::int32_t>>>(from[name]);
+    const auto [first, entries] = value<std::pair<std::int32_t, std::vector<std::int32_t>>>(from, name);
     return {first, entries};
 }
 
 deltarnn::FormatSpec format(const nb::dict& from, const char* name) {
-    const auto [bits, fraction] = nb::cast<std::pair<int, int>>(from[name]);
+    const auto [bits, fraction] = value<std::pair<int, int>>(from, name);
     return {bits, fraction};
 }
 

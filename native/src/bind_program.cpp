@@ -9,6 +9,7 @@
 #include <array>
 
 #include "bind_stream.hpp"
+#include "bind_value.hpp"
 #include "deltarnn/program.hpp"
 
 namespace nb = nanobind;
@@ -40,22 +41,23 @@ using Floats = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Integers = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Places = std::vector<std::pair<std::int32_t, std::int32_t>>;  // (position in the arena, elements)
 
-std::int32_t field(const nb::dict& from, const char* name, std::int32_t otherwise) {
-    return from.contains(name) ? nb::cast<std::int32_t>(from[name]) : otherwise;
+template <class T>
+T value_or(const nb::dict& from, const char* name, T otherwise) {
+    return from.contains(name) ? value<T>(from, name) : otherwise;
 }
 
 Instruction instruction(const nb::dict& from) {
-    const auto parameter = [&](const char* name) { return from.contains(name) ? nb::cast<float>(from[name]) : 0.0f; };
-    return {operation(nb::cast<std::string>(from["operation"])),
-            field(from, "to", 0),
-            field(from, "a", 0),
-            field(from, "b", 0),
-            field(from, "n", 0),
-            field(from, "rows", 0),
-            field(from, "inner", 0),
-            field(from, "resource", -1),
-            parameter("alpha"),
-            parameter("beta")};
+    const auto number = [&](const char* name) { return value_or<std::int32_t>(from, name, 0); };
+    return {operation(value<std::string>(from, "operation")),
+            number("to"),
+            number("a"),
+            number("b"),
+            number("n"),
+            number("rows"),
+            number("inner"),
+            value_or<std::int32_t>(from, "resource", -1),
+            value_or(from, "alpha", 0.0f),
+            value_or(from, "beta", 0.0f)};
 }
 
 // A program, where its inputs and outputs are, and what its streams must be.
@@ -77,8 +79,9 @@ class PyProgram {
         }
         for (const nb::handle item : recurrent) {
             const nb::dict from = nb::cast<nb::dict>(item);
-            spec.recurrent.push_back({field(from, "h", -1), field(from, "c", -1), field(from, "next_h", -1),
-                                      field(from, "next_c", -1), nb::cast<bool>(from["held"])});
+            const auto place = [&](const char* name) { return value_or<std::int32_t>(from, name, -1); };
+            spec.recurrent.push_back(
+                {place("h"), place("c"), place("next_h"), place("next_c"), value<bool>(from, "held")});
         }
         for (const Places& places : {inputs_, outputs_}) {
             for (const auto& [position, count] : places) {

@@ -8,6 +8,7 @@
 
 #include "bind_buffer.hpp"
 #include "bind_in_use.hpp"
+#include "bind_value.hpp"
 #include "deltarnn/spotter.hpp"
 
 namespace nb = nanobind;
@@ -19,11 +20,6 @@ using deltarnn::Peak;
 
 template <class T, std::size_t dimensions>
 using Array = nb::ndarray<T, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
-
-template <class T>
-T value(const nb::dict& from, const char* name) {
-    return nb::cast<T>(from[name]);
-}
 
 class PySpotter {
   public:

@@ -1,8 +1,11 @@
 """Whole modules in the engine: equal to themselves in torch, however a stream is cut, saved or copied."""
 
 import copy
+import functools
+import math
+import operator
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,9 @@ from torch import Tensor, nn
 from deltarnn import DeltaGRU, DeltaLSTM, Quantization, record_activity
 from deltarnn.engine import Engine, ModelFileError, UnsupportedModelError
 from deltarnn.engine.module_engine import ModuleEngine
+from deltarnn.engine.module_file import KEY
 from deltarnn.engine.tracing import delta_layers
+from deltarnn.stored import load_stored, save_stored
 
 
 class Encoder(nn.Module):
@@ -287,6 +292,40 @@ def test_a_batchnorm_in_training_mode_is_refused() -> None:
     model.norm = nn.BatchNorm1d(8, track_running_stats=False)
     with pytest.raises(UnsupportedModelError, match="takes its statistics from the signal"):
         Engine.compile(model.eval())
+
+
+MISSING = object()
+
+
+def places_in(record: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Paths to all values of nested objects and lists."""
+    items = record.items() if isinstance(record, dict) else enumerate(record) if isinstance(record, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from places_in(value, (*path, key))
+
+
+def test_hostile_programs_load_or_are_refused(tmp_path: Path) -> None:
+    """Another value in any place of a file's record, or none there: a ModelFileError, or an engine that runs."""
+    path = tmp_path / "module.safetensors"
+    Engine.compile(Last().eval()).save(path)
+    arrays, record = load_stored(path, KEY)
+    refused = 0
+    for place in places_in(record):
+        for value in (0, -1, 7, 1 << 20, 1 << 31, 1 << 40, 0.5, math.inf, "relu", None, True, [], {}, MISSING):
+            changed = copy.deepcopy(record)
+            parent = functools.reduce(operator.getitem, place[:-1], changed)
+            parent[place[-1]] = value
+            if value is MISSING:
+                del parent[place[-1]]
+            save_stored(path, KEY, arrays, changed)
+            try:
+                engine = Engine.load(path)
+            except ModelFileError:
+                refused += 1
+                continue
+            assert engine.run(np.zeros((3, engine.input_size), np.float32)).shape == (3, engine.output_size)
+    assert refused > 100
 
 
 def test_a_wrong_example_and_damaged_files(compiled: Any, tmp_path: Path) -> None:

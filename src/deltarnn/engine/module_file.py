@@ -61,7 +61,7 @@ def load_module(path: str | os.PathLike[str]) -> ModuleProgram:
         return _program(path, arrays, record)
     except ModelFileError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise ModelFileError(f"{path}: its program contradicts itself ({error})") from None
 
 
@@ -75,14 +75,17 @@ def _program(path: Any, arrays: Arrays, record: dict[str, Any]) -> ModuleProgram
         tensors = {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
         check_model(path, tensors, header)
         layers.append(Description(tensors, header))
+    if not all(isinstance(entry, dict) for entry in (*record["instructions"], *record["recurrent"])):
+        raise TypeError("an instruction is no object")
+    ((entering, inputs),), ((leaving, outputs),) = record["inputs"], record["outputs"]
     parts = ProgramParts(
         arrays["arena"],
         record["instructions"],
         counted("list"),
         list(zip(counted("weight"), counted("bias"), strict=True)),
         record["recurrent"],
-        [(int(place), int(size)) for place, size in record["inputs"]],
-        [(int(place), int(size)) for place, size in record["outputs"]],
+        [(int(entering), int(inputs))],
+        [(int(leaving), int(outputs))],
     )
     parts.native()  # which checks it
     return ModuleProgram(parts, tuple(layers), tuple(range(len(layers))[number] for number in record["streams"]))

@@ -13,7 +13,7 @@ from deltarnn.engine.description import Description
 from deltarnn.engine.engine import Engine
 from deltarnn.engine.frame_operations import OPERATIONS
 from deltarnn.engine.frames import FrameLowering
-from deltarnn.engine.model_file import FORMAT, write_quantization
+from deltarnn.engine.model_file import FORMAT, ModelFileError, write_quantization
 from deltarnn.engine.program import ProgramParts
 from deltarnn.engine.tracing import Trace, delta_layers
 from deltarnn.fixed.module_reader import LayerContents, read_layers
@@ -38,9 +38,18 @@ class ModuleProgram:
     streams: tuple[int, ...]
 
     def start(self, engines: Sequence[Engine]) -> tuple[Any, list[Engine]]:
-        """A native state, and its streams, one of the engine of its layer for each recurrent instruction."""
+        """A native state, and the streams that it runs: one for each recurrent instruction, of its layer's engine.
+
+        Raises
+        ------
+        ModelFileError
+            If instructions and layers, which a file brought, do not fit each other.
+        """
         streams = [engines[layer].stream() for layer in self.streams]
-        return self.parts.native().state([stream.native_stream for stream in streams]), streams
+        try:
+            return self.parts.native().state([stream.native_stream for stream in streams]), streams
+        except ValueError as error:
+            raise ModelFileError(f"the file's program does not fit its layers: {error}") from None
 
 
 def compile_module(model: Any, example: Any) -> tuple[ModuleProgram, ProgramParts]:
