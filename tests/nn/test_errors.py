@@ -1,11 +1,14 @@
 """Wrong input gives one error that says what was given and what is needed."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from deltarnn import DeltaGRU, DeltaLSTM
+from deltarnn import DeltaGRU, DeltaGRUCell, DeltaLSTM
 
 GRU = DeltaGRU(3, 4, num_layers=2)
 LSTM = DeltaLSTM(3, 4)
@@ -71,3 +74,22 @@ X = torch.zeros(5, 2, 3)
 def test_message(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager", "native"])
+@pytest.mark.parametrize("kind", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
+@pytest.mark.parametrize(
+    ("module", "suffix"),
+    [(lambda: DeltaLSTM(3, 4, 2, thx=0.1, thh=0.1), "_l1"), (lambda: DeltaGRUCell(3, 4, thx=0.1, thh=0.1), "")],
+)
+@pytest.mark.parametrize("change", [{"device": "meta"}, {"dtype": torch.float64}])
+def test_every_parameter_must_be_where_and_of_what_type_the_input_is(
+    module: Callable[[], nn.Module], suffix: str, kind: str, backend: str, change: dict[str, Any]
+) -> None:
+    """A kernel that read another device's address would give whatever lies there."""
+    delta, name = module(), kind + suffix
+    delta.backend = backend
+    setattr(delta, name, nn.Parameter(getattr(delta, name).to(**change)))
+    of_input = "input is .*, the weights are torch.float64"
+    with pytest.raises(ValueError, match=f"^({name} is (on meta|torch.float64), the input|{of_input})"):
+        delta(X[0] if isinstance(delta, DeltaGRUCell) else X)

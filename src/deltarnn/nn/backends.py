@@ -14,15 +14,16 @@ Backend = Literal["auto", "eager", "native", "cuda"]
 _EAGER: dict[str, Callable[..., SequenceResult]] = {"GRU": eager.gru_sequence, "LSTM": eager.lstm_sequence}
 _KERNELS: dict[str, Callable[..., SequenceResult]] = {"GRU": native.gru_sequence, "LSTM": native.lstm_sequence}
 Wanted = Literal["all", "output", "activity"]
-"""What a caller asks for: of a fresh state of samples of one length the output and the final h and c alone, or the
-activity too, but for which deltas fired; or all."""
+"""How much of the result a caller uses: "output", the output and the final h and c; "activity", the counts of deltas
+too; "all", the full final state and which deltas fired as well. Less than all only from a fresh state, and where all
+samples have one length."""
 
 
 class Choice(NamedTuple):
-    """A sequence function, whether it is of kernels, which take a FreshState too, and what to tell the user."""
+    """A sequence function, whether it takes a FreshState as it is, and what `layer.backend_used` tells of it."""
 
     run: Callable[..., SequenceResult]
-    native: bool
+    takes_fresh: bool
     description: str
 
 

@@ -76,7 +76,7 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         """
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
-        return tuple(self._made(FreshState(), name, batch_size) for name in self.layer_names)
+        return tuple(self._materialized(FreshState(), name, batch_size) for name in self.layer_names)
 
     def forward(
         self, input: Tensor | PackedSequence | Proxy, hx: DenseState | Sequence[DeltaState] | None = None

@@ -151,19 +151,19 @@ class _Fresh(torch.autograd.Function):
 
 def _sequence(*arguments: Any) -> tuple[Tensor, ...]:
     """The operator deltarnn::sequence."""
-    lstm, x, *given, lengths, thx, thh, hard, training = arguments
-    check_arguments(lstm, x, tuple(given), lengths)
+    lstm, x, *start, weight_ih, weight_hh, bias_ih, bias_hh, lengths, thx, thh, hard, training = arguments
+    parameters = weight_ih, weight_hh, bias_ih, bias_hh
+    check_arguments(lstm, x, (*start, *parameters), lengths)
     if x.stride(2) != 1:
         x = x.contiguous()
-    results = allocate(lstm, x, given[6], training)
+    results = allocate(lstm, x, weight_hh, training)
     y, *final, l1, counts, fired_x, fired_h, events, tape = results
     if x.shape[1] == 0:
         return _of_no_samples(results)
-    *start, weight_ih, weight_hh, bias_ih, bias_hh = map(contiguous, given)
-    layer, parameters = Layer.of(x, lstm, given[6].shape[1], hard), (weight_ih, weight_hh, bias_ih, bias_hh)
-    record = Record(l1, counts, fired_x, fired_h, events)
+    layer, record = Layer.of(x, lstm, weight_hh.shape[1], hard), Record(l1, counts, fired_x, fired_h, events)
+    entering = tuple(map(contiguous, start)), tuple(map(contiguous, parameters))
     cuda_passes.forward(
-        layer, x, tuple(start), parameters, _on_device(lengths, x), (thx, thh, hard), y, tuple(final),
+        layer, x, *entering, _on_device(lengths, x), (thx, thh, hard), y, tuple(final),
         tape if training else None, record,
     )  # fmt: skip
     return results
@@ -171,10 +171,10 @@ def _sequence(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _sequence_backward(*arguments: Any) -> tuple[Tensor, ...]:
     """The operator deltarnn::sequence_backward."""
-    lstm, x, *start, weight_ih, weight_hh, lengths, thx, thh, hard, output = arguments[:13]
-    tape, *incoming = arguments[16:24]
+    lstm, x, *start, weight_ih, weight_hh, lengths, thx, thh, hard, output, _, _, _, tape = arguments[:17]
+    incoming, wanted = arguments[17:24], arguments[24:]
     check_tape(tape, x)
-    grads = allocate_gradients(x, tuple(start), weight_ih, weight_hh, *arguments[24:])
+    grads = allocate_gradients(x, tuple(start), weight_ih, weight_hh, *wanted)
     if x.shape[1] == 0:
         return _of_no_samples(grads)
     _, h, _, c = map(contiguous, start)

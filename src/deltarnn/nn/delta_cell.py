@@ -45,7 +45,7 @@ class DeltaCell(nn.RNNCellBase, DeltaModule):
         """The delta state before the first step: zeros, m the biases (MATH §2–3)."""
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size}: must be at least 1")
-        return self._made(FreshState(), "", batch_size)
+        return self._materialized(FreshState(), "", batch_size)
 
     def as_layer(self) -> DeltaRNNBase:
         """A DeltaGRU or DeltaLSTM of one layer over the same parameters: whole sequences in one call."""

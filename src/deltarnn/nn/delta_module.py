@@ -29,7 +29,10 @@ class DeltaModule(DeltaOptions):
         lengths: Tensor | None = None,
         whole_state: bool = True,
     ) -> SequenceResult:
-        """The layer and direction `layer_names[index]` over x (T, B, I). whole_state: else h and c are enough of it."""
+        """The layer and direction `layer_names[index]` over x (T, B, I).
+
+        whole_state: the final state is wanted in full; False: its h and c are enough.
+        """
         names = self.layer_names
         name = names[index]
         thx, thh = self._thx, self._thh  # one per layer, or one per layer and direction
@@ -38,6 +41,7 @@ class DeltaModule(DeltaOptions):
             *(self.quantization if self._quantized else None, self.reset_after, self.candidate),
         )
         parameters = self._parameters_of(name)
+        self._check_parameters(parameters, name, x)
         events = bool(self.recorders) and any(recorder.events for recorder in self.recorders)
         wanted: backends.Wanted = "all"
         if not (whole_state or events or self._quantization):  # whose fresh state has rounded biases, written out
@@ -45,8 +49,8 @@ class DeltaModule(DeltaOptions):
         choice = backends.choose(self.backend, self.mode, x, parameters, options, wanted)
         if self.backend_used != choice.description:
             self.backend_used = choice.description
-        if isinstance(state, FreshState) and (self.quantization is not None or not choice.native):
-            state = self._made(state, name, x.shape[1])
+        if isinstance(state, FreshState) and (self.quantization is not None or not choice.takes_fresh):
+            state = self._materialized(state, name, x.shape[1])
         return choice.run(x, state, parameters, options, lengths, events)
 
     def _parameter(self, kind: str, name: str) -> Tensor:
@@ -65,6 +69,17 @@ class DeltaModule(DeltaOptions):
             self._parameter("bias_hh", name) if self.bias else None,
             self._rounded_weight(self._parameter("weight_hr", name)) if self.proj_size else None,
         )
+
+    def _check_parameters(self, parameters: LayerParameters, name: str, x: Tensor) -> None:
+        """DeviceError or DtypeError if a parameter does not match x: kernels would read its address all the same."""
+        device, dtype = x.device, x.dtype
+        quantized = self._quantized  # then weights are float64, as x is; biases are rounded when they enter M
+        for kind, tensor in zip(LayerParameters._fields, parameters, strict=True):
+            if tensor is None or (tensor.device == device and (quantized or tensor.dtype == dtype)):
+                continue
+            where = f"{kind}_{name}".rstrip("_")
+            check_device(where, tensor, x)
+            raise DtypeError(f"{where} is {tensor.dtype}, the input {dtype}: convert one of them, as by model.to()")
 
     def _biases(self, name: str) -> tuple[Tensor, Tensor]:
         if self.bias:
@@ -98,8 +113,8 @@ class DeltaModule(DeltaOptions):
         }
         return {field: widths[field] for field in self.state_type._fields}
 
-    def _made(self, fresh: FreshState, name: str, batch_size: int) -> DeltaState:
-        """`fresh` written out."""
+    def _materialized(self, fresh: FreshState, name: str, batch_size: int) -> DeltaState:
+        """A fresh state as full tensors: zeros, or what it holds, and m from the biases."""
         memory = self._fresh_memory(name)
         parts = {field: memory.new_zeros(batch_size, width) for field, width in self._state_widths(name).items()}
         parts["m"] = memory.expand(batch_size, -1)
@@ -144,8 +159,6 @@ class DeltaModule(DeltaOptions):
     def _check_input(self, x: Tensor) -> None:
         name = self.layer_names[0]
         weight = self._parameter("weight_ih", name)
-        if weight.device != x.device:
-            check_device(f"weight_ih_{name}".rstrip("_"), weight, x)
         if x.dtype != weight.dtype:
             raise DtypeError(
                 f"input is {x.dtype}, the weights are {weight.dtype}: RNN input dtype ({x.dtype}) does not match "

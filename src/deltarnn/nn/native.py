@@ -5,6 +5,7 @@ is above 0 (event lists), and dense matrix products where it is 0, since then ev
 See docs/training.md.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,41 +45,16 @@ def products_used(options: LayerOptions) -> str:
     return of_x if of_x == of_h else f"{of_x} for inputs, {of_h} for hidden states"
 
 
-def gru_sequence(
-    x: Tensor,
-    state: DeltaGRUState | FreshState,
-    parameters: LayerParameters,
-    options: LayerOptions,
-    lengths: Tensor | None = None,
-    record_events: bool = False,
-) -> SequenceResult:
-    """One DeltaGRU layer over x (T, B, I) from `state`; arguments and result as of `eager.gru_sequence`."""
-    output, x_hat, h, h_hat, _, m, activity = _run(False, x, state, parameters, options, lengths, record_events)
-    return SequenceResult(output, DeltaGRUState(x_hat, h, h_hat, m), activity)
-
-
-def lstm_sequence(
-    x: Tensor,
-    state: DeltaLSTMState | FreshState,
-    parameters: LayerParameters,
-    options: LayerOptions,
-    lengths: Tensor | None = None,
-    record_events: bool = False,
-) -> SequenceResult:
-    """One DeltaLSTM layer over x (T, B, I) from `state`; arguments and result as of `eager.lstm_sequence`."""
-    output, x_hat, h, h_hat, c, m, activity = _run(True, x, state, parameters, options, lengths, record_events)
-    return SequenceResult(output, DeltaLSTMState(x_hat, h, h_hat, c, m), activity)
-
-
 def _run(
     lstm: bool,
     x: Tensor,
     state: DeltaGRUState | DeltaLSTMState | FreshState,
     parameters: LayerParameters,
     options: LayerOptions,
-    lengths: Tensor | None,
-    record_events: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, SequenceActivity]:
+    lengths: Tensor | None = None,
+    record_events: bool = False,
+) -> SequenceResult:
+    """One DeltaGRU or DeltaLSTM layer over x (T, B, I) from `state`; the rest as of `eager.gru_sequence`."""
     weights, start, biases = parameters[:2], _start(state), parameters[2:4]
     if start[-1] is not None:
         biases = (None, None)  # they are in M
@@ -99,7 +75,12 @@ def _run(
         _unpack_bits(fired_x, x.shape[2]) if record_events else None,
         _unpack_bits(fired_h, h.shape[1]) if record_events else None,
     )
-    return output, x_hat, h, h_hat, c, m, activity
+    after = DeltaLSTMState(x_hat, h, h_hat, c, m) if lstm else DeltaGRUState(x_hat, h, h_hat, m)
+    return SequenceResult(output, after, activity)
+
+
+gru_sequence = partial(_run, False)
+lstm_sequence = partial(_run, True)
 
 
 def _start(state: DeltaGRUState | DeltaLSTMState | FreshState) -> tuple[Tensor | None, ...]:
