@@ -4,13 +4,13 @@ A general runtime multiplies by zeros too: this export is for compatibility and 
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.engine.description import Description
+from deltarnn.files import write_bytes
 from deltarnn.fixed.cells import entering_biases
 from deltarnn.fixed.verification import UnsupportedModelError
 
@@ -39,13 +39,7 @@ def export_onnx_step(model: Any, path: str | os.PathLike[str]) -> None:
             "the model has fixed-point formats, whose integer arithmetic this export does not carry: set "
             "layer.quantization = None to export it in float, or use the C export (deltarnn export)"
         )
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(_Graph(description).build().SerializeToString())
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(os.fspath(path), _Graph(description).build().SerializeToString())
 
 
 def _run(description: Description, frames: NDArray[np.float32]) -> NDArray[Any]:

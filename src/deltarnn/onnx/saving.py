@@ -6,13 +6,12 @@ Any other program still reads the file as the network that it was made from.
 import json
 import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deltarnn.engine.model_file import read_formats, write_formats
-from deltarnn.files import replacing
+from deltarnn.files import write_bytes
 from deltarnn.fixed.formats import LayerFormats
 from deltarnn.onnx.graph import UnsupportedGraphError
 from deltarnn.onnx.recurrent import RecurrentPart, Weights
@@ -41,8 +40,7 @@ def save_network(path: str | os.PathLike[str], model: Any, parts: dict[str, Recu
     record = {"thresholds": thresholds, **({"formats": formats, "dense": int8} if formats else {})}
     settings[METADATA] = json.dumps(record, ensure_ascii=False)
     helper.set_model_props(saved, settings)
-    with replacing(Path(path)) as part_file:
-        part_file.write_bytes(saved.SerializeToString())
+    write_bytes(os.fspath(path), saved.SerializeToString())
 
 
 @dataclass(frozen=True)
