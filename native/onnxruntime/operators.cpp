@@ -13,7 +13,7 @@ namespace {
 
 using namespace deltarnn;
 
-// A node's state. Runs of one session may come from several threads: they follow each other.
+// A node of a session. Several threads may run the session: the mutex lets one at a time use the delta states.
 class Kernel {
   public:
     explicit Kernel(const void* api) : api_(api) {}

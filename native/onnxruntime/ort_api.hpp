@@ -45,7 +45,7 @@ enum ElementType : int {
     uint32 = 12,
     uint64 = 13,
 };
-enum Characteristic : int { required = 0, variadic = 2 };
+enum Characteristic : int { variadic = 2 };
 
 // Functions by their slots.
 template <int slot, class Result, class... Arguments>
@@ -67,7 +67,6 @@ using GetDimensions = Function<62, Status*, const TensorInfo*, std::int64_t*, st
 using GetTensorTypeAndShape = Function<65, Status*, const Value*, TensorInfo**>;
 using KernelInfoGetAttribute_string = Function<87, Status*, const KernelInfo*, const char*, char*, std::size_t*>;
 using KernelContext_GetInputCount = Function<88, Status*, const KernelContext*, std::size_t*>;
-using KernelContext_GetOutputCount = Function<89, Status*, const KernelContext*, std::size_t*>;
 using KernelContext_GetInput = Function<90, Status*, const KernelContext*, std::size_t, const Value**>;
 using KernelContext_GetOutput =
     Function<91, Status*, KernelContext*, std::size_t, const std::int64_t*, std::size_t, Value**>;

@@ -80,25 +80,28 @@ std::size_t bytes_of(const Int8Layer& l) {
 bool is_wide(const FloatLayer&) { return false; }
 bool is_wide(const Int8Layer& layer) { return layer.wide; }
 
-// What goes into the first layer and comes out of the last, float or fixed point. n includes the padding.
-bool take_in(const FloatLayer&, float*, int) { return true; }
-bool take_in(const Int8Layer& layer, std::int32_t* values, int n) {
-    // In place: the frame was copied here as floats, and each group of integers is stored after its floats were loaded.
+// Frames enter and results leave as floats; inside, a fixed-point model holds integers. Float layers convert nothing.
+
+// n values of a frame, padding included, in place, to the first layer's format of x. False if one is NaN.
+bool quantize_input(const FloatLayer&, float*, int) { return true; }
+bool quantize_input(const Int8Layer& layer, std::int32_t* values, int n) {
+    // `values` holds floats still; the kernel stores each vector of integers after it has loaded those floats.
     return layer.kernels.quantize(layer.formats.input, layer.formats.floor, reinterpret_cast<const float*>(values),
                                   values, n);
 }
-// h, or c.
-void leave(const FloatLayer&, const float* values, float* out, int n, StateField = StateField::h) {
+// n values of h or c as floats.
+void dequantize(const FloatLayer&, const float* values, float* out, int n, StateField = StateField::h) {
     std::copy_n(values, n, out);
 }
-void leave(const Int8Layer& layer, const std::int32_t* values, float* out, int n, StateField field = StateField::h) {
+void dequantize(const Int8Layer& layer, const std::int32_t* values, float* out, int n,
+                StateField field = StateField::h) {
     const IntFormat& format = field == StateField::h ? layer.formats.hidden : layer.formats.cell;
     const float step = std::ldexp(1.0f, -format.fraction);
     for (int i = 0; i < n; ++i) out[i] = static_cast<float>(values[i]) * step;
 }
-// From the format of one layer's h to that of the next one's x. n includes the padding.
-void hand_over(const FloatLayer&, const FloatLayer&, float*, int) {}
-void hand_over(const Int8Layer& from, const Int8Layer& to, std::int32_t* values, int n) {
+// n values, padding included, in place, from one layer's format of h to the next one's format of x.
+void requantize(const FloatLayer&, const FloatLayer&, float*, int) {}
+void requantize(const Int8Layer& from, const Int8Layer& to, std::int32_t* values, int n) {
     const IntFormat &h = from.formats.hidden, &x = to.formats.input;
     if (h.fraction == x.fraction && h.max <= x.max) return;
     to.kernels.rescale(x, h.fraction - x.fraction, to.formats.floor, values, n);
@@ -166,9 +169,9 @@ class ModelOf final : public Model {
         void hidden(float* h, float* c) const override {
             for (std::size_t i = 0; i < states_.size(); ++i) {
                 const LayerShape& shape = model_->shapes_[i];
-                leave(*model_->layers_[i], states_[i].h(), h + i * shape.outputs(), shape.outputs());
+                dequantize(*model_->layers_[i], states_[i].h(), h + i * shape.outputs(), shape.outputs());
                 if (shape.cell == Cell::lstm) {
-                    leave(*model_->layers_[i], states_[i].c(), c + i * shape.hidden, shape.hidden, StateField::c);
+                    dequantize(*model_->layers_[i], states_[i].c(), c + i * shape.hidden, shape.hidden, StateField::c);
                 }
             }
         }
@@ -211,7 +214,7 @@ class ModelOf final : public Model {
                 static_assert(sizeof(Value) == sizeof(float));
                 std::memcpy(to, frames + static_cast<std::int64_t>(t) * inputs, inputs * sizeof(float));
                 std::fill(to + inputs, to + ip, Value{});
-                if (!take_in(first, to, ip)) return t;
+                if (!quantize_input(first, to, ip)) return t;
             }
             return count;
         }
@@ -221,7 +224,7 @@ class ModelOf final : public Model {
             for (std::size_t i = 0; i < states_.size(); ++i) {
                 const Layer& layer = *model_->layers_[i];
                 if (i > 0)
-                    hand_over(*model_->layers_[i - 1], layer, chunk_[now].data(), count * layer.shape.padded_input());
+                    requantize(*model_->layers_[i - 1], layer, chunk_[now].data(), count * layer.shape.padded_input());
                 states_[i].run(chunk_[now].data(), count, chunk_[1 - now].data());
                 now = 1 - now;
             }
@@ -230,11 +233,11 @@ class ModelOf final : public Model {
             for (int t = 0; t < count; ++t) {
                 const Value* h = chunk_[now].data() + t * op;
                 if (model_->head_.empty()) {
-                    leave(last, h, out + static_cast<std::int64_t>(t) * outputs, outputs);
+                    dequantize(last, h, out + static_cast<std::int64_t>(t) * outputs, outputs);
                     continue;
                 }
                 int from = 0;
-                leave(last, h, scores_[from].data(), last.shape.outputs());
+                dequantize(last, h, scores_[from].data(), last.shape.outputs());
                 for (const DenseLayer& dense : model_->head_) {
                     dense.run(scores_[from].data(), scores_[1 - from].data());
                     from = 1 - from;

@@ -54,15 +54,15 @@ void transpose(const double* from, std::int64_t rows, std::int64_t columns, doub
     }
 }
 
-// The passes of `transform`, on one frame. While a pass has at least `width` turns, vectors hold neighbouring p:
+// The passes of `transform`, on one frame. While a pass has at least `width` twiddles, vectors hold neighbouring p:
 // element (p, q) lies at q·size + p. Then neighbouring q, at p·stride + q as above.
-Split transform_one(std::int64_t half, Split from, Split x, Split y, const double* turns) {
+Split transform_one(std::int64_t half, Split from, Split x, Split y, const double* twiddles) {
     std::int64_t size = half, stride = 1;
     const auto swap = [&] {
         from = y;
         y = x;
         x = from;
-        turns += 6 * (size / 4);
+        twiddles += 6 * (size / 4);
         size /= 4;
         stride *= 4;
     };
@@ -70,17 +70,17 @@ Split transform_one(std::int64_t half, Split from, Split x, Split y, const doubl
         const std::int64_t quarter = size / 4;
         for (std::int64_t q = 0; q < stride; ++q) {
             for (std::int64_t p = 0; p < quarter; p += width) {
-                const double* const t = turns + p;
-                const Turns turn = {load(t),
-                                    load(t + quarter),
-                                    load(t + 2 * quarter),
-                                    load(t + 3 * quarter),
-                                    load(t + 4 * quarter),
-                                    load(t + 5 * quarter)};
+                const double* const first = twiddles + p;
+                const Twiddles t = {load(first),
+                                    load(first + quarter),
+                                    load(first + 2 * quarter),
+                                    load(first + 3 * quarter),
+                                    load(first + 4 * quarter),
+                                    load(first + 5 * quarter)};
                 const std::int64_t i = q * size + p;
                 Complex out[4];
-                butterfly(at(from, i), at(from, i + quarter), at(from, i + 2 * quarter), at(from, i + 3 * quarter),
-                          turn, out);
+                butterfly(at(from, i), at(from, i + quarter), at(from, i + 2 * quarter), at(from, i + 3 * quarter), t,
+                          out);
                 for (int k = 0; k < 4; ++k) put(y, (q + k * stride) * quarter + p, out[k]);
             }
         }
@@ -94,11 +94,11 @@ Split transform_one(std::int64_t half, Split from, Split x, Split y, const doubl
     while (size >= 4) {
         const std::int64_t quarter = size / 4;
         for (std::int64_t p = 0; p < quarter; ++p) {
-            const Turns turn = one_turn(turns, quarter, p);
+            const Twiddles t = twiddles_at(twiddles, quarter, p);
             for (std::int64_t q = 0; q < stride; q += width) {
                 const std::int64_t i = stride * p + q, step = stride * quarter;
                 Complex out[4];
-                butterfly(at(from, i), at(from, i + step), at(from, i + 2 * step), at(from, i + 3 * step), turn, out);
+                butterfly(at(from, i), at(from, i + step), at(from, i + 2 * step), at(from, i + 3 * step), t, out);
                 for (int k = 0; k < 4; ++k) put(y, stride * (4 * p + k) + q, out[k]);
             }
         }
@@ -136,7 +136,7 @@ void one_frame_levels(const BandView& plan, const std::int16_t* frame, double* l
     }
     if (plan.length % 2 != 0)
         input.re[plan.length / 2] = static_cast<double>(frame[plan.length - 1]) * plan.window[plan.length - 1];
-    const Split z = transform_one(half, input, x, y, plan.turns);
+    const Split z = transform_one(half, input, x, y, plan.twiddles);
     for (std::int64_t k = 1; k <= half / 2; ++k) {
         mirror.re[k] = z.re[half - k];
         mirror.im[k] = z.im[half - k];

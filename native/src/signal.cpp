@@ -26,8 +26,8 @@ BandPlan::BandPlan(const double* window, std::int64_t length, std::int64_t point
     }
     for (std::int64_t size = points / 2; size >= 4; size /= 4) {
         for (std::int64_t times = 1; times <= 3; ++times) {
-            for (std::int64_t p = 0; p < size / 4; ++p) turns_.push_back(std::cos(angle(times * p * points / size)));
-            for (std::int64_t p = 0; p < size / 4; ++p) turns_.push_back(std::sin(angle(times * p * points / size)));
+            for (std::int64_t p = 0; p < size / 4; ++p) twiddles_.push_back(std::cos(angle(times * p * points / size)));
+            for (std::int64_t p = 0; p < size / 4; ++p) twiddles_.push_back(std::sin(angle(times * p * points / size)));
         }
     }
     const std::int64_t bins = points / 2 + 1;
@@ -53,8 +53,8 @@ void BandPlan::levels(const Frames& frames, double* levels) const {
 }
 
 BandView BandPlan::view() const {
-    return {length_,       points_,       bands_,         window_.data(), cosine_.data(), sine_.data(),
-            turns_.data(), first_.data(), offset_.data(), weight_.data(), power_};
+    return {length_,          points_,       bands_,         window_.data(), cosine_.data(), sine_.data(),
+            twiddles_.data(), first_.data(), offset_.data(), weight_.data(), power_};
 }
 
 }  // namespace deltarnn

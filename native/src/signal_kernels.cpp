@@ -7,10 +7,10 @@ namespace deltarnn::DELTARNN_ISA {
 namespace {
 
 // One radix-4 pass of the Stockham transform of `size` points at `stride`, from x to y (both (size·stride,)).
-void pass4(std::int64_t size, std::int64_t stride, const Complex* x, Complex* y, const double* turns) {
+void pass4(std::int64_t size, std::int64_t stride, const Complex* x, Complex* y, const double* twiddles) {
     const std::int64_t quarter = size / 4;
     for (std::int64_t p = 0; p < quarter; ++p) {
-        const Turns t = one_turn(turns, quarter, p);
+        const Twiddles t = twiddles_at(twiddles, quarter, p);
         const Complex* from = x + stride * p;
         Complex* to = y + stride * 4 * p;
         for (std::int64_t q = 0; q < stride; ++q) {
@@ -31,14 +31,14 @@ void pass2(std::int64_t stride, const Complex* x, Complex* y) {
 }
 
 // Transform of `half` complex points; the result lies in x or y, whichever is returned.
-Complex* transform(std::int64_t half, Complex* x, Complex* y, const double* turns) {
+Complex* transform(std::int64_t half, Complex* x, Complex* y, const double* twiddles) {
     std::int64_t size = half, stride = 1;
     while (size >= 4) {
-        pass4(size, stride, x, y, turns);
+        pass4(size, stride, x, y, twiddles);
         Complex* last = x;
         x = y;
         y = last;
-        turns += 6 * (size / 4);
+        twiddles += 6 * (size / 4);
         size /= 4;
         stride *= 4;
     }
@@ -55,7 +55,7 @@ void magnitudes(std::int64_t half, const Complex* z, vd* out, const double* cosi
     out[half] = absolute(z[0].re - z[0].im);
     for (std::int64_t k = 1; k <= half / 2; ++k) {
         vd low, high;
-        pair_magnitudes(z[k], z[half - k], spread(cosine[k]), spread(sine[k]), low, high);
+        pair_magnitudes(z[k], z[half - k], splat(cosine[k]), splat(sine[k]), low, high);
         out[k] = low;
         out[half - k] = high;
     }
@@ -86,7 +86,7 @@ void band_levels(const BandView& plan, const Frames& frames, double* levels, dou
         } else {
             fill<double>(x, frames, row, rows, plan.window, plan.length, half);
         }
-        magnitudes(half, transform(half, x, y, plan.turns), spectrum, plan.cosine, plan.sine);
+        magnitudes(half, transform(half, x, y, plan.twiddles), spectrum, plan.cosine, plan.sine);
         if (plan.power) {
             for (std::int64_t k = 0; k <= half; ++k) spectrum[k] *= spectrum[k];
         }
@@ -96,7 +96,7 @@ void band_levels(const BandView& plan, const Frames& frames, double* levels, dou
             const vd* bins = spectrum + plan.first[band];
             vd sums[weight_group] = {};
             for (std::int64_t k = 0; k < count; k += weight_group) {
-                for (int i = 0; i < weight_group; ++i) sums[i] = fma(spread(w[k + i]), bins[k + i], sums[i]);
+                for (int i = 0; i < weight_group; ++i) sums[i] = fma(splat(w[k + i]), bins[k + i], sums[i]);
             }
             const vd level = total(sums);
             for (int lane = 0; lane < width && row + lane < rows; ++lane) {
@@ -127,7 +127,7 @@ void group_sums(const double* signal, const double* coefficients, const std::int
         vd total[parts] = {};
         for (; n < ends[segment]; ++n) {
             for (int i = 0; i < parts; ++i) {
-                vd value = spread(signal[n]);
+                vd value = splat(signal[n]);
                 for (int s = 0; s < sections; ++s) {
                     const vd in = value;
                     value = fma(b0[s][i], in, first[s][i]);

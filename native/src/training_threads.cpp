@@ -14,7 +14,7 @@
 namespace deltarnn {
 namespace {
 
-// One call in a few microseconds where threads are still awake from the last; asleep otherwise.
+// How often an idle thread polls before it sleeps: a call within some microseconds of the last finds it awake.
 constexpr int spins = 4000;
 
 inline void relax() {

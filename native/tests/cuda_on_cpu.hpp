@@ -138,7 +138,6 @@ NOT_SANITIZED T __shfl_xor_sync(std::uint32_t mask, T value, int distance) {
 }
 
 inline float __fdividef(float above, float below) { return above / below; }
-inline int __ffs(int value) { return __builtin_ffs(value); }
 inline int __popc(std::uint32_t value) { return __builtin_popcount(value); }
 inline void atomicOr(std::uint32_t* to, std::uint32_t value) { __atomic_fetch_or(to, value, __ATOMIC_RELAXED); }
 

@@ -8,7 +8,7 @@
 
 namespace deltarnn {
 
-// Row-major (rows, columns) times a vector, from `start` rows on.
+// One row of a row-major matrix (rows, columns) times a vector (columns,).
 template <class T, class V>
 V dot(const std::vector<T>& matrix, int row, const std::vector<V>& x) {
     V sum = 0;

@@ -3,10 +3,10 @@
 // A family of kernels is a struct of function pointers (plain data, shared by all instruction sets). Every
 // *_kernels.cpp defines one object of it in the namespace of its instruction set, e.g.
 //
-//     namespace deltarnn::DELTARNN_ISA { extern const EngineKernels engine_kernels = {…}; }
+//     namespace deltarnn::DELTARNN_ISA { extern const FloatKernels float_kernels = {…}; }
 //
-// A header declares it with DELTARNN_DECLARE_TABLE(EngineKernels, engine_kernels), and a core source returns
-// DELTARNN_TABLE(engine_kernels, isa).
+// A header declares it with DELTARNN_DECLARE_TABLE(FloatKernels, float_kernels), and a core source returns
+// DELTARNN_TABLE(float_kernels, isa).
 #pragma once
 #include <stdexcept>
 

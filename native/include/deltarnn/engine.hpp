@@ -37,15 +37,15 @@ class Stream {
   public:
     virtual ~Stream() = default;
     virtual void reset() = 0;
-    // What a caller that carries h (layers, outputs()) and, for the LSTM, c (layers, hidden) gives before a call:
-    // nullptr for zeros. If they are the stream's present ones the sequence goes on (true), with its delta memories;
-    // any others begin one. With `held` it goes on whatever is given, once begun. Counts go on. std::invalid_argument
-    // if a value is NaN where the model cannot represent it.
+    // Continues the sequence or begins another, for a caller that carries the state: h (layers, outputs()) and, for the
+    // LSTM, c (layers, hidden); nullptr for zeros. If they equal the stream's present ones, the sequence continues with
+    // its delta memories (true); any others begin one. held: continue, once begun, whatever is given. Event counts are
+    // kept. std::invalid_argument if a value is NaN and the model fixed-point.
     virtual bool enter(const float* h, const float* c, bool held) = 0;
-    // The present h and, for the LSTM, c, as `enter` takes them.
+    // Copies out the present h and, for the LSTM, c, shaped as `enter` takes them.
     virtual void hidden(float* h, float* c) const = 0;
-    // frames (count, input size) → out (count, output size). Returns the first frame that has a NaN where the model
-    // cannot represent it (int8), having stopped before it; else `count`.
+    // frames (count, input size) → out (count, output size). Returns how many frames ran: `count`, or fewer where a
+    // fixed-point model meets a NaN, which it cannot represent; the state is then that before the frame with the NaN.
     virtual std::int64_t run(const float* frames, std::int64_t count, float* out) = 0;
     virtual std::vector<double> read(int layer, StateField field) const = 0;
     virtual Activity activity(int layer) const = 0;

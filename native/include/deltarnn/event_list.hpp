@@ -1,4 +1,4 @@
-// Lists of events: the lanes of vectors that fired, one behind the other.
+// Compaction: the lanes of a vector that fired, appended to a list of events.
 #pragma once
 #include "deltarnn/simd.hpp"
 
@@ -40,7 +40,7 @@ DELTARNN_INLINE int list_chosen(std::uint32_t mask, int first, Vector from, std:
 #endif
 }
 
-// Those for which a comparison is true.
+// The same, of the elements for which a comparison is true.
 template <class Vector, class Value>
 DELTARNN_INLINE int list_chosen(vi comparison, int first, Vector from, std::int32_t* index, Value* value) {
 #if defined(DELTARNN_ISA_AVX512) || defined(DELTARNN_ISA_AVX2)

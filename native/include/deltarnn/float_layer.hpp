@@ -25,7 +25,7 @@ class WeightColumns {
     void set(int column, int row, float weight);
     std::size_t bytes() const { return float32_.size() * sizeof(float) + bfloat16_.size() * sizeof(std::uint16_t); }
 
-    // As of ProductKernels; add_block from row `first` on.
+    // See ProductKernels; add_block takes the block of rows that begins at `first`.
     void add(const FloatKernels& kernels, float* acc, float* sum, const std::int32_t* index, const float* delta,
              int count, int rows) const;
     void add_block(const FloatKernels& kernels, float* acc, int first, const float* value, int n, int rows) const;
@@ -64,8 +64,7 @@ class FloatLayerState {
     void reset();
     void restart();  // reset, but for the counts
 
-    // From here on as if the state before this step had been h (outputs()) and, for the LSTM, c (hidden); nullptr for
-    // zeros.
+    // Sets h (outputs()) and, for the LSTM, c (hidden) of a state that was just restarted; nullptr leaves zeros.
     void set(const float* h, const float* c);
     const float* h() const { return h_.data(); }
     const float* c() const { return c_.data(); }

@@ -1,4 +1,4 @@
-// What float and int8 layers share: shapes, the layout of the accumulator, event counts.
+// Shapes, accumulator layout and event counts, common to float and int8 layers.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,14 +10,15 @@ namespace deltarnn {
 
 enum class Cell { gru, lstm };
 
-// Frames that pass through one layer before the next layer's turn, their inputs' products before the recurrence: while
-// they do, only one matrix at a time needs the caches. A multiple of tile_frames.
+// Frames are processed in chunks: a layer runs a whole chunk, the products of its inputs first, before the next layer
+// starts, so that only one weight matrix at a time competes for the caches. A multiple of tile_frames.
 constexpr int chunk_frames = 128;
 
 inline int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 
-// Distance of stored columns: an odd number of cache lines of `line` elements. An even one, at worst a multiple of 4
-// KiB, would put the same rows of all columns of a pass into few sets of the cache, where they evict each other.
+// Elements from one stored column to the next: an odd number of cache lines of `line` elements. An even number, at
+// worst a multiple of 4 KiB, would map the same rows of all columns of a pass to few sets of the cache, where they
+// evict each other.
 inline int column_stride(int rows, int line) { return ((rows + line - 1) / line | 1) * line; }
 
 // Sizes of one layer. projection is 0, or the size of an LSTM's projected h. reset_before: a GRU whose reset gate is

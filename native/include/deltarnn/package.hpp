@@ -1,4 +1,4 @@
-// Networks as bytes that deltarnn/onnx/package.py writes: what the operators of ONNX Runtime run, without Python.
+// Reads the serialised networks of the operators for ONNX Runtime, which deltarnn/onnx/package.py writes.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -10,8 +10,8 @@
 
 namespace deltarnn {
 
-// Of a program. models: of each recurrent resource. inputs, outputs: where in the arena, and the sizes. fixed: values
-// that further inputs, whole numbers, must have.
+// A whole network. models: one for each recurrent resource. inputs, outputs: positions in the arena, and sizes. fixed:
+// the values that the further inputs, integers, must have.
 struct ProgramPackage {
     struct Place {
         std::int32_t position;
@@ -25,8 +25,9 @@ struct ProgramPackage {
     std::vector<std::int64_t> fixed;
 };
 
-// Of one application of recurrent layers, one model and order of time per direction: a sequence (T, B, I), or (B, T,
-// I), or a cell (B, I). Which of lengths, h, c the inputs are, after x; and which of y, h, c the outputs.
+// One recurrent operator, with a model for each direction of time (reverse: backwards). Its input x is a sequence
+// (T, B, I), or (B, T, I) if batch_first, or one step (B, I) if is_cell. has_…: the inputs that follow x; gives_…: the
+// outputs.
 struct SitePackage {
     std::vector<std::shared_ptr<const Model>> models;
     std::vector<bool> reverse;
@@ -34,7 +35,7 @@ struct SitePackage {
     bool has_lengths, has_h, has_c, gives_y, gives_h, gives_c;
 };
 
-// std::invalid_argument for bytes that are none, that end early, or contradict themselves.
+// std::invalid_argument if the bytes are no such package, end early, or contradict themselves.
 ProgramPackage read_program(std::string_view bytes, Isa isa);
 SitePackage read_site(std::string_view bytes, Isa isa);
 

@@ -1,8 +1,8 @@
 // A whole network with fixed sizes as a list of instructions over one array of floats, the arena.
 //
-// Every value of the network has its place in the arena. Operators that only move values cost nothing: whoever compiles
-// a program tracks where their elements are, and a `gather` brings those together that an instruction needs side by
-// side.
+// Every value of the network has a fixed position in the arena. Operators that only move values (transpose, slice, pad,
+// concatenate) cost nothing: the compiler of a program tracks where their elements are, and emits a `gather` where an
+// instruction needs them contiguous.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -81,8 +81,8 @@ class Program {
     void check(const Instruction& instruction) const;
 };
 
-// An arena in use, and the streams of one state, one for each recurrent instruction's resource (std::invalid_argument
-// if one does not fit). Not for two threads at once.
+// The state of one run of a network: an arena, and a stream for each recurrent resource (std::invalid_argument if one
+// does not fit its instruction). Not for two threads at once.
 class ProgramState {
   public:
     ProgramState(std::shared_ptr<const Program> program, std::vector<Stream*> streams,

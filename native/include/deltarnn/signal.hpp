@@ -25,7 +25,7 @@ class BandPlan {
 
   private:
     std::int64_t length_, points_, bands_;
-    std::vector<double> window_, cosine_, sine_, turns_, weight_;
+    std::vector<double> window_, cosine_, sine_, twiddles_, weight_;
     std::vector<std::int64_t> first_, offset_;
     bool power_;
 };

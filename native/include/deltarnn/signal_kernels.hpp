@@ -24,7 +24,8 @@ struct BandView {
     std::int64_t length, points, bands;  // of a frame; of the transform, a power of two; how many bands
     const double* window;                // (length,)
     const double *cosine, *sine;         // (points / 4 + 1,): of 2πk/points
-    const double* turns;         // per radix-4 pass, size / 4 each: cosine, sine of 2πp/size, of 4πp/size, of 6πp/size
+    // Per radix-4 pass of `size` points, size / 4 of each: cosine and sine of 2πp/size, of 4πp/size, of 6πp/size.
+    const double* twiddles;
     const std::int64_t* first;   // (bands,): first bin with a weight
     const std::int64_t* offset;  // (bands + 1,): where each band's weights begin
     const double* weight;

@@ -23,7 +23,7 @@
 
 namespace deltarnn::DELTARNN_ISA {
 
-// Floats per vector. Rows of weights and states are padded to `padding` floats for every instruction set alike.
+// Floats per vector. Rows are padded to row_padding floats whatever the instruction set (engine_kernels.hpp).
 #if defined(DELTARNN_ISA_AVX512)
 constexpr int lanes = 16;
 #elif defined(DELTARNN_ISA_AVX2)

@@ -13,9 +13,9 @@ struct ColumnEvent {
     float value;
 };
 
-// A row length of an odd number of cache lines, so that the same place of many rows does not compete for the same sets
-// of a cache.
-DELTARNN_INLINE Index spread(Index floats) {
+// `floats` rounded up to an odd number of cache lines: with an even stride the same element of many rows would map to
+// few sets of the cache.
+DELTARNN_INLINE Index odd_lines(Index floats) {
     const Index lines = (floats + 15) / 16;
     return (lines % 2 == 0 ? lines + 1 : lines) * 16;
 }
@@ -63,7 +63,7 @@ Side allocate_side(Index n, Index words, bool held, bool dense, int offset, Inde
     side.events = workspace.events(held ? 0 : events);
     side.begin = workspace.integers(held ? 0 : count * steps + 1);
     side.column_count = workspace.integers(lists ? n : 0);
-    side.column_stride = spread(2 * rows) / 2;
+    side.column_stride = odd_lines(2 * rows) / 2;
     side.columns = reinterpret_cast<ColumnEvent*>(workspace.floats(lists ? 2 * n * side.column_stride : 0));
     side.dots = workspace.floats(lists ? events + lanes : 0);
     side.difference = workspace.floats(lists ? 0 : rows * padded);
@@ -87,7 +87,7 @@ Group allocate(const Sequence& job, Index first, Index count, Index chunk, Works
     group.dh = workspace.floats(count * p);
     group.dc = workspace.floats(job.cell == Cell::lstm ? count * p : 0);
     group.sums = workspace.floats(count * 4 * p);
-    group.row_stride = spread(4 * p);
+    group.row_stride = odd_lines(4 * p);
     group.rows_s = workspace.floats(held_x && held_h ? 0 : rows * group.row_stride);
     group.rows_g = workspace.floats(held_x || held_h ? rows * group.row_stride : 0);
     return group;
