@@ -37,3 +37,14 @@ def test_a_keyword_is_never_read(said, tmp_path, digits, keywords):
     assert not words & set(keywords)
     if digits:
         assert words == set(DIGITS) - set(keywords)
+
+
+def test_readings_without_many_keywords_have_a_folder(tmp_path, monkeypatch):
+    """Whose name a file system takes, and which those without other keywords do not share."""
+    monkeypatch.setattr(reading, "run_in_fresh_processes", lambda *_: None)
+    many = tuple(f"schlüssel {number}" for number in range(60))
+    made = [reading.make_readings(tmp_path, "test", words, 1, 0, 1)[0].parent for words in (many, many[1:], ("yes",))]
+    for folder in made:
+        folder.mkdir(parents=True)
+    assert len(set(made)) == 3
+    assert made[2] == tmp_path / "sentences-yes-1-0" / "test"

@@ -4,12 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
+from deltarnn.kws.config.resolve import digest
 from deltarnn.kws.data.acoustics import tilted
 from deltarnn.kws.data.audio import Audio, resample, to_int16, write_wav
 from deltarnn.kws.data.espeak import Espeak
 from deltarnn.kws.data.synthetic import SAMPLE_RATE, Speaker, cast_speakers, run_in_fresh_processes
 from deltarnn.kws.data.words import DIGITS, spoken_words
 from deltarnn.kws.draw import rng_of
+
+LONGEST_NAME = 200
+"""Bytes of a folder's name that the keywords may take: file systems allow some 255 in all."""
 
 SENTENCES = 12
 """Sentences in one reading, about half a minute."""
@@ -23,8 +27,10 @@ def make_readings(
     digits: numbers, one digit after another, instead of sentences.
     """
     kind = "digits" if digits else "sentences"
+    named = "-".join(keywords)
+    named = named if len(named.encode()) <= LONGEST_NAME else digest(keywords)
     # The count is in the path: it decides which voices read.
-    own = folder / f"{kind}-{'-'.join(keywords)}-{count}-{seed}" / group
+    own = folder / f"{kind}-{named}-{count}-{seed}" / group
     voices = cast_speakers(group, (), seed, 4.0)
     paths = [own / f"{number}.wav" for number in range(count)]
     jobs = [
