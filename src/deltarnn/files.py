@@ -94,6 +94,12 @@ def read_json(path: str | Path) -> Any:
         return None
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def reserve(path: Path, size: int) -> None:
     """Make room for `size` bytes in the file `path`: a memory-mapped file on a full disk kills its process."""
     if hasattr(os, "posix_fallocate"):

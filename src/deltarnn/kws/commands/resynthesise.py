@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deltarnn.files import read_json, write_json
+from deltarnn.files import read_json, sha256_of, write_json
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.config.resolve import feature_config
 from deltarnn.kws.data.arrays import read_arrays
 from deltarnn.kws.data.audio import write_wav
 from deltarnn.kws.draw import rng_of
 from deltarnn.kws.features.intake import DESCRIPTION
-from deltarnn.kws.features.levels import front_end_of, sha256_of
+from deltarnn.kws.features.levels import front_end_of
 from deltarnn.kws.features.log_mel import LogMelFilterBank
 from deltarnn.kws.features.pipeline import FeatureStatistics, make_front_end
 from deltarnn.kws.features.resynthesis import Resynthesis

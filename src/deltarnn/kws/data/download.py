@@ -1,6 +1,5 @@
 """The official archives of Speech Commands v0.02: fetched, resumed, checked, and unpacked safely."""
 
-import hashlib
 import http.client
 import shutil
 import tarfile
@@ -14,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from deltarnn.files import sha256_of
 from deltarnn.kws.data.corpus import TEST_FOLDER, TRAIN_FOLDER
 
 _BLOCK = 1 << 20
@@ -84,7 +84,7 @@ def fetch(archive: Archive, folder: Path, url: str) -> Path:
                     f"{address}: {error}; what has arrived is kept in {part}, the same command goes on from there"
                 ) from None
             time.sleep(2.0**attempt)
-    found = _sha256(part)
+    found = sha256_of(part)
     if found != archive.sha256:
         part.unlink()
         raise ValueError(
@@ -139,8 +139,3 @@ def _continue(part: Path, address: str, archive: Archive) -> None:
                 bar.update(len(block))
     if part.stat().st_size < archive.size:
         raise OSError(f"the connection ended after {part.stat().st_size} of {archive.size} bytes")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

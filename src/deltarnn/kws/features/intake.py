@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from deltarnn.files import sha256_of
 from deltarnn.kws.config.resolve import Config, feature_config
 from deltarnn.kws.data.arrays import ArrayClips, Levels, read_arrays
 from deltarnn.kws.data.corpus import GROUPS, SILENCE, TEST_FOLDER, UNKNOWN, Corpus, SourceClip
@@ -21,7 +22,7 @@ from deltarnn.kws.data.description import (
 from deltarnn.kws.data.prepare import NOISE_TRAIN_SHARE, spoken_rows
 from deltarnn.kws.data.selection import class_size, drop_same_samples, separate_speakers
 from deltarnn.kws.draw import rng_of
-from deltarnn.kws.features.levels import front_end_of, is_whole, of_files, save_levels, sha256_of, unpooled
+from deltarnn.kws.features.levels import front_end_of, is_whole, of_files, save_levels, unpooled
 from deltarnn.kws.features.log_mel import LogScale
 from deltarnn.kws.paths import portable
 

@@ -9,7 +9,6 @@
 """
 
 import dataclasses
-import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from deltarnn.files import read_json, replacing, write_json
+from deltarnn.files import read_json, replacing, sha256_of, write_json
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.arrays import Levels
@@ -114,9 +113,3 @@ def save_levels(path: Path, levels: Levels) -> None:
     """Write levels, atomically."""
     with replacing(path, levels.nbytes) as part, part.open("wb") as file:
         np.save(file, levels)
-
-
-def sha256_of(path: Path) -> str:
-    """The checksum of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from deltarnn.files import check_file, read_json, replacing, reserve, write_json
+from deltarnn.files import check_file, read_json, replacing, reserve, sha256_of, write_json
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.config.resolve import Config, digest
 from deltarnn.kws.data.audio import Audio, fit, read_audio
 from deltarnn.kws.data.corpus import GROUPS
 from deltarnn.kws.data.description import Description, read_description
 from deltarnn.kws.features.intake import import_levels
-from deltarnn.kws.features.levels import load_levels, sha256_of, takes_levels
+from deltarnn.kws.features.levels import load_levels, takes_levels
 from deltarnn.kws.features.pipeline import FeaturePipeline, Features
 from deltarnn.kws.paths import portable, work_folder
 from deltarnn.stored import Arrays, DamagedFileError, load_stored, peek_stored, save_stored
