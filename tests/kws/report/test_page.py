@@ -49,6 +49,15 @@ def test_report_tiles_are_the_metrics(page):
     }
 
 
+def test_names_are_text_and_no_markup(page, tmp_path):
+    hostile = "<img src=x onerror=alert(1)>"
+    names, metrics = ["_silence_", "_unknown_", "yes", hostile], {**page[1].metrics, "model": hostile, "run": hostile}
+    metrics["labels"] = ["_silence_", hostile]
+    metrics["test"] = {**metrics["test"], "per_class": {"a": 0.75, hostile: 1.0}}
+    data = replace(page[1], metrics=metrics, clips=replace(page[1].clips, class_names=names))
+    assert "<img" not in write_report(tmp_path / "hostile.html", data).read_text()
+
+
 def test_report_charts_are_of_the_test_set(page):
     text, data = page
     assert charts.confusion(data.metrics["labels"], [[3, 1], [0, 4]]) in text

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -76,3 +77,14 @@ def test_the_page_can_be_looked_along_and_listened_to(result, tmp_path):
         np.testing.assert_array_equal(np.frombuffer(sound[44:], "<i2"), result.recording.audio[first : end + 9600])
     assert "66.7%" in page  # missed
     assert "no; nobody spoke a keyword" in page
+
+
+def test_names_are_text_and_no_markup(result, tmp_path):
+    hostile = "</script><img src=x onerror=alert(1)>"
+    words = [word._replace(condition=hostile) for word in result.recording.words]
+    recording = replace(result.recording, words=words)
+    renamed = replace(result, recording=recording, keywords=(hostile, "no"), sparsity={hostile: 0.9})
+    plain = write_stream_report(tmp_path / "plain.html", result).read_text()
+    page = write_stream_report(tmp_path / "stream.html", renamed).read_text()
+    assert page.count("</script>") == plain.count("</script>")
+    assert "<img" not in page
