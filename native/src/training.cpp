@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <memory>
 #include <new>
 #include <numeric>
+#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -180,6 +182,18 @@ struct Groups {
     Buffer workspaces;
 };
 
+// The kernels' lists count the events of a group in 32 bits.
+void check_events(const Sequence& job, const SampleGroup& group) {
+    for (const auto& [threshold, events] : {std::pair{job.thx, job.events_x}, std::pair{job.thh, job.events_h}}) {
+        const std::int64_t* const own = events + group.first;
+        if (threshold > 0.0f &&
+            std::accumulate(own, own + group.count, std::int64_t{0}) > std::numeric_limits<std::int32_t>::max()) {
+            throw std::length_error(
+                "more than 2³¹ events in a few samples' sequences: train on shorter chunks, the state carried on");
+        }
+    }
+}
+
 Groups groups_of(const Sequence& job, const TrainingKernels& kernels, const Plan& plan) {
     std::vector<std::vector<SampleGroup>> groups(static_cast<std::size_t>(plan.threads));
     std::vector<std::int64_t> offsets{0};
@@ -188,6 +202,7 @@ Groups groups_of(const Sequence& job, const TrainingKernels& kernels, const Plan
         const std::int64_t end = plan.begin(thread + 1);
         for (std::int64_t first = plan.begin(thread); first < end; first += plan.group) {
             const SampleGroup group{first, std::min(plan.group, end - first), nullptr};
+            check_events(job, group);
             largest = std::max(largest, kernels.backward_workspace(job, group, plan.chunk));
             groups[static_cast<std::size_t>(thread)].push_back(group);
         }
