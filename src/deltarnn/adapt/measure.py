@@ -1,4 +1,4 @@
-"""One network over one set of data at given thresholds: distance to its dense outputs, weights fetched, loss."""
+"""Measures a network on one set of data at given thresholds: distance to its dense outputs, weights fetched, loss."""
 
 import inspect
 import math

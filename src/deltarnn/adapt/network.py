@@ -1,4 +1,4 @@
-"""What tuning needs of a network, and how torch modules give it."""
+"""The interface that tuning needs of a network, and its implementation for torch modules."""
 
 import copy
 import inspect

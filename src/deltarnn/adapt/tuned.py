@@ -1,4 +1,4 @@
-"""What tuning found: thresholds, losses, sparsities and speed, as values, as text, as JSON and as a picture."""
+"""The result of tuning: thresholds, losses, sparsities and speed, as values, as text, as JSON and as a picture."""
 
 import math
 from collections.abc import Iterable

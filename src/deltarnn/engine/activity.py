@@ -1,4 +1,4 @@
-"""How much of a stream stood still, in the terms of `deltarnn.record_activity` (MATH §1)."""
+"""The temporal sparsity of a stream, with the fields of `deltarnn.record_activity` (MATH §1)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

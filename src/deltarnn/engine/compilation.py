@@ -1,4 +1,4 @@
-"""From a description to the native core's model, and what there is to know of it: formats, sizes, precision."""
+"""Compiles a description to a model of the native core, and reports its formats, sizes and precision."""
 
 import warnings
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a model is, apart from torch: its parameters as arrays and the header of its model file."""
+"""A model without torch: its parameters as arrays, and the header of its model file."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What torch's operations do to one frame, by their names (engine.frames)."""
+"""The lowering of torch's operations to one frame, by the operation's name (engine.frames)."""
 
 from typing import Any
 

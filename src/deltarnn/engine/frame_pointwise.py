@@ -1,4 +1,4 @@
-"""Functions of each element of a frame, and of two, by the names of torch's operations (engine.frames)."""
+"""The lowering of pointwise functions of one or two operands, by the operation's name (engine.frames)."""
 
 import math
 from collections.abc import Callable

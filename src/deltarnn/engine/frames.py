@@ -1,4 +1,4 @@
-"""A traced module as a program for one frame: what each operation does to it, and what is kept of earlier ones."""
+"""Lowers a traced module to a program for one frame, with the past frames that it has to keep."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence

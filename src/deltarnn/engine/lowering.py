@@ -1,4 +1,4 @@
-"""From a model's description to what the native core takes: arrays in PyTorch's gate order, integers for int8."""
+"""Lowers a model's description to the native core's arguments: arrays in PyTorch's gate order, integers for int8."""
 
 import warnings
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""From a torch module to its program for one frame: which axis of its input is time, and whether it gives the same."""
+"""Compiles a torch module to a program for one frame: finds the time axis of its input, and checks the outputs."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence

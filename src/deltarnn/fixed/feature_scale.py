@@ -1,4 +1,4 @@
-"""From the level of a band, an integer, to the network's input in its activation format: logarithm, normalisation."""
+"""Converts a band's level, an integer, to the network's input in its activation format: logarithm, normalisation."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a torch module holds, as NumPy arrays: the delta layer, the dense head, their options."""
+"""Reads a torch module into NumPy arrays: the delta layer, the dense head, their options."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple

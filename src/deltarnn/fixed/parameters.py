@@ -1,4 +1,4 @@
-"""What deployment needs of a trained model, as plain NumPy: read once, from a module or a model file."""
+"""The parameters of a trained model for deployment, in plain NumPy: read once, from a module or a model file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

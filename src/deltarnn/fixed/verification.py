@@ -1,4 +1,4 @@
-"""Whether what was compiled is all of the torch module it came from: nothing of the module may be lost.
+"""Verifies that a compiled model computes all that its torch module does: nothing may be lost.
 
 `refuse_other_tensors` finds parameters that were not read, `Probe` code that was not: it compares the module with what
 was compiled on a random sequence. Only attributes and methods of the module are used: torch is not imported.

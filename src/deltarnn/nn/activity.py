@@ -1,4 +1,4 @@
-"""How much of a delta network stood still: which deltas were 0, recorded while it runs (MATH §1)."""
+"""Records the temporal sparsity of delta networks while they run: how many deltas are 0, and which (MATH §1)."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -29,8 +29,8 @@ DenseState = Tensor | tuple[Tensor, Tensor]
 class DeltaRNNBase(nn.RNNBase, DeltaModule):
     """What DeltaGRU and DeltaLSTM share: parameters and options of nn.RNNBase, thresholds, the delta state.
 
-    stand_in: where given, forward returns what it returns of forward's arguments: for those who trace a network around
-    its delta layers.
+    stand_in: if set, forward passes its arguments to it and returns its result, so that a tracer sees the layer as one
+    opaque operation.
     """
 
     stand_in: Callable[[Any, Any], Any] | None = None

@@ -1,5 +1,5 @@
-"""Whole sequences of the delta layers on a GPU: the CUDA kernels of the operators in `operators`, and a way past
-them for what most calls are, eager ones of a fresh sequence. See docs/training.md.
+"""Whole sequences of the delta layers on a GPU: the CUDA kernels of the operators in `operators`, and a shortcut past
+their dispatch for the usual call, in eager mode and from a fresh state. See docs/training.md.
 """
 
 from typing import Any

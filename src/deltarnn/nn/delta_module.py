@@ -134,7 +134,7 @@ class DeltaModule(DeltaOptions):
         return self.state_type(*(part.to(torch.float64 if self._quantized else x.dtype) for part in state))
 
     def _at_full_precision(self, x: Tensor, state: Any) -> tuple[Tensor, Any, AbstractContextManager[Any]]:
-        """Both in the weights' precision, and a block without autocast: thresholds compare small differences."""
+        """x and state in the weights' dtype, and a context without autocast: thresholds compare small differences."""
         device = x.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             x, state = tree_map_only(Tensor, lambda tensor: tensor.to(self._dtype), (x, state))

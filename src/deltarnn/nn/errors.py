@@ -1,4 +1,4 @@
-"""What a delta layer raises where an argument does not fit: a RuntimeError, as nn.GRU, that is a ValueError too."""
+"""Errors of delta layers about their arguments: RuntimeErrors, as nn.GRU raises, that are ValueErrors too."""
 
 
 class ShapeError(RuntimeError, ValueError):

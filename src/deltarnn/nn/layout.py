@@ -1,4 +1,4 @@
-"""The forms a sequence comes in (batched, batch-first, unbatched, packed), and one form for the backends: (T, B, I)."""
+"""Converts sequences (batched, batch-first, unbatched, packed) to the backends' layout (T, B, I), and results back."""
 
 from collections.abc import Callable
 from typing import NamedTuple

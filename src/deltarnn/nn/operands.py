@@ -1,4 +1,4 @@
-"""What goes into the operators deltarnn::sequence and sequence_backward and comes out: checked, allocated, and faked.
+"""Arguments and results of the operators deltarnn::sequence and sequence_backward: checks, allocation, fake kernels.
 
 For the kernels of every device, and for torch.compile and torch.export, which ask for shapes alone.
 """
@@ -15,7 +15,7 @@ _NAMES = ("x_hat", "h", "h_hat", "c", "m", "weight_ih", "weight_hh", "bias_ih", 
 
 
 def check_arguments(lstm: bool, x: Tensor, others: tuple[Tensor | None, ...], lengths: Tensor | None) -> None:
-    """The kernels trust their addresses: what is not as they expect stops here. others: as in _NAMES."""
+    """ValueError for shapes or dtypes that the kernels, which check nothing, do not expect. others: see _NAMES."""
     steps, batch, inputs = x.shape
     weight_hh = others[6]
     assert weight_hh is not None

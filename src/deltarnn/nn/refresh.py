@@ -1,4 +1,4 @@
-"""A delta state after its layer's parameters changed, as they do from one training step to the next."""
+"""Rebuilds a delta state after its layer's parameters changed, as they do from one training step to the next."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a delta layer carries from step to step, and what passes between a layer and its backends."""
+"""The states of delta layers, and the data passed between a layer and its backends."""
 
 from typing import Literal, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Which recurrent parts a graph has, on whatever branches they stand."""
+"""Finds the recurrent parts of a graph, on all branches of its conditions."""
 
 from collections.abc import Iterable
 from dataclasses import replace

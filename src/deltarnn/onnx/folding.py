@@ -1,4 +1,4 @@
-"""What of a graph can be computed before it runs: constants, sizes of known shapes, branches that are always taken.
+"""Constant folding: computes constants, sizes of known shapes and branches that are always taken before the graph runs.
 
 Exporters wrap recurrent layers into conditions on ranks and sizes, and gather their weights by slices and
 concatenations of constants. Folding leaves the layers, their weights as constants.

@@ -1,4 +1,4 @@
-"""Networks as bytes, for the operators that ONNX Runtime loads (native/include/deltarnn/package.hpp reads them)."""
+"""Serialises networks for the operators that ONNX Runtime loads (native/include/deltarnn/package.hpp reads them)."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from deltarnn.native import native_core
 from deltarnn.onnx.recurrent import Site
 
 HEADER = struct.pack("<4sI", b"DRNN", 1)
-"""What it is, and the version."""
+"""Magic number and version."""
 
 FORMATS = ("input_format", "hidden_format", "cell_format", "address_format")
 

@@ -1,4 +1,4 @@
-"""Which program runs a call: one for all sizes where the graph allows it, one per signature where that is faster."""
+"""Chooses a call's program: one for all sizes where the graph allows it, one per signature where that is faster."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
