@@ -1,5 +1,7 @@
 """Chunks through the delta state equal the whole; samples of a batch do not influence each other."""
 
+import warnings
+
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from tests.layers import CELLS, guarded, relative_error, smooth_input
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from deltarnn import DeltaLSTM, QFormat, Quantization, record_activity
+from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization, record_activity
 from deltarnn.nn.backends import choose
 from deltarnn.nn.state import LayerOptions, LayerParameters
 
@@ -162,3 +164,26 @@ def test_packed_state_is_carried_in_the_callers_order():
         _, (alone,) = layer(x[:length, sample], layer.initial_state(1))
         for field in alone._fields:
             assert relative_error(getattr(state[0], field)[sample], getattr(alone, field)[0]) < 1e-12
+
+
+@pytest.mark.parametrize("kind", [DeltaGRU, DeltaLSTM])
+def test_steps_from_dense_states_are_warned_of(kind):
+    """Each begins a memory, so that nothing is skipped; the remedy that the warning names skips."""
+    layer = kind(4, 6, thx=0.1, thh=0.1)
+    frames = torch.randn(20, 1, 1, 4).cumsum(0) * 0.02 + 1
+
+    def skipped(state, chunks=frames):
+        with record_activity(layer) as activity:
+            for chunk in chunks:
+                _, state = layer(chunk, state)
+        return activity.sparsity_x
+
+    with pytest.warns(UserWarning, match="one step from a dense state, again"):
+        from_dense = skipped(None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert skipped(layer.initial_state(1)) > from_dense + 0.2
+        skipped(None, frames[:2])  # as a decoder begins
+        skipped(None, frames.reshape(10, 2, 1, 4))
+        layer.thx = layer.thh = 0
+        skipped(None)

@@ -1,5 +1,6 @@
 """What DeltaGRU and DeltaLSTM share: options of nn.RNNBase, thresholds, delta states, the run over layers."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
@@ -34,6 +35,8 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
     """
 
     stand_in: Callable[[Any, Any], Any] | None = None
+    _stepped = False
+    """Whether the last call was one step from a dense state."""
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
             states: Sequence[DeltaState | FreshState] = (
                 self._carried_states(hx, x, layout) if carried else self._dense_states(hx, x, layout)
             )
+            self._warn_of_steps(x, states)
             output, finals = self._run_layers(self._rounded(x), states, layout)
         if layout.packed is not None:
             written = cast(tuple[DeltaState, ...], finals)  # where lengths differ, whole states are made
@@ -124,6 +128,19 @@ class DeltaRNNBase(nn.RNNBase, DeltaModule):
         if carried:
             return layout.restore(output), cast(tuple[DeltaState, ...], finals)
         return layout.restore(output), self._to_dense(finals, x.dtype, layout.batched)
+
+    def _warn_of_steps(self, x: Tensor, states: Sequence[DeltaState | FreshState]) -> None:
+        """Warn where every step begins with a dense state, and with it a new delta memory, so that nothing goes on."""
+        if backends.is_recorded():
+            return
+        dense = isinstance(states[0], FreshState) and states[0].h is not None
+        before, self._stepped = self._stepped, dense and x.shape[0] == 1 and any((*self.thx, *self.thh))
+        if before and self._stepped:
+            warnings.warn(
+                f"{type(self).__name__}: one step from a dense state, again, so its delta memory starts anew and little"
+                " is skipped: begin with the state initial_state(batch_size), and hand on what each call returns",
+                stacklevel=5,
+            )
 
     def _is_dense(self, input: Tensor | PackedSequence, hx: Any) -> bool:
         """Whether, at thresholds 0, torch's own operator is to compute this: on a GPU it is the fastest."""
