@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("onnxruntime")
 
 from onnx import numpy_helper
-from tests.onnx.models import Builder, onnx_runtime, slow_signal
+from tests.onnx.models import Builder, onnx_runtime, recurrent_node, slow_signal
 
 from deltarnn.onnx import UnsupportedGraphError, load
 
@@ -386,6 +386,23 @@ def test_attention_goes_in_beside_the_input(tmp_path: Path) -> None:
     for got, expected in zip(net.run(None, feed), onnx_runtime(path).run(None, feed), strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
     assert [part.steps for part in net.activity.per_part.values()] == [6]
+
+
+@pytest.mark.parametrize("speakers", [1, 2])
+def test_a_constant_beside_the_input(tmp_path: Path, speakers: int) -> None:
+    """A bias, where it is the same for all of the batch; else it is not overlooked."""
+    b = Builder(1)
+    both = b.node(
+        "Concat", "x", b.constant("speaker", slow_signal(9, 2 // speakers, 3).repeat(speakers, 0)), "h", axis=1
+    )
+    total = b.node("MatMul", both, b.parameter("kernel", I + 3 + H, 4 * H))
+    h, c = lstm_cell(b, lambda b, gates, x, h: split(b, total, gates), "x", "h", "c")
+    extra = recurrent_node(b, "GRU", I, H, b.node("Unsqueeze", "x", b.constant("axis", np.array([0]))))
+    path = b.save(tmp_path / "m.onnx", {"x": [2, I], "h": [2, H], "c": [2, H]}, [h, c, extra])
+    net, feed = load(path), {"x": slow_signal(1, 2, I), "h": slow_signal(2, 2, H), "c": slow_signal(3, 2, H)}
+    for got, expected in zip(net.run(None, feed), onnx_runtime(path).run(None, feed), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
+    assert len(net.recurrent) == speakers
 
 
 def test_gates_of_something_else_are_left_alone(tmp_path: Path) -> None:

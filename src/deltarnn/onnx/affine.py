@@ -73,8 +73,9 @@ class AffineReader:
                     first += width
                 return total
         if name in self.graph.constants:
-            value = self.graph.constants[name]
-            return Affine({}, (value.reshape(-1, len(weight))[:1] @ weight).reshape(-1))
+            rows = self.graph.constants[name].reshape(-1, len(weight))
+            if (rows == rows[:1]).all():  # for each sample of the batch the same
+                return Affine({}, rows[0] @ weight)
         return Affine({name: weight}, bias)
 
     def width(self, name: str) -> int | None:
