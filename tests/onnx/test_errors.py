@@ -286,6 +286,24 @@ def test_calls_that_do_not_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("way")
+def test_inputs_that_the_file_gives_values(tmp_path: Path) -> None:
+    """As weights are in files of older exporters: part of the network, and inputs once their initializer is removed."""
+    b = Builder()
+    y = recurrent_node(b, "GRU", 4, 6, "x", prefix="rnn", states=[b.parameter("h", 1, 2, 6)])
+    sizes = {tensor.name: list(tensor.dims) for tensor in b.constants}
+    path, feed = b.save(tmp_path / "m.onnx", {"x": ["T", 2, 4], **sizes}, [y]), {"x": slow_signal(1, 5, 2, 4)}
+    net = load(path)
+    np.testing.assert_allclose(net.run(None, feed)[0], onnx_runtime(path).run(None, feed)[0], rtol=0, atol=1e-6)
+    feed["h"] = slow_signal(2, 1, 2, 6)
+    with pytest.raises(ValueError, match=r"the input 'h' has a value in the file.* remove its initializer"):
+        net.run(None, feed)
+    expected = onnx_runtime(path).run(None, feed)[0]
+    b.constants = [tensor for tensor in b.constants if tensor.name != "h"]
+    path = b.save(tmp_path / "open.onnx", {"x": ["T", 2, 4], **sizes}, [y])
+    np.testing.assert_allclose(load(path).run(None, feed)[0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [

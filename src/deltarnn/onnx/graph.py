@@ -24,6 +24,7 @@ class Graph:
     """A graph without functions, its values known by name.
 
     inputs: fed by the caller, in the file's order. outputs: names. nodes: in an order in which they can run.
+    preset: inputs of the file that it also gives values, which are constants here.
     shapes, types: of every value as far as inference finds them; types are numbers of onnx.TensorProto.
     """
 
@@ -34,6 +35,7 @@ class Graph:
     constants: dict[str, Array]
     shapes: dict[str, Shape] = field(default_factory=dict)
     types: dict[str, int] = field(default_factory=dict)
+    preset: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, model: Any) -> "Graph":
@@ -50,6 +52,7 @@ class Graph:
             [value.name for value in proto.output],
             list(proto.node),
             constants,
+            preset=frozenset(value.name for value in proto.input if value.name in constants),
         )
         for value in [*proto.input, *proto.value_info, *proto.output]:
             graph.note(value)
@@ -71,6 +74,7 @@ class Graph:
             dict(self.constants),
             dict(self.shapes),
             dict(self.types),
+            self.preset,
         )
 
     def note(self, value: Any) -> None:

@@ -141,6 +141,11 @@ def _signature(value: Array, with_value: bool) -> tuple[Any, ...]:
 def check_feed(graph: Graph, feed: Mapping[str, Any]) -> None:
     """Raise ValueError if an input is missing or unknown, or has another type or shape than the graph says."""
     missing, unknown = set(graph.inputs) - feed.keys(), feed.keys() - set(graph.inputs)
+    if unknown & graph.preset:
+        raise ValueError(
+            f"the input {min(unknown & graph.preset)!r} has a value in the file, which is part of the network here: "
+            "remove its initializer from the file to feed it"
+        )
     if missing or unknown:
         what = f"{sorted(missing)[0]!r} is missing" if missing else f"{sorted(unknown)[0]!r} is unknown"
         raise ValueError(f"the input {what}: the network takes {', '.join(graph.inputs)}")
