@@ -270,6 +270,23 @@ def test_what_is_no_recording_is_named(tmp_path):
             FileSource(path, 16000)
 
 
+def test_after_a_file_that_cannot_be_read_the_others_are_heard(model_path, tmp_path, capsys):  # noqa: F811
+    broken, cut, whole = (tmp_path / name for name in ("broken.wav", "cut.flac", "whole.wav"))
+    broken.write_text("no audio")
+    soundfile.write(cut, AUDIO, 16000)
+    cut.write_bytes(cut.read_bytes()[:100_000])
+    write_wav(whole, AUDIO)
+    arguments = ["listen", str(model_path), *map(str, (broken, cut, whole)), "--json", "--threshold", "0.5"]
+    assert cli.main(arguments) == 1
+    told = capsys.readouterr()
+    found = [json.loads(line) for line in told.out.splitlines()]
+    assert [line for line in found if line["source"] == str(whole)] == as_lines(
+        detections(model_path, AUDIO), str(whole)
+    )
+    assert f"error: {broken}: cannot be decoded" in told.err
+    assert f"error: {cut}: cannot be decoded" in told.err
+
+
 def test_a_pipe_that_brings_nothing_or_a_file_byte_by_byte(monkeypatch, tmp_path):
     class Pipe(io.BytesIO):
         def read1(self, size: int = -1) -> bytes:

@@ -21,7 +21,7 @@ from deltarnn.files import check_writable
 from deltarnn.kws.commands.choice import add_model, chosen_model, take_model
 from deltarnn.kws.config.arguments import add_number
 from deltarnn.kws.config.option import names_a_folder
-from deltarnn.kws.data.audio import Audio
+from deltarnn.kws.data.audio import Audio, AudioError
 from deltarnn.kws.spotter.recorder import EventRecorder
 from deltarnn.kws.spotter.sources import FileSource, Microphone, RawSource, Source, list_devices, standard_input
 from deltarnn.kws.spotter.spotter import Detection, Spotter
@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Listen until the sources end, Ctrl-C, or SIGTERM."""
+    """Listen until the sources end, Ctrl-C, or SIGTERM; 1 where one could not be read, after all the others."""
+    status = 0
     if arguments.list_devices:
         if arguments.sources or arguments.model or arguments.record_events:
             raise ValueError("--list_devices only shows the microphones: leave out models, files and --record_events")
@@ -91,6 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
             try:
                 for _ in listener:
                     pass
+            except AudioError as error:
+                print(f"error: {error}", file=sys.stderr)
+                status = 1
             except BrokenPipeError:  # whoever read the lines has what they wanted
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
                 return 0
@@ -98,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
                 return 0
             finally:
                 listener.finish()
-    return 0
+    return status
 
 
 class Listener:
