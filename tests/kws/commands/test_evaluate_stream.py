@@ -89,11 +89,17 @@ def test_recordings_of_ones_own(trained, short, tmp_path, capsys):
     own = ["evaluate", str(trained), "--stream", "--recording", str(tmp_path / "mine.wav")]
     assert main([*own, "--false_alarms", "60"]) == 0
     assert "2 keywords" in capsys.readouterr().out
+    assert "the recording is too short" in trained.with_name("stream.html").read_text()
     assert json.loads(trained.with_name("stream.json").read_text())["sections"] == {"mine": pytest.approx(5.0, abs=0.1)}
     (tmp_path / "mine.txt").write_text("")  # false alarms alone
     assert main(own) == 0
     told = capsys.readouterr()
     assert "0 keywords" in told.out
+    assert "– missed" in told.out
+    assert re.search(r"below 7\d\d false alarms an hour, not one in all", told.out)  # in five seconds
+    assert json.loads(trained.with_name("stream.json").read_text())["at_threshold"]["miss_rate"] is None
+    page = trained.with_name("stream.html").read_text()
+    assert re.search(r">–<.*of the keywords missed", page)
     assert "no keyword is labelled, nothing" in told.err
 
 

@@ -33,6 +33,42 @@ def test_each_word_takes_one_detection_of_its_own():
     assert outcome.latencies(words, TIMING)[0] == pytest.approx(0.2)
 
 
+def by_hand(peaks: list[Peak], words: list[Word]) -> dict[int, Peak]:
+    """Of every detection all words are looked at."""
+    hits: dict[int, Peak] = {}
+    for peak in peaks:
+        at = TIMING.sample(peak.frame)
+        waiting = [
+            (word.end, i)
+            for i, word in enumerate(words)
+            if word.keyword == peak.keyword and i not in hits and word.start - 3200 <= at <= word.end + 12000
+        ]
+        if waiting:
+            hits[min(waiting)[1]] = peak
+    return hits
+
+
+@pytest.mark.parametrize("gap", [0.05, 0.2, 1.0])
+def test_words_in_bursts_and_within_others_are_found(gap):
+    rng = np.random.default_rng(0)
+    starts = np.cumsum(rng.exponential(gap, 300))
+    lengths = np.where(rng.random(300) < 0.1, 8.0, rng.uniform(0.1, 0.5, 300))
+    words = [said(int(rng.integers(2)), t, t + length) for t, length in zip(starts, lengths, strict=True)]
+    peaks = [heard(int(rng.integers(2)), t) for t in np.arange(0.5, starts[-1] + 10, 0.3)]
+    outcome = match(peaks, words, TIMING)
+    assert dict(outcome.hits) == by_hand(peaks, words)
+    assert len(outcome.hits) + len(outcome.false_alarms) == len(peaks)
+
+
+def test_a_detection_counts_for_the_word_that_ends_first():
+    outcome = match([heard(0, 2.6), heard(0, 5.0)], [said(0, 1.0, 9.0), said(0, 2.0, 2.5)], TIMING)
+    assert (outcome.misses, outcome.false_alarms) == ([], [])
+
+
+def test_without_a_word_there_is_no_miss_rate():
+    assert match([heard(0, 1.0)], [], TIMING).miss_rate is None
+
+
 def test_the_lowest_threshold_within_the_rate_is_found():
     rng = np.random.default_rng(0)
     rule = StreamRule(smoothing=2, limit=4.0, refractory=0.05, hold=0.01)

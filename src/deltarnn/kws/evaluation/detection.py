@@ -47,10 +47,10 @@ class Outcome:
     answered: list[int | None]
 
     @property
-    def miss_rate(self) -> float:
-        """Fraction of words that were not detected."""
+    def miss_rate(self) -> float | None:
+        """Fraction of words that were not detected, None where there was none."""
         total = len(self.hits) + len(self.misses)
-        return len(self.misses) / total if total else 0.0
+        return len(self.misses) / total if total else None
 
     def misses_by(self, words: Sequence[Word]) -> dict[str, float]:
         """Miss rate by condition."""
@@ -66,19 +66,20 @@ class Outcome:
 
 def match(peaks: Sequence[Peak], words: Sequence[Word], timing: Timing) -> Outcome:
     """Each word takes the first detection of its keyword from EARLY before its beginning until TOLERANCE after its end;
-    no detection counts for two words. words in order."""
+    a detection that several wait for counts for the one that ends first. words in order of their beginnings."""
     hits: dict[int, Peak] = {}
     false_alarms: list[Peak] = []
     answered: list[int | None] = []
     starts = np.array([word.start for word in words], dtype=np.int64) - round(EARLY * timing.sample_rate)
-    reach = round(TOLERANCE * timing.sample_rate)
+    ends = np.array([word.end for word in words], dtype=np.int64) + round(TOLERANCE * timing.sample_rate)
+    open_until = np.maximum.accumulate(ends)  # of a word and all before it: an earlier one may end later
     for peak in peaks:
         at = timing.sample(peak.frame)
-        near = range(max(0, int(np.searchsorted(starts, at, "right")) - 4), int(np.searchsorted(starts, at, "right")))
-        inside = [i for i in near if at <= words[i].end + reach]
+        near = range(int(np.searchsorted(open_until, at)), int(np.searchsorted(starts, at, "right")))
+        inside = [i for i in near if at <= ends[i]]
         fitting = [i for i in inside if words[i].keyword == peak.keyword and i not in hits]
         if fitting:
-            hits[fitting[0]] = peak
+            hits[min(fitting, key=lambda i: words[i].end)] = peak
         else:
             false_alarms.append(peak)
             answered.append(words[inside[-1]].keyword if inside else None)

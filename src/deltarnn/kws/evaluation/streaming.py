@@ -93,6 +93,16 @@ class StreamEvaluation:
             counts.setdefault(name, Counter())[self.keywords[peak.keyword]] += 1
         return {name: dict(sorted(counts[name].items())) for name in sorted(counts)}
 
+    @property
+    def notes(self) -> list[str]:
+        """What the curve cannot tell: a line where rates are below one false alarm in the whole recording."""
+        least = 1 / self.recording.hours
+        if least <= RATES[0]:
+            return []
+        return [
+            f"below {least:.3g} false alarms an hour, not one in all: the recording is too short to tell such rates"
+        ]
+
     def __str__(self) -> str:
         """The table that `deltarnn evaluate --stream` prints."""
         words, hours = self.recording.words, self.recording.hours
@@ -107,18 +117,24 @@ class StreamEvaluation:
         for rate, (threshold, outcome) in self.curve.items():
             by, late = outcome.misses_by(words), _quantile(outcome.latencies(words, self.timing), 0.5)
             lines.append(
-                f"{rate:>15g}{threshold:>11.3f}{outcome.miss_rate:>9.1%}"
+                f"{rate:>15g}{threshold:>11.3f}{percent(outcome.miss_rate):>9}"
                 + "".join(f"{by[name]:>{width}.1%}" for name in conditions)
                 + (f"{1000 * late:>13.0f}" if late is not None else f"{'–':>13}")
             )
+        lines += self.notes
         at = self.fields()["at_threshold"]
         alarms = ", ".join(f"{kind} {count}" for kind, count in at["false_alarms_by_section"].items() if count)
         lines.append(
-            f"at the model's threshold {self.rule.threshold:.3f}: {at['miss_rate']:.1%} missed, "
+            f"at the model's threshold {self.rule.threshold:.3f}: {percent(at['miss_rate'])} missed, "
             f"{at['false_alarms_per_hour']:.1f} false alarms an hour" + (f" ({alarms})" if alarms else "")
         )
         lines.append("deltas that were 0: " + ", ".join(f"{kind} {s:.1%}" for kind, s in self.sparsity.items()))
         return "\n".join(lines)
+
+
+def percent(rate: float | None) -> str:
+    """A miss rate as it is shown."""
+    return "–" if rate is None else f"{rate:.1%}"
 
 
 def _activity(spotter: Spotter | DeviceSpotter, recording: Recording) -> tuple[dict[str, float], float]:

@@ -12,7 +12,7 @@ import numpy as np
 from deltarnn.files import write_text
 from deltarnn.kws.data.audio import wav_bytes
 from deltarnn.kws.evaluation.detection import Outcome
-from deltarnn.kws.evaluation.streaming import StreamEvaluation
+from deltarnn.kws.evaluation.streaming import StreamEvaluation, percent
 from deltarnn.kws.report import charts
 from deltarnn.kws.report.charts import Series
 from deltarnn.kws.report.document import asset, document, pair, tiles
@@ -48,7 +48,7 @@ def _tiles(result: StreamEvaluation) -> str:
     late = chosen.latencies(result.recording.words, result.timing)
     return tiles(
         [
-            (f"{chosen.miss_rate:.1%}", "of the keywords missed at the model's threshold"),
+            (percent(chosen.miss_rate), "of the keywords missed at the model's threshold"),
             (f"{len(chosen.false_alarms) / hours:.1f}", "false alarms an hour there"),
             (
                 f"{1000 * float(np.median(late)):.0f} ms" if len(late) else "–",
@@ -59,13 +59,15 @@ def _tiles(result: StreamEvaluation) -> str:
 
 
 def _curve(result: StreamEvaluation) -> str:
-    rates = list(result.curve)
+    rates, words = list(result.curve), len(result.recording.words)
     by = {rate: outcome.misses_by(result.recording.words) for rate, (_, outcome) in result.curve.items()}
     conditions = list(dict.fromkeys(word.condition for word in result.recording.words))
     if not conditions:
         return ""
     series = [
-        Series(rates, [outcome.miss_rate for _, outcome in result.curve.values()], "var(--ink)", "all", dots=True)
+        Series(
+            rates, [len(outcome.misses) / words for _, outcome in result.curve.values()], "var(--ink)", "all", dots=True
+        )
     ]
     series += [
         Series(rates, [by[rate][name] for rate in rates], COLOURS[i % len(COLOURS)], name)
@@ -74,7 +76,8 @@ def _curve(result: StreamEvaluation) -> str:
     chart = charts.at_both_widths(
         lambda width: charts.line_chart(series, "false alarms an hour", "missed", width=width, height=320)
     )
-    return f"<section><h2>Misses against false alarms</h2><p>Each point a threshold.</p>{chart}</section>"
+    text = "; ".join(["Each point a threshold", *result.notes])
+    return f"<section><h2>Misses against false alarms</h2><p>{text}.</p>{chart}</section>"
 
 
 def _timeline(result: StreamEvaluation) -> str:
