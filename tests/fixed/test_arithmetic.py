@@ -1,5 +1,6 @@
 """Integer rounding, saturation and tables against exact rational arithmetic."""
 
+import json
 from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Decimal
 from fractions import Fraction
 
@@ -99,3 +100,11 @@ def test_tables_refuse_what_no_memory_holds():
         LookUpTable("tanh", QFormat(5, 12), QFormat(2, 6))
     with pytest.raises(ValueError, match="'relu'"):
         LookUpTable("relu", QFormat(3, 5), QFormat(2, 6))  # type: ignore[arg-type]
+
+
+def test_bits_of_numpy_are_kept_as_python_s_and_others_refused():
+    q = QFormat(np.int64(3), np.int32(5))
+    assert json.dumps(vars(q)) == json.dumps(vars(QFormat(3, 5)))
+    for bits in (True, 3.0, "3"):
+        with pytest.raises(ValueError, match=r"fraction_bits=.*: must be a whole number"):
+            QFormat(3, bits)

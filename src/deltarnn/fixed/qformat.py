@@ -32,8 +32,11 @@ class QFormat:
     fraction_bits: int
 
     def __post_init__(self) -> None:
-        if not all(isinstance(bits, int) for bits in (self.integer_bits, self.fraction_bits)):
-            raise ValueError(f"{self!r}: bits must be whole numbers")
+        for name in ("integer_bits", "fraction_bits"):  # numpy's integers as Python's, which JSON takes
+            bits = getattr(self, name)
+            if not isinstance(bits, int | np.integer) or isinstance(bits, bool):
+                raise ValueError(f"{name}={bits!r}: must be a whole number")
+            object.__setattr__(self, name, int(bits))
         if self.integer_bits < 1 or self.fraction_bits < 0 or self.bits > 32:
             raise ValueError(
                 f"{self!r}: needs at least 1 integer bit (the sign), no negative fraction, at most 32 bits"

@@ -1,6 +1,8 @@
 """The stream's decision rule against its definition, and its two ways of running against each other."""
 
+import json
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,3 +111,14 @@ def test_scores_without_keywords_are_refused():
 def test_the_usual_rule_averages_as_long_whatever_the_frames():
     assert [StreamRule.at(stride).smoothing for stride in (0.01, 0.016384, 1.0)] == [40, 24, 1]
     assert StreamRule.at(0.01, threshold=2.5).threshold == 2.5
+
+
+def test_numbers_of_numpy_are_taken_and_kept_as_python_s() -> None:
+    rule = StreamRule(np.int64(4), np.float32(2), np.float64(0.5), np.float32(0), np.float32(0.75))
+    assert json.loads(json.dumps(vars(rule))) == vars(StreamRule(4, 2.0, 0.5, 0.0, 0.75))
+
+
+@pytest.mark.parametrize("smoothing", [True, 2.0, np.float32(2), 0, "2"])
+def test_a_smoothing_that_is_no_number_of_frames_is_refused(smoothing: Any) -> None:
+    with pytest.raises(ValueError, match="smoothing="):
+        StreamRule(smoothing)

@@ -59,7 +59,8 @@ class StreamRule:
     threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if type(self.smoothing) is not int or not 1 <= self.smoothing <= LONGEST_SMOOTHING:
+        whole = isinstance(self.smoothing, int | np.integer) and not isinstance(self.smoothing, bool)
+        if not whole or not 1 <= self.smoothing <= LONGEST_SMOOTHING:
             raise ValueError(f"smoothing={self.smoothing}: must be a whole number of frames, 1 to {LONGEST_SMOOTHING}")
         if not 1 / UNIT <= self.limit <= 1024:
             raise ValueError(f"limit={self.limit}: must be from 1/{UNIT} to 1024")
@@ -69,6 +70,9 @@ class StreamRule:
             )
         if not abs(self.threshold) <= float(np.finfo(np.float32).max):
             raise ValueError(f"threshold={self.threshold}: must be finite")
+        object.__setattr__(self, "smoothing", int(self.smoothing))  # numpy's numbers as Python's, which JSON takes
+        for name in ("limit", "refractory", "hold", "threshold"):
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     @classmethod
     def at(cls, frame_stride: float, threshold: float = 0.0) -> "StreamRule":
