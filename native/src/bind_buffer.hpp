@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <string>
 
 // A view of an object's buffer of T, float or int16_t, for the length of a call.
@@ -36,6 +37,10 @@ class Buffer {
     std::int64_t rows() const { return view_.shape[0]; }
     std::size_t size() const { return static_cast<std::size_t>(view_.len) / sizeof(T); }
     T* data() const { return static_cast<T*>(view_.buf); }
+    bool overlaps(const Buffer& other) const {
+        const std::less<const T*> before;
+        return before(data(), other.data() + other.size()) && before(other.data(), data() + size());
+    }
     std::string shape() const {
         std::string text = "(";
         for (int i = 0; i < view_.ndim; ++i) text += (i > 0 ? ", " : "") + std::to_string(view_.shape[i]);

@@ -65,6 +65,11 @@ class FrameArrays {
             throw nb::value_error(
                 ("out must be a writable C-contiguous float32 array of shape (" + wanted + ")").c_str());
         }
+        // Frames are read in chunks, each before its results are written: in place, row by row, that is safe.
+        const bool in_place = output_.data() == input.data() && inputs == outputs;
+        if (many && !in_place && output_.overlaps(input)) {
+            throw nb::value_error("out overlaps the input: give an array of its own, or the input itself");
+        }
     }
 
     std::int64_t count() const { return count_; }

@@ -54,6 +54,17 @@ def test_out_is_filled_and_returned() -> None:
     np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
+def test_out_may_be_the_input_but_not_overlap_it() -> None:
+    """Results of one chunk of frames would be read as the next chunk's input."""
+    engine, frames = Engine.compile(DeltaGRU(20, 20, thx=0.1)), signal(301, 20, 0)
+    expected = engine.run(frames)
+    engine.reset()
+    np.testing.assert_array_equal(engine.run(frames, frames), expected)
+    for inputs, out in ((frames[:-1], frames[1:]), (frames[1:], frames[:-1])):
+        with pytest.raises(ValueError, match="out overlaps the input: give an array of its own"):
+            engine.run(inputs, out)
+
+
 @pytest.mark.parametrize(
     "convert_frame",
     [

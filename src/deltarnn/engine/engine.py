@@ -38,7 +38,8 @@ class Engine(CompiledNetwork):
     step: step(frame (I,), out=None) -> (H,) float32, or the class scores of a whole model. A new array unless `out`, a
         contiguous float32 array, is given, which is then filled and returned. Anything but a contiguous float32 frame
         is converted first. In int8, a frame with NaN is an error.
-    run: run(frames (T, I), out=None) -> (T, H), what T calls of `step` give, to the last bit.
+    run: run(frames (T, I), out=None) -> (T, H), what T calls of `step` give, to the last bit. `out` may be `frames`
+        itself, where I is H; overlapping it in any other way is an error.
     reset: reset() goes back to the state before the first step; counts restart.
     enter: enter(h=None, c=None, held=False) -> bool, for callers that carry the state themselves: if h (layers, H) and,
         for the LSTM, c (layers, H), contiguous float32 arrays, are the stream's present ones, it goes on (True); any
