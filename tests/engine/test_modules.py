@@ -248,6 +248,13 @@ def test_activity_is_that_of_the_layers(compiled: Any, name: str) -> None:
     assert engine.activity.effective_sparsity == pytest.approx(recorded.effective_sparsity, rel=1e-12)
 
 
+def test_a_compiled_module_is_the_module_inside() -> None:
+    module = Normed().eval()
+    frames = np.random.default_rng(3).normal(size=(9, 6)).astype(np.float32)
+    engine = Engine.compile(torch.compile(module))
+    np.testing.assert_array_equal(engine.run(frames), Engine.compile(module).run(frames))
+
+
 def test_other_precisions(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Encoder().eval()

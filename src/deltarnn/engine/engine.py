@@ -100,6 +100,7 @@ class Engine(CompiledNetwork):
         """
         from deltarnn.engine.module_engine import ModuleEngine, is_tree
 
+        model = getattr(model, "_orig_mod", model)  # what torch.compile wraps
         try:
             description = Description.of(
                 model, lambda read, frames: cls.from_description(read, "float32", None).run(frames)
