@@ -39,7 +39,7 @@ def gru_sequence(
     `options.quantization`, x, the state and the parameters are expected on their grids, in float64 (MATH §6).
     """
     sigmoid, candidate, to_activation = _arithmetic(options)
-    valid = _valid_steps(x, lengths)
+    valid = valid_steps(x, lengths)
     hidden = state.h.shape[1]
     x_hat = encode(x, state.x_hat, options.thx, valid)
 
@@ -81,7 +81,7 @@ def gru_reset_before_sequence(
 ) -> SequenceResult:
     """One layer of DeltaGRU(reset_after=False) over a sequence; arguments as of `gru_sequence`, in float only."""
     sigmoid, candidate, _ = _arithmetic(options)
-    valid = _valid_steps(x, lengths)
+    valid = valid_steps(x, lengths)
     hidden = state.h.shape[1]
     x_hat = encode(x, state.x_hat, options.thx, valid)
 
@@ -123,7 +123,7 @@ def lstm_sequence(
     With a projection, h = W_hr (o ∘ tanh(c)), rounded to A under quantisation.
     """
     sigmoid, tanh, to_activation = _arithmetic(options)
-    valid = _valid_steps(x, lengths)
+    valid = valid_steps(x, lengths)
     hidden = state.c.shape[1]
     x_hat = encode(x, state.x_hat, options.thx, valid)
 
@@ -169,13 +169,18 @@ def encode(signal: Tensor, memory: Tensor, threshold: float, valid: Tensor | Non
     """
     if threshold == 0 and valid is None:
         return signal
+    return torch.cat([memory[None], signal]).gather(0, last_fired(signal, memory, threshold, valid))
+
+
+def last_fired(signal: Tensor, memory: Tensor, threshold: float, valid: Tensor | None = None) -> Tensor:
+    """At each step, that at which every element (T, B, N) fired last, from 1, 0 for none; arguments as of `encode`."""
     held, last = memory.detach(), torch.zeros_like(memory, dtype=torch.int64)
-    last_fired = []
+    steps = []
     for step, value in enumerate(signal.detach().unbind(0)):
         quiet = _quiet(value, held, threshold, None if valid is None else valid[step])
         held, last = torch.where(quiet, held, value), torch.where(quiet, last, step + 1)
-        last_fired.append(last)
-    return torch.cat([memory[None], signal]).gather(0, torch.stack(last_fired))
+        steps.append(last)
+    return torch.stack(steps)
 
 
 def _quiet(value: Tensor, memory: Tensor, threshold: float, valid: Tensor | None) -> Tensor:
@@ -184,7 +189,7 @@ def _quiet(value: Tensor, memory: Tensor, threshold: float, valid: Tensor | None
     return quiet if valid is None else quiet | ~valid
 
 
-def _valid_steps(x: Tensor, lengths: Tensor | None) -> Tensor | None:
+def valid_steps(x: Tensor, lengths: Tensor | None) -> Tensor | None:
     """(T, B, 1) bool: the steps that belong to each sample; None if all do."""
     if lengths is None:
         return None

@@ -1,8 +1,8 @@
 """Whole sequences of the delta layers in the native core: float32 on the CPU, forward and backward (MATH §1–5).
 
 The CPU kernels of the two operators in `operators`. Time and memory are in proportion to the events where a threshold
-is above 0 (event lists), and dense matrix products where it is 0, since then everything fires (held-state products).
-See docs/training.md.
+is above 0 (event lists), and dense matrix products where it is 0, since then everything fires, and for inputs with
+outliers (held-state products). See docs/training.md.
 """
 
 from functools import partial
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deltarnn.native import native_core
+from deltarnn.nn.eager import last_fired, valid_steps
 from deltarnn.nn.operands import address, allocate, allocate_gradients, check_arguments, check_tape, contiguous
 from deltarnn.nn.operators import LIBRARY, is_tracing
 from deltarnn.nn.state import (
@@ -25,6 +26,10 @@ from deltarnn.nn.state import (
 )
 
 _native: Any = native_core()  # None, with one warning, where it was built without a compiler
+
+OUTLIER = 1024.0
+"""Sums of deltas keep what they round: after an input of this size, up to 6·10⁻⁵ times its weight, and more after a
+larger one. So sequences with a larger one are multiplied as held values, W (x̂ − x̂₀), whose sums forget it (MATH §4)."""
 
 
 def unsupported(x: Tensor) -> str | None:
@@ -116,6 +121,8 @@ def _sequence(
 ) -> tuple[Tensor, ...]:
     given = (x_hat, h, h_hat, c, m, weight_ih, weight_hh, bias_ih, bias_hh)
     check_arguments(lstm, x, given, lengths)
+    if (last := _held_steps(x, x_hat, lengths, thx)) is not None:
+        x, thx = _held(x, x_hat, last), 0.0
     if x.stride(2) != 1:
         x = x.contiguous()
     kept = [contiguous(tensor) for tensor in given]
@@ -159,6 +166,8 @@ def _sequence_backward(
     bias: bool,
 ) -> tuple[Tensor, ...]:
     check_tape(tape, x)
+    if (last := _held_steps(x, x_hat, lengths, thx)) is not None:
+        x, thx = _held(x, x_hat, last), 0.0
     if x.stride(2) != 1:
         x = x.contiguous()
     start = (x_hat, h, h_hat, c)
@@ -171,7 +180,29 @@ def _sequence_backward(
         *map(address, (lengths, *read, *grads)),
         torch.get_num_threads(),
     )
+    if last is not None and input:
+        of_held, of_memory = grads[:2]
+        of_values = x.new_zeros(len(x) + 1, *x.shape[1:]).scatter_add_(0, last, of_held)
+        of_held.copy_(of_values[1:])
+        if x_hat is not None:
+            of_memory.add_(of_values[0])
     return grads
+
+
+def _held_steps(x: Tensor, x_hat: Tensor | None, lengths: Tensor | None, thx: float) -> Tensor | None:
+    """If x (T, B, I) has outliers, the steps from which x̂ is, as of `last_fired`; else None."""
+    if thx == 0 or x.numel() == 0:
+        return None
+    low, high = torch.aminmax(x)
+    if max(-float(low), float(high)) <= OUTLIER:  # never of NaN
+        return None
+    return last_fired(x, x.new_zeros(x.shape[1:]) if x_hat is None else x_hat, thx, valid_steps(x, lengths))
+
+
+def _held(x: Tensor, x_hat: Tensor | None, last: Tensor) -> Tensor:
+    """x̂ (T, B, I): with threshold 0, its deltas are those of x with its own."""
+    start = x.new_zeros(x.shape[1:]) if x_hat is None else x_hat
+    return torch.cat([start[None], x]).gather(0, last)
 
 
 torch.library.impl("deltarnn::sequence", "CPU", _sequence, lib=LIBRARY)
