@@ -232,9 +232,10 @@ static void add_product(memory_t *m, struct pass *pass, const struct matrix *mat
 #endif
 #if PLAIN
 #if DUAL && ACT_BITS > 8
-    if (delta != (int16_t)delta) { /* more than a halfword holds: in two halves */
-        add_column(m, matrix->size, pass, column, delta / 2);
-        delta -= delta / 2;
+    while (delta != (int16_t)delta) { /* more than a halfword holds: in parts; 65535 takes three */
+        const int32_t part = delta < 0 ? INT16_MIN : INT16_MAX;
+        add_column(m, matrix->size, pass, column, part);
+        delta -= part;
     }
 #endif
     add_column(m, matrix->size, pass, column, delta);
