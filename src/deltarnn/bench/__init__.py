@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder of tables, figures and numbers (default: benchmarks/results, or quick with --quick)",
+        help="folder of tables, figures and numbers (default: bench, or bench/quick with --quick)",
     )
     parser.add_argument(
         "--model", type=Path, help="measure this ONNX file instead, against its import; mcu: this keyword model"
@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.model is not None and arguments.what != "mcu":
         print(import_module("deltarnn.bench.network").run(arguments))
         return 0
-    output = arguments.output or Path("benchmarks/quick" if arguments.quick else "benchmarks/results")
+    output = arguments.output or Path("bench/quick" if arguments.quick else "bench")
     check_writable(output)
     output.mkdir(parents=True, exist_ok=True)
     for part in PARTS:
@@ -59,4 +59,5 @@ def run(arguments: argparse.Namespace) -> int:
             import_module("deltarnn.bench.mcu").run(output, arguments.quick, arguments.model, arguments.data)
         elif arguments.what in (part, "all"):
             import_module(f"deltarnn.bench.{part}").run(output, arguments.quick)
+    print(f"written to {output}")
     return 0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deltarnn.bench.timing import machine
 from deltarnn.bench.training import calibrate
 from deltarnn.bench.workload import lively_layer, random_changes
-from deltarnn.files import write_text
+from deltarnn.files import replacing, write_text
 from deltarnn.nn import DeltaGRU, DeltaLSTM, record_activity
 
 SIZES = ((16, 64, 61, 64), (16, 64, 61, 1024), (40, 128, 100, 64), (40, 256, 100, 32), (768, 768, 50, 64))
@@ -237,5 +237,6 @@ def _draw(results: list[tuple[str, list[Case]]], path: Path) -> None:
     axes[0][0].set_ylabel("times as fast as cuDNN")
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="lower center", ncol=3, frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
     pyplot.close(figure)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from deltarnn.files import replacing
+
 FLOAT32, INT8, PEER, FLOOR = "#1f6feb", "#d1480f", "#57606a", "#8c959f"
 
 
@@ -35,5 +37,6 @@ def draw(results: list[Any], path: Path) -> None:
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncol=4, frameon=False, fontsize=9)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
-    figure.savefig(path, dpi=110)
+    with replacing(path) as part:
+        figure.savefig(part, dpi=110)
     pyplot.close(figure)
