@@ -55,7 +55,7 @@ def replacing(path: str | Path, size: int = 0) -> Iterator[Path]:
         if size:
             reserve(part, size)
         yield part
-        part.chmod(mode)
+        part.chmod(mode | (part.stat().st_mode & 0o111))  # programs may be run
         part.replace(path)
     except Exception as error:
         needed = max(size, part.stat().st_size if part.is_file() else 0)

@@ -8,9 +8,10 @@ import pytest
 from deltarnn import QFormat, Quantization
 from deltarnn.fixed import IntegerNetwork
 from deltarnn.fixed.parameters import DenseWeights, NetworkParameters, RecurrentWeights
+from deltarnn.hardware.compilers import MissingToolError
 from deltarnn.hardware.delta_core import CoreClocks, core_fired, step_clocks
 from deltarnn.hardware.export_rtl import RtlDesign
-from deltarnn.hardware.simulation import MissingToolError, Simulation
+from deltarnn.hardware.simulation import Simulation
 from deltarnn.hardware.verilator import find_cpp, find_verilator
 from deltarnn.prune import column_balanced_dropout
 

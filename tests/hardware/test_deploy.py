@@ -12,8 +12,8 @@ from deltarnn import Quantization
 from deltarnn.cli import main
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.hardware import EdgeDRNN, NetworkParameters, Spartus, cortex_m
+from deltarnn.hardware.compilers import find_compiler
 from deltarnn.hardware.design_space import DesignGrid, best_points, explore, pruned
-from deltarnn.hardware.export_c import find_compiler
 from deltarnn.kws.config.options_data import FeatureConfig
 from deltarnn.kws.data.audio import write_wav
 from deltarnn.kws.features.pipeline import FeaturePipeline

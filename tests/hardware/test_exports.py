@@ -1,6 +1,7 @@
 """Exports: the documented layouts, what is read back, and the C library run against the integer cells."""
 
 import json
+import shlex
 import shutil
 import subprocess
 from itertools import pairwise
@@ -15,7 +16,8 @@ from torch import nn
 from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization
 from deltarnn.fixed.network import IntegerNetwork
 from deltarnn.hardware import EdgeDRNN, NetworkParameters, Spartus, UnsupportedModelError
-from deltarnn.hardware.export_c import compile_and_run, export_c, find_compiler, read_constants
+from deltarnn.hardware.compilers import MissingToolError, find_compiler
+from deltarnn.hardware.export_c import compile_and_run, export_c, read_constants
 from deltarnn.hardware.export_edgedrnn import export_edgedrnn, read_weight_image, weight_image
 from deltarnn.hardware.export_hex import export_hex, read_tensor_hex
 from deltarnn.hardware.export_spartus import export_spartus, read_layer
@@ -23,7 +25,7 @@ from deltarnn.hardware.files import ExportError, from_hex, to_hex
 from deltarnn.hardware.stimulus import choose_stimulus
 from deltarnn.prune import column_balanced_dropout
 
-needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C compiler")
+needs_compiler = pytest.mark.skipif(not find_compiler(), reason="no C compiler")
 
 
 class Classifier(nn.Module):
@@ -92,7 +94,7 @@ def test_cpp_programs_link_the_c_library(tmp_path):
     frame = C_CASES[0].quantization.activation.to_float(np.arange(1, 6))
     expected = IntegerNetwork.convert(C_CASES[0]).run(frame[None]).output[0, 0, 0]
     (tmp_path / "main.cpp").write_text(CPP.replace("EXPECTED", str(expected)))
-    subprocess.run([find_compiler(), "-std=c99", "-c", "net.c"], cwd=tmp_path, check=True)
+    subprocess.run([*find_compiler(), "-std=c99", "-c", "net.c"], cwd=tmp_path, check=True)
     command = ["g++", "-std=c++11", "-Wall", "-Wextra", "-Werror", "main.cpp", "net.o", "-o", "main"]
     subprocess.run(command, cwd=tmp_path, check=True)
     subprocess.run([tmp_path / "main"], check=True)
@@ -130,7 +132,7 @@ def test_the_c_test_program_sees_one_wrong_weight(tmp_path):
 def test_the_state_size_is_what_the_compiler_makes_of_it(tmp_path):
     for model in C_CASES[3:6]:
         result = export_c(model, stimulus(10), tmp_path, name="net")
-        command = [find_compiler(), "-std=c99", "net.c", "net_test.c", "-o", "test"]
+        command = [*find_compiler(), "-std=c99", "net.c", "net_test.c", "-o", "test"]
         subprocess.run(command, cwd=tmp_path, check=True)
         printed = subprocess.run([tmp_path / "test"], capture_output=True, text=True, check=True).stdout
         assert printed == f"10 frames equal; state {result.figures['RAM bytes, state']} bytes\n"
@@ -293,7 +295,26 @@ def test_a_stimulus_that_nobody_asked_for_is_what_there_is():
     assert np.array_equal(choose_stimulus(long[:1500]), long[500:1500])
 
 
+@needs_compiler
+def test_the_compiler_that_the_environment_names_is_taken_with_its_arguments(tmp_path, monkeypatch):
+    wrapper, log = tmp_path / "wrapper", tmp_path / "log"
+    wrapper.write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    command = [str(wrapper), *find_compiler(), "-Wshadow"]
+    monkeypatch.chdir(tmp_path)
+    for variable in ("CC", "CXX"):
+        monkeypatch.setenv(variable, shlex.join(["./wrapper", *command[1:]]))
+        assert find_compiler(variable) == command
+    export_c(C_CASES[0], stimulus(), tmp_path / "out")
+    assert all("-Wshadow -std=c99" in line for line in log.read_text().splitlines())
+    monkeypatch.setenv("CC", "absent gcc")
+    with pytest.raises(MissingToolError, match=r"^CC=absent gcc: there is no absent; correct CC, or unset it$"):
+        export_c(C_CASES[0], stimulus(), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_missing_compiler_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(shutil, "which", lambda *_: None)
     notes = export_c(C_CASES[0], stimulus(), tmp_path).notes
     assert notes == ("no C compiler found (CC, cc, gcc, clang): constants compared, program not run",)

@@ -13,7 +13,8 @@ from deltarnn.engine import load_model
 from deltarnn.engine.model_file import read_quantization
 from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.hardware.c_spotter import quoted
-from deltarnn.hardware.export_c import export_c, find_compiler
+from deltarnn.hardware.compilers import find_compiler
+from deltarnn.hardware.export_c import export_c
 from deltarnn.kws.data.audio import write_wav
 from deltarnn.kws.spotter import DeviceSpotter
 
@@ -56,7 +57,7 @@ def test_an_arduino_library(tmp_path):
     subprocess.run([*sketch, str(out / "examples/listen/listen.ino")], check=True)
 
 
-@pytest.mark.skipif(find_compiler() is None, reason="no C compiler")
+@pytest.mark.skipif(not find_compiler(), reason="no C compiler")
 def test_a_zephyr_module(tmp_path):
     exported(tmp_path, "zephyr")
     out = tmp_path / "out"
@@ -71,8 +72,8 @@ def test_a_zephyr_module(tmp_path):
     assert "kconfig: zephyr/Kconfig" in (out / "zephyr/module.yml").read_text()
     assert (out / "zephyr/Kconfig").read_text().startswith("config NET\n")
     assert "CONFIG_NET=y" in (out / "samples/self_test/prj.conf").read_text()
-    program = [find_compiler(), "-std=c99", "-Iinclude", "src/net.c", "samples/self_test/src/main.c", "-o", "self_test"]
-    subprocess.run(program, cwd=out, check=True)
+    sources = ["src/net.c", "samples/self_test/src/main.c"]
+    subprocess.run([*find_compiler(), "-std=c99", "-Iinclude", *sources, "-o", "self_test"], cwd=out, check=True)
     told = subprocess.run([out / "self_test"], capture_output=True, text=True, check=True).stdout
     assert re.search(r"\d+ frames, \d+ detections equal", told)
 

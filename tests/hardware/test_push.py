@@ -13,11 +13,12 @@ from deltarnn.engine.model_file import read_quantization
 from deltarnn.fixed.parameters import NetworkParameters
 from deltarnn.fixed.spotter import IntegerStream
 from deltarnn.hardware import cortex_m
-from deltarnn.hardware.export_c import C_FLAGS, export_c, find_compiler
+from deltarnn.hardware.compilers import find_compiler
+from deltarnn.hardware.export_c import C_FLAGS, export_c
 from deltarnn.hardware.measured_push import measure_push
 from deltarnn.kws.spotter import DeviceSpotter
 
-pytestmark = pytest.mark.skipif(find_compiler() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(not find_compiler(), reason="no C compiler")
 
 LISTEN = """
 #include "net.h"
@@ -124,7 +125,8 @@ def exported(folder: Path, **options) -> DeviceSpotter:
 
 def built(folder: Path, program: str, *flags: str, compiler: str | None = None) -> str:
     (folder / "main.c").write_text(program)
-    command = [compiler or find_compiler(), "-std=c99", "-O2", *flags, "main.c", "net.c", "-o", "main"]
+    command = [compiler] if compiler else find_compiler()
+    command += ["-std=c99", "-O2", *flags, "main.c", "net.c", "-o", "main"]
     subprocess.run(command, cwd=folder, check=True)
     return str(folder / "main")
 
@@ -160,7 +162,7 @@ def test_no_detection_is_lost_in_a_long_piece(tmp_path):
 def sanitizer(folder: Path) -> list[str]:
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     (folder / "probe.c").write_text("int main(void) { return 0; }")
-    command = [str(find_compiler()), *flags, "probe.c", "-o", "probe"]
+    command = [*find_compiler(), *flags, "probe.c", "-o", "probe"]
     if subprocess.run(command, cwd=folder, capture_output=True).returncode:
         pytest.skip("the compiler has no sanitizers")
     return flags
@@ -187,7 +189,7 @@ def test_the_library_calls_nothing(tmp_path):
     exported(tmp_path)
     source = (tmp_path / "net.c").read_text() + (tmp_path / "net.h").read_text()
     assert not {"float", "double", "malloc"} & set(source.replace("(", " ").split())
-    subprocess.run([find_compiler(), "-std=c99", "-O2", "-c", "net.c"], cwd=tmp_path, check=True)
+    subprocess.run([*find_compiler(), "-std=c99", "-O2", "-c", "net.c"], cwd=tmp_path, check=True)
     undefined = subprocess.run(["nm", "-u", "net.o"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert not {line.split()[-1] for line in undefined.splitlines()} - {"_GLOBAL_OFFSET_TABLE_", "memcpy", "memset"}
 

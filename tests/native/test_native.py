@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from deltarnn.hardware.compilers import find_compiler
+
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "native"
-COMPILER = shutil.which(os.environ.get("CXX", "g++"))
+COMPILER = find_compiler("CXX")
 FLAGS = ["-std=c++20", "-Wall", "-Wextra", "-Werror", "-Wno-psabi", "-ffp-contract=off", f"-I{NATIVE / 'include'}"]
 AVX512 = [f"-m{part}" for part in ("avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni")]
 ISA_FLAGS = {"portable": []} | (
@@ -25,7 +27,7 @@ ISA_FLAGS = {"portable": []} | (
 SANITIZE = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-pthread"]
 SANITIZED = ("isa", "engine", "engine_dispatch", "float_layer", "int8_layer", "program", "package")
 
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler")
 
 
 def isa_flags(name: str) -> list[str]:
@@ -36,7 +38,7 @@ def compile_all(jobs: dict[Path, list[str]]) -> None:
     """Run the compiler once per output file, as many at a time as there are processors."""
 
     def run(job: tuple[Path, list[str]]) -> subprocess.CompletedProcess[str]:
-        command = [str(COMPILER), *FLAGS, *job[1], "-o", str(job[0])]
+        command = [*COMPILER, *FLAGS, *job[1], "-o", str(job[0])]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:

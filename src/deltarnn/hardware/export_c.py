@@ -1,7 +1,7 @@
 """Export to a self-contained C99 library: no allocation, no floating point, everything constant in flash."""
 
-import os
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,6 +22,7 @@ from deltarnn.hardware.c_header import header_text, vectors
 from deltarnn.hardware.c_source import source_text
 from deltarnn.hardware.c_test import test_text
 from deltarnn.hardware.c_weights import padded
+from deltarnn.hardware.compilers import find_compiler
 from deltarnn.hardware.files import ExportError, ExportResult, write_text
 from deltarnn.hardware.layouts import Layout, arranged
 
@@ -52,10 +53,13 @@ def export_c(
         If accumulators or formats do not fit 32-bit arithmetic and 16-bit storage.
     ExportError
         If constants read back differ, the code does not compile without warnings, or an output differs by a bit.
+    MissingToolError
+        If $CC names no compiler.
     """
     folder = Path(folder)
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ValueError(f"name={name!r}: must be a C identifier of lower-case letters, digits and underscores")
+    compiler = find_compiler()
     network = IntegerNetwork.convert(model, quantization) if spotter is None else spotter.network
     check_intermediates(network)
     texts, arrays = _texts(network, spotter, stimulus, name, labels, features)
@@ -73,8 +77,7 @@ def export_c(
         "stimulus frames": len(stimulus),
     }
     notes = list(network.notes)
-    compiler = find_compiler()
-    if compiler is None:
+    if not compiler:
         notes.append("no C compiler found (CC, cc, gcc, clang): constants compared, program not run")
     else:
         figures |= _compiled_texts(texts, name, compiler)
@@ -116,15 +119,7 @@ def state_bytes(network: IntegerNetwork) -> int:
     return -(-total // max(a, m)) * max(a, m)
 
 
-def find_compiler() -> str | None:
-    """Path of a C compiler: $CC, or the first of cc, gcc and clang on the path."""
-    for candidate in (os.environ.get("CC"), "cc", "gcc", "clang"):
-        if candidate and (path := shutil.which(candidate)):
-            return path
-    return None
-
-
-def _compiled_texts(texts: dict[str, str], name: str, compiler: str) -> dict[str, int]:
+def _compiled_texts(texts: dict[str, str], name: str, compiler: list[str]) -> dict[str, int]:
     """`compile_and_run` of a library's files, whatever their layout."""
     with tempfile.TemporaryDirectory() as flat:
         for file, text in texts.items():
@@ -132,7 +127,7 @@ def _compiled_texts(texts: dict[str, str], name: str, compiler: str) -> dict[str
         return compile_and_run(Path(flat), name, compiler, [file for file in texts if file.endswith("_test.c")])
 
 
-def compile_and_run(folder: Path, name: str, compiler: str, tests: Sequence[str] = ()) -> dict[str, int]:
+def compile_and_run(folder: Path, name: str, compiler: list[str], tests: Sequence[str] = ()) -> dict[str, int]:
     """Compile library and test programs (default: NAME_test.c) with every warning an error, and run them.
 
     Returns the library's size in bytes of code and of constants as the linker sees them, if `size` is there.
@@ -160,10 +155,10 @@ def compile_and_run(folder: Path, name: str, compiler: str, tests: Sequence[str]
         }
 
 
-def _compiled(compiler: str, arguments: Sequence[str], folder: Path) -> None:
-    result = subprocess.run([compiler, *C_FLAGS, *arguments], cwd=folder, capture_output=True, text=True)
+def _compiled(compiler: list[str], arguments: Sequence[str], folder: Path) -> None:
+    result = subprocess.run([*compiler, *C_FLAGS, *arguments], cwd=folder, capture_output=True, text=True)
     if result.returncode:
-        raise ExportError(f"{compiler} {' '.join(C_FLAGS)} failed on {folder}:\n{result.stderr}")
+        raise ExportError(f"{shlex.join([*compiler, *C_FLAGS])} failed on {folder}:\n{result.stderr}")
 
 
 def read_constants(source: str) -> dict[str, NDArray[np.int64]]:

@@ -19,7 +19,7 @@ from deltarnn.hardware.core_images import IMAGES, image_text, memory_images, mem
 from deltarnn.hardware.core_layout import CoreLayout, default_shape
 from deltarnn.hardware.core_package import core_layout, entry_bits, package_text
 from deltarnn.hardware.files import ExportError, from_hex, to_hex, write_text
-from deltarnn.hardware.rtl_target import check_room
+from deltarnn.hardware.rtl_target import BOARDS, check_room
 
 TARGETS = ("generic", "ice40", "ecp5")
 DESIGN_FILE = "design.json"
@@ -35,7 +35,8 @@ BENCH = ("delta_core_bench.sv", "delta_core_bench.cpp")
 MODELS = {"ice40": ("SB_SPRAM256KA.sv",)}
 STIMULUS, EXPECTED = "stimulus.hex", "expected.hex"
 SIMULATED, SYNTHESISED = "simulation.json", "synthesis.json"
-"""What simulation and synthesis leave in the folder of a design."""
+"""Figures that simulation and synthesis leave in the folder of a design."""
+LEFT_BY_SYNTHESIS = (SYNTHESISED, *(board.bitstream for board in BOARDS.values()))
 MAX_BITS = 16
 """Of activations, weights and gates."""
 SCORE_BITS = 32
@@ -188,7 +189,7 @@ def export_rtl(
         STIMULUS: _lines(to_hex(x, q.activation.bits)),
         EXPECTED: _lines(to_hex(expected, SCORE_BITS)),
     }
-    for name in (SIMULATED, SYNTHESISED):  # of a design that was here before
+    for name in (SIMULATED, *LEFT_BY_SYNTHESIS):  # of a design that was here before
         (folder / name).unlink(missing_ok=True)
     for name, text in texts.items():
         write_text(folder / name, text)

@@ -21,7 +21,7 @@ class RtlTarget:
     name: of `--target`. device, board: as their makers name them.
     clock_hz: of the board's oscillator. closing_hz: the clock that place and route is asked for.
     lanes: multiplier lanes that suit it.
-    constraints: file of rtl/targets with its pins.
+    constraints: file of rtl/targets with its pins. bitstream: what synthesis makes, in the folder of the design.
     multipliers, blocks, wide_blocks: how many of each it has; wide_blocks are single-port memories for the weights.
     shapes, wide_shape: words and bits that one block may have.
     """
@@ -33,6 +33,7 @@ class RtlTarget:
     closing_hz: float
     lanes: int
     constraints: str
+    bitstream: str
     multipliers: int
     blocks: int
     shapes: tuple[Shape, ...]
@@ -40,23 +41,26 @@ class RtlTarget:
     wide_shape: Shape = (0, 0)
 
 
+BOARD_TOP = "serial_board"
+FOLDER = "synthesis"
+"""Folder of what the tools of synthesis write, in that of the design."""
+
 BOARDS = {
     target.name: target
     for target in (
         RtlTarget(
-            "ice40", "iCE40UP5K-SG48", "iCEBreaker", 12e6, 12e6, 4, "ice40_up5k.pcf", 8, 30,
-            ((256, 16), (512, 8), (1024, 4), (2048, 2)), 4, (16384, 16),
+            "ice40", "iCE40UP5K-SG48", "iCEBreaker", 12e6, 12e6, 4, "ice40_up5k.pcf",
+            f"{FOLDER}/{BOARD_TOP}.bin", 8, 30, ((256, 16), (512, 8), (1024, 4), (2048, 2)), 4, (16384, 16),
         ),
         RtlTarget(
-            "ecp5", "LFE5U-25F-6BG381C", "ULX3S", 25e6, 50e6, 8, "ecp5_25f.lpf", 28, 56,
-            ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
+            "ecp5", "LFE5U-25F-6BG381C", "ULX3S", 25e6, 50e6, 8, "ecp5_25f.lpf",
+            f"{FOLDER}/{BOARD_TOP}.bit", 28, 56, ((512, 36), (1024, 18), (2048, 9), (4096, 4), (8192, 2), (16384, 1)),
         ),
     )
 }  # fmt: skip
 """Every target but "generic", which is no device."""
 
 GENERIC_LANES = 8
-BOARD_TOP = "serial_board"
 
 
 def board_sources() -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from deltarnn.fixed.arithmetic import IntArray
 from deltarnn.hardware.core_layout import CoreLayout
 from deltarnn.hardware.export_rtl import BENCH, TOP, RtlDesign
 from deltarnn.hardware.files import ExportError
-from deltarnn.hardware.verilator import MissingToolError as MissingToolError
 from deltarnn.hardware.verilator import build_program
 
 BoolArray = NDArray[np.bool_]

