@@ -108,9 +108,12 @@ def reserve(path: Path, size: int) -> None:
 
 
 def sentence(error: Exception) -> str:
-    """What an error says; of the system's, the file and the reason, without the number."""
+    """What an error says; of the system's, and of names that are no text, the file and the reason."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, UnicodeEncodeError):  # bytes of a file name, in what may be a list of them
+        word = next(word for word in re.finditer(r'[^\s",]+', error.object) if word.end() > error.start)
+        return f"{word[0]}: its name is not UTF-8; rename it"
     return str(error)
 
 

@@ -43,7 +43,8 @@ def test_files_of_any_rate(model_path, tmp_path, capsys):  # noqa: F811
     write_wav(tmp_path / "a.wav", AUDIO)
     fine = soxr.resample(AUDIO.astype(float), 16000, 44100)
     write_wav(tmp_path / "b.wav", np.clip(fine, -32768, 32767).astype(np.int16), 44100)
-    for name in ("a.wav", "b.wav"):
+    (tmp_path / "b.wav").rename(tmp_path / "\udce9.wav")  # a name that is not UTF-8
+    for name in ("a.wav", "\udce9.wav"):
         path = str(tmp_path / name)
         found = detections(model_path, read_audio(path))
         assert len(found) > 5

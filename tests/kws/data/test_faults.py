@@ -94,6 +94,13 @@ def test_a_list_that_is_no_text_is_named(tiny_corpus):
         prepare(configure(tiny_corpus))
 
 
+def test_folders_whose_name_is_not_utf_8_are_named(tiny_corpus_of, tmp_path, capsys):
+    folder = tiny_corpus_of(Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")))
+    assert main(["prepare", "--data_dir", str(folder), "--work_dir", str(tmp_path), "--keywords", "yes,no"]) == 1
+    assert "caf\\udce9/" in (error := capsys.readouterr().err)
+    assert error.endswith(": its name is not UTF-8; rename it\n")
+
+
 def test_whatever_is_no_regular_readable_audio_is_skipped_named_and_counted(tiny_corpus, capsys):
     yes = tiny_corpus / TRAIN / "yes"
     (yes / "link.wav").symlink_to(yes / "nowhere.wav")

@@ -1,5 +1,6 @@
 """Where a stream's samples come from: audio files of any length, raw samples from a pipe, a microphone."""
 
+import os
 import queue
 import sys
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ class FileSource:
 
         received = 0
         try:
-            with Straight(self._path) as file:
+            with Straight(os.fsencode(self._path)) as file:
                 check_rate(self.name, file.samplerate)
                 whole = file.subtype == "PCM_16" and file.channels == 1
                 kind = "int16" if whole else "float32"
