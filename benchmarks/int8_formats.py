@@ -54,7 +54,7 @@ def main() -> None:
                     engines.append(Engine.compile(layer, "int8", calibration=frames))
                 expected, *outputs = (engine.run(frames) for engine in engines)
                 errors = [float(((y - expected) ** 2).sum() / (expected**2).sum()) for y in outputs]
-                wide = [index for index in range(layers) if engines[-1]._model.wide(index)]
+                wide = [index for index, bits in enumerate(engines[-1].accumulator_bits) if bits == 64]
                 name = f"{cell.__name__[5:]} {inputs}→{'' if layers == 1 else f'{layers}×'}{hidden}"
                 row = [name, f"{threshold:g}", *(f"{error:.1e}" for error in errors)]
                 row += [f"{value:.3g}" for value in times(engines, frames)]
