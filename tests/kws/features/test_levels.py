@@ -194,6 +194,15 @@ def test_parts_that_are_missing_are_named(elsewhere, capsys):
         feature(configure(elsewhere, dataset="other"))
 
 
+def test_features_that_versions_cannot_hold_are_refused(elsewhere):
+    """Infinities would train to NaN."""
+    own = {**FLAGS, "dataset": "gscdv2", "zero_padding": "head", "data_dir": str(elsewhere), "from_folder": ""}
+    config = configure(elsewhere, **own, norm_feat=0, log_feat=0, aug_gain=1.0)
+    prepare(config)
+    with pytest.raises(ValueError, match=r"features up to \d\S+: changed clips .* hold at most 65504: --norm_feat 1"):
+        training_clips(config, stored(config)["train"])
+
+
 def test_recordings_and_arrays_are_not_mixed(elsewhere):
     own = {**FLAGS, "dataset": "gscdv2", "zero_padding": "head", "data_dir": str(elsewhere), "from_folder": ""}
     config = configure(elsewhere, **own)

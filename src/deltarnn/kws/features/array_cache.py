@@ -4,12 +4,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from deltarnn.kws.config.resolve import digest
 from deltarnn.stored import Arrays, DamagedFileError, load_stored, save_stored
 
 _KEY = "deltarnn.version"
+
+
+def half(features: NDArray[np.floating]) -> NDArray[np.float16]:
+    """Features as versions are kept. ValueError where one is beyond float16."""
+    largest, limit = float(np.abs(features).max(initial=0)), float(np.finfo(np.float16).max)
+    if largest > limit:
+        raise ValueError(
+            f"features up to {largest:g}: changed clips and recordings hold at most {limit:g}: --norm_feat 1"
+        )
+    return features.astype(np.float16)
 
 
 class ArrayCache:

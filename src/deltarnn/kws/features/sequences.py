@@ -25,7 +25,7 @@ from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.reading import make_readings
 from deltarnn.kws.data.scenes import Material, SceneMaker, SceneOptions
-from deltarnn.kws.features.array_cache import ArrayCache
+from deltarnn.kws.features.array_cache import ArrayCache, half
 from deltarnn.kws.features.masking import Mask, mask_for
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.features.store import FeatureSet, load_audio
@@ -170,7 +170,7 @@ class _Job:
             rng = np.random.default_rng([description.settings["seed"], number, row])
             maker = SceneMaker(material, SceneOptions.of(config.augmentation, rate), rng)
             recording, words = maker.recording((self.frames - 1) * hop + length + 1)
-            features[:, row] = pipeline.normalise(pipeline(recording[None]))[0, : self.frames]
+            features[:, row] = half(pipeline.normalise(pipeline(recording[None]))[0, : self.frames])
             targets[:, row] = frame_targets(words, self.frames, hop, length, rate)
         self.kept.write(f"{number}", {"features": features, "targets": targets})
 

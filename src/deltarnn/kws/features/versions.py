@@ -23,7 +23,7 @@ from deltarnn.kws.config.resolve import Config
 from deltarnn.kws.data.description import read_description
 from deltarnn.kws.data.prepare import load_noise
 from deltarnn.kws.data.splice import splice
-from deltarnn.kws.features.array_cache import ArrayCache
+from deltarnn.kws.features.array_cache import ArrayCache, half
 from deltarnn.kws.features.augment import Augmenter
 from deltarnn.kws.features.augment_levels import LevelAugmenter
 from deltarnn.kws.features.levels import load_levels, takes_levels
@@ -143,13 +143,11 @@ def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, i
         seed = description.settings["seed"]
 
         def change(pipeline: FeaturePipeline, number: int) -> NDArray[np.float16]:
-            return (
-                LevelAugmenter(augmentation, pipeline, noise, seed).features(levels, number, workers).astype(np.float16)
-            )
+            return half(LevelAugmenter(augmentation, pipeline, noise, seed).features(levels, number, workers))
 
         return change, seed
     if not changes:
-        return lambda _, number: features.normalised.astype(np.float16), seed
+        return lambda _, number: half(features.normalised), seed
     if augmentation.aug_warp:
         raise ValueError("--aug_warp moves bands: it needs --zero_padding centre, or features made elsewhere (--from)")
     audio = load_audio(config, description, "train")
@@ -159,7 +157,7 @@ def _maker(config: Config, features: FeatureSet, changes: bool) -> tuple[Make, i
         augmenter = Augmenter(augmentation, pipeline, noises, seed)
         spliced = splice(audio, features.labels, augmentation.aug_splice, np.random.default_rng([seed, number]))
         made = [augmenter.features(clips, number, workers) for clips in (audio, spliced) if len(clips)]
-        return np.concatenate(made).astype(np.float16)
+        return half(np.concatenate(made))
 
     return make, seed
 
