@@ -192,7 +192,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     module.add_arguments(parser)
     if name in MODEL_COMMANDS and arguments and not arguments[0].startswith("-"):
         arguments = ["--model", *arguments]
-    return int(module.run(parser.parse_args(arguments)))
+    return int(module.run(parser.parse_intermixed_args(arguments)))
 
 
 def _description(name: str) -> str:

@@ -313,6 +313,9 @@ def test_model_and_folder_by_flags(model_path, tmp_path, capsys):  # noqa: F811
     assert first
     assert cli.main(["listen", str(model_path), *arguments]) == 0
     assert capsys.readouterr().out == first
+    wav, *flags = arguments
+    assert cli.main(["listen", str(model_path), *flags, wav]) == 0  # flags before the files
+    assert capsys.readouterr().out == first
     assert cli.main(["listen", str(tmp_path), *arguments]) == 1  # a folder is no source of samples
     assert f"{tmp_path}: holds no model.safetensors" in capsys.readouterr().err
     assert cli.main(["listen", *arguments, "--work_dir", str(tmp_path / "nothing")]) == 1
