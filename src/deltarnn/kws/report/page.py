@@ -47,7 +47,11 @@ class ReportData:
         """With the history of the run that made the model file at `path`, and the newest sweep beside it."""
         sweeps = sorted(path.parent.glob("sweep-*/sweep.json"), key=lambda file: file.stat().st_mtime)
         history = log_folder(path, metrics.get("run", "")) / "history.csv"
-        rows = tuple(csv.DictReader(history.open(encoding="utf-8"))) if "run" in metrics and history.is_file() else ()
+        rows = (
+            tuple(csv.DictReader(history.read_text(encoding="utf-8").splitlines()))
+            if "run" in metrics and history.is_file()
+            else ()
+        )
         return cls(model, metrics, clips, rule, stride, read_json(sweeps[-1]) if sweeps else None, rows)
 
 
