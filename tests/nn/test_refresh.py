@@ -3,14 +3,18 @@
 import pytest
 import torch
 
-from deltarnn import DeltaGRU, DeltaLSTM
+from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization
 from deltarnn.nn.refresh import refreshed
 
+FLOAT, COARSE = None, Quantization(QFormat(4, 4), QFormat(1, 4), QFormat(2, 6))
 
+
+@pytest.mark.parametrize(("quantization", "training"), [(FLOAT, True), (COARSE, True), (COARSE, False)])
+@pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("kind", [DeltaGRU, DeltaLSTM])
-def test_under_the_same_parameters_nothing_changes(kind):
+def test_under_the_same_parameters_nothing_changes(kind, bias, quantization, training):
     torch.manual_seed(0)
-    layer = kind(5, 7, num_layers=2, thx=0.1, thh=0.1).double()
+    layer = kind(5, 7, 2, bias, thx=0.125, thh=0.125, quantization=quantization).double().train(training)
     _, state = layer(torch.randn(30, 3, 5).double(), layer.initial_state(3))
     for old, new in zip(state, refreshed(layer, state), strict=True):
         for field in old._fields:
