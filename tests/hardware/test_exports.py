@@ -15,6 +15,7 @@ from torch import nn
 
 from deltarnn import DeltaGRU, DeltaLSTM, QFormat, Quantization
 from deltarnn.fixed.network import IntegerNetwork
+from deltarnn.fixed.parameters import RecurrentWeights
 from deltarnn.hardware import EdgeDRNN, NetworkParameters, Spartus, UnsupportedModelError
 from deltarnn.hardware.compilers import MissingToolError, find_compiler
 from deltarnn.hardware.export_c import compile_and_run, export_c, read_constants
@@ -153,6 +154,13 @@ def test_models_that_32_bits_cannot_hold_are_refused(tmp_path):
     wide = Quantization(QFormat(3, 13), QFormat(1, 7), QFormat(2, 14))
     with pytest.raises(UnsupportedModelError, match=r"sums inside layer 0 can reach \d+: 32 bits hold 2147483647"):
         export_c(parameters(DeltaGRU, thx=0.0, thh=0.0, quantization=wide), stimulus(), tmp_path)
+    # M fits, but not its distance from the first entry of a table.
+    weights, biases = np.zeros((4, 3)), np.array([127.0, 0, 0, 0])
+    weights[0] = -32767, -32767, -1
+    layer = RecurrentWeights(weights, np.zeros((4, 1)), biases, np.zeros(4), 0.1, 0.1)
+    coarse = Quantization(QFormat(8, 8), QFormat(16, 0), QFormat(2, 6))
+    with pytest.raises(UnsupportedModelError, match=r"sums inside layer 0 can reach 2147516224"):
+        export_c(NetworkParameters("LSTM", (layer,), ()), np.full((3, 3), -128.0), tmp_path, coarse)
     with pytest.raises(UnsupportedModelError, match=r"weight format Q1.17: the C library stores at most 16 bits"):
         export_c(C_CASES[0], stimulus(), tmp_path, Quantization(QFormat(3, 5), QFormat(1, 17)))
     with pytest.raises(ValueError, match=r"name='Big Net'"):

@@ -31,8 +31,8 @@ def check_intermediates(network: IntegerNetwork) -> None:
             largest = ((n * a) << (sum_fraction(layer) - n_a - n_g)) + ((n * n) << (sum_fraction(layer) - 2 * n_g))
         # A single Δ may span the whole range of A, so its product may be twice what M ever reaches.
         weight = max(int(np.abs(w).max()) for w in (layer.weight_ih, layer.weight_hh))
-        # Rounding adds at most half of what is shifted out.
-        largest = max(largest, layer.memory_bound) + (1 << max(sum_fraction(layer) - n_a, 0))
+        # Rounding adds at most half of what is shifted out, the distance from a table's first entry at most a.
+        largest = max(largest, layer.memory_bound) + (1 << max(sum_fraction(layer) - n_a, 0)) + a
         largest = max(largest, 2 * a * weight, (2 * n * n) << max(n_a - 2 * n_g, 0))
         if largest >= 1 << (ACCUMULATOR_BITS - 1):
             raise UnsupportedModelError(
