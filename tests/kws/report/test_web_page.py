@@ -219,6 +219,34 @@ def test_the_microphone_is_heard_as_the_twin_hears_it(browser, page, rate):
 
 @needs_compiler
 @needs_chromium
+@pytest.mark.parametrize(
+    "at_once",
+    ["listen.click(); listen.click()", "drop(); listen.click()", "listen.click(); drop()", "drop(); drop()"],
+)
+@pytest.mark.parametrize("aloud", ["true", "false"])
+def test_of_what_is_begun_at_once_only_the_last_goes_on(browser, page, at_once, aloud):
+    """No second microphone or recording is heard along, which nothing could stop."""
+    sound = base64.b64encode(wav_bytes(noise(1, 160_000), 16000)).decode()
+    browser.open(page[0])
+    browser.run(f"""void (() => {{
+      globalThis.contexts = [];
+      globalThis.AudioContext = class extends AudioContext {{
+        constructor(...given) {{ super(...given); contexts.push(this); }}
+      }};
+      const listen = document.getElementById("listen"), dataTransfer = new DataTransfer();
+      const bytes = Uint8Array.from(atob("{sound}"), (c) => c.charCodeAt(0));
+      dataTransfer.items.add(new File([bytes], "some.wav"));
+      const drop = () => document.body.dispatchEvent(new DragEvent("drop", {{ dataTransfer, bubbles: true }}));
+      document.getElementById("aloud").checked = {aloud};
+      {at_once};
+    }})()""")
+    browser.wait(f"/^(Listening|Playing|some.wav: .* heard in)/.test({STATUS})")
+    browser.run("stop()")
+    browser.wait("contexts.every((context) => context.state === 'closed')")
+
+
+@needs_compiler
+@needs_chromium
 def test_recordings_dropped_chosen_and_played_are_heard_as_the_twin_hears_them(browser, page, tmp_path):
     file, spotter = page
     audio = noise(1, 48_000)

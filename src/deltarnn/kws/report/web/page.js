@@ -11,6 +11,7 @@ const columnCount = info.columns.reduce((sum, { count }) => sum + count, 0);
 const rowsOf = info.columns.flatMap(({ count, rows }) => new Array(count).fill(rows));
 
 let running = null; // what is being listened to: { stop }, or null
+let begun = 0; // how often something was begun: what opens slowly gives way to the last
 let totals, dirty = true;
 let idle = null, busySeconds = null; // seconds of audio and of computing them: of a noise at the start; of what was heard
 
@@ -118,6 +119,12 @@ function run(what) {
   element("listen").textContent = what ? "Stop" : "Listen";
 }
 
+/** Begin something: tells later whether it is still the last that was begun. */
+function begin() {
+  const mine = ++begun;
+  return () => mine === begun;
+}
+
 async function stop() {
   const was = running;
   run(null);
@@ -164,7 +171,7 @@ const refusals = {
 
 async function listen() {
   if (!navigator.mediaDevices?.getUserMedia) throw new Sentence("This browser gives a page no microphone here: open it as a file or over https.");
-  const sound = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+  const latest = begin(), sound = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const stream = await navigator.mediaDevices.getUserMedia({ audio: sound });
   let context = null;
   const close = async () => {
@@ -181,9 +188,10 @@ async function listen() {
       context = await openAudio();
       source = context.createMediaStreamSource(stream);
     }
+    await context.resume();
+    if (!latest()) return await close();
     clear();
     source.connect(listener(context));
-    await context.resume();
     const rate = context.sampleRate === info.rate ? "" : `, resampled from ${context.sampleRate} Hz`;
     say(`Listening to the microphone${rate}. Nothing leaves this page.`);
   } catch (error) {
@@ -214,10 +222,11 @@ async function decode(file) {
 }
 
 /** A whole recording as fast as it goes, with time for the screen in between. */
-async function compute(file, samples) {
+async function compute(file, samples, latest) {
   const { instance } = await WebAssembly.instantiate(bytes), spotter = new Spotter(instance, info);
   const mine = { stop: async () => say(`${file.name}: stopped after ${clock(log.length * frameSeconds)}.`) };
   let computing = 0;
+  if (!latest()) return;
   clear();
   run(mine);
   for (let start = 0; start < samples.length && running === mine; start += 2 * info.rate) {
@@ -235,22 +244,24 @@ async function compute(file, samples) {
 }
 
 /** A recording over the loudspeaker, heard as it is played. */
-async function play(file, samples) {
+async function play(file, samples, latest) {
   const context = await openAudio(info.rate);
+  await context.resume();
+  if (!latest()) return context.close();
   const mine = { stop: async () => { await context.close(); say(`${file.name}: ${clock(log.length * frameSeconds)} played; ${found()}.`); } };
   clear();
   run(mine);
   listener(context, samples, guarded(async () => { if (running === mine) await stop(); })).connect(context.destination);
-  await context.resume();
   say(`Playing ${file.name}.`);
 }
 
 async function open(file) {
   if (!file) return;
   await stop();
+  const latest = begin();
   say(`Reading ${file.name} …`);
   const samples = await decode(file);
-  await (element("aloud").checked ? play : compute)(file, samples);
+  if (latest()) await (element("aloud").checked ? play : compute)(file, samples, latest);
 }
 
 /** Run an action; what goes wrong is said in one sentence. */
