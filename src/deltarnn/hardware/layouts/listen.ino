@@ -7,9 +7,10 @@ static ${name}_state state;
 static int16_t received[512];
 static volatile int waiting = 0;
 
+// Samples wait behind those that loop() has not taken yet.
 static void receive() {
-  int bytes = PDM.available();
-  waiting = PDM.read(received, bytes < (int)sizeof received ? bytes : (int)sizeof received) / 2;
+  const int bytes = PDM.available(), room = (int)sizeof received - 2 * waiting;
+  waiting = waiting + PDM.read(received + waiting, bytes < room ? bytes : room) / 2;
 }
 
 void setup() {
