@@ -118,7 +118,10 @@ def test_formats_come_back_from_the_file(tmp_path: Path) -> None:
     assert (loaded.precision, loaded.formats, loaded.thx) == ("int8", engine.formats, engine.thx)
     assert "automatic formats" in repr(loaded)
     np.testing.assert_array_equal(loaded.run(frames), engine.run(frames))
-    assert Engine.load(tmp_path / "model.safetensors", "float32").formats is None
+    wide = Engine.load(tmp_path / "model.safetensors", "float32")
+    assert wide.formats is None
+    wide.save(tmp_path / "wide.safetensors")
+    assert Engine.load(tmp_path / "wide.safetensors").precision == "float32"  # as it was saved: formats that are used
 
     tensors, header = load_model(tmp_path / "model.safetensors")
     for broken, message in [

@@ -150,7 +150,7 @@ def compiled(
                 f"{whose}, which precision={precision!r} would ignore: use precision='int8', or quantization=None"
             )
         model = core.Model.float32(float32_layers(description, precision == "bfloat16"), head_layers(description))
-        return description, precision, None, model
+        return description.with_formats(None), precision, None, model
     check_integer_form(description)
     if calibration is not None:
         description = _calibrated(description, quantization, calibration)

@@ -82,6 +82,11 @@ class Description:
         """Formats tensor by tensor, one entry per layer, where the model has such."""
         return read_formats(self.header)
 
+    @property
+    def fixed_point(self) -> bool:
+        """Whether the model has formats, of either kind."""
+        return self.quantization is not None or self.formats is not None
+
     def with_formats(self, formats: Sequence[LayerFormats] | None) -> "Description":
         """The description with other formats tensor by tensor, or without."""
         header = {key: value for key, value in self.header.items() if key != "formats"}

@@ -115,7 +115,8 @@ class Engine(CompiledNetwork):
     def load(cls, path: str | os.PathLike[str], precision: Precision | None = None) -> "Engine":
         """Open a file of `save`, or any model file (docs/model_file.md).
 
-        precision: by default that of the saved engine; else "int8" where the file has formats, "float32" where not.
+        precision: by default "int8" where the file has formats, "float32" where not. Files of bfloat16 engines hold
+            the weights as they were given: ask for "bfloat16" again.
         """
         from deltarnn.engine.module_engine import ModuleEngine
         from deltarnn.engine.module_file import is_module_file, load_module
@@ -123,9 +124,7 @@ class Engine(CompiledNetwork):
         if is_module_file(path):
             return ModuleEngine.of(load_module(path), precision)
         description = Description(*load_model(path))
-        if precision is None:
-            precision = "float32" if description.quantization is None and description.formats is None else "int8"
-        return cls.from_description(description, precision, None)
+        return cls.from_description(description, precision or ("int8" if description.fixed_point else "float32"), None)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a model file: parameters as they were given, thresholds and formats as they are used."""

@@ -46,8 +46,7 @@ class ModuleEngine(Engine):
     def of(cls, program: ModuleProgram, precision: Precision | None = None) -> "ModuleEngine":
         """Compile the layers of a program; precision as of `Engine.load`."""
         if precision is None:
-            fixed = any(layer.quantization or layer.formats for layer in program.layers)
-            precision = "int8" if fixed else "float32"
+            precision = "int8" if any(layer.fixed_point for layer in program.layers) else "float32"
         return cls(program, precision, [Engine.from_description(layer, precision) for layer in program.layers])
 
     @classmethod

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from tests.kws.spotter.conftest import FORMATS, LABELS, noise, save_random_model
 
 from deltarnn import QFormat, Quantization
-from deltarnn.engine import ModelFileError, load_model, save_model
+from deltarnn.engine import Engine, ModelFileError, load_model, save_model
+from deltarnn.engine.description import Description
 from deltarnn.kws.features.pipeline import FeaturePipeline
 from deltarnn.kws.spotter import Detection, Spotter
 from deltarnn.kws.spotter.calibration import calibrate, store
@@ -111,6 +112,19 @@ def test_int8_of_a_float_model_is_that_of_the_weights_own_format(model_path):
         Spotter.load(model_path, threshold=0.5, precision="int4")
     error = np.abs(spotter.scores(noise(1, 30_000)) - exact.scores(noise(1, 30_000)))
     assert 0 < error.mean() < 0.5
+
+
+def test_formats_tensor_by_tensor_are_the_files_own(tmp_path, model_path):
+    path, float32 = tmp_path / "model.safetensors", Description(*load_model(model_path))
+    features = float32.architecture["input_size"]
+    calibrated = Engine.from_description(
+        float32, "int8", calibration=np.random.default_rng(0).normal(size=(99, features))
+    )
+    calibrated.save(path)
+    for precision in (None, "int8"):
+        engine = Spotter.load(path, threshold=0.5, precision=precision).engine
+        assert (engine.precision, engine.formats) == ("int8", calibrated.formats)
+    assert Spotter.load(path, threshold=0.5, precision="float32").engine.formats is None
 
 
 def test_that_format_holds_biases_as_they_enter(tmp_path, model_path):

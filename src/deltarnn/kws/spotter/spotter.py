@@ -95,11 +95,11 @@ class Spotter:
             threshold is one that no score is above.
         """
         tensors, header, pipeline, rule = read_spotter(path, threshold)
-        formats = None
-        precision = precision or ("float32" if header["quantization"] is None else "int8")
-        if precision == "int8" and header["quantization"] is None:
+        description, formats = Description(tensors, header), None
+        precision = precision or ("int8" if description.fixed_point else "float32")
+        if precision == "int8" and not description.fixed_point:
             formats = NetworkParameters.from_model_file(tensors, header, None).formats
-        return cls(Engine.from_description(Description(tensors, header), precision, formats), pipeline, rule, header)
+        return cls(Engine.from_description(description, precision, formats), pipeline, rule, header)
 
     def accept_waveform(self, samples: ArrayLike) -> list[Detection]:
         """Take the next samples (N,) int16, any number of them; the detections that they decide, in order.
