@@ -93,6 +93,8 @@ def test_figures_and_bitstream_of_an_earlier_design_do_not_outlive_it(tmp_path):
     assert "25.50 MHz" in report_text(RtlDesign.read(tmp_path))
     design = export_rtl(network, tmp_path, frames, lanes=2, target="ice40")
     assert report_text(design).count("not known") == 2
+    (tmp_path / SYNTHESISED).write_text("{")  # damaged is as if it were not there
+    assert report_text(design).count("not known") == 2
     assert not any(bitstream.exists() for bitstream in bitstreams)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deltarnn.files import read_json
 from deltarnn.hardware.export_rtl import RtlDesign, sources
 from deltarnn.hardware.files import write_text
 from deltarnn.hardware.rtl_readme import readme
@@ -23,11 +24,8 @@ class RtlUse:
     @classmethod
     def read(cls, folder: str | Path) -> "RtlUse | None":
         """What `write_board` left in a design's folder, or None."""
-        path = Path(folder, ABOUT)
-        if not path.is_file():
-            return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return cls(record["frame_period_s"], tuple(record["labels"]))
+        record = read_json(Path(folder, ABOUT))
+        return None if record is None else cls(record["frame_period_s"], tuple(record["labels"]))
 
 
 def write_board(design: RtlDesign, frame_period_s: float, labels: Sequence[str] = ()) -> tuple[str, ...]:

@@ -1,11 +1,10 @@
 """What simulation and synthesis found out about an exported design, as one table."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deltarnn.files import read_json, write_json
 from deltarnn.hardware.export_rtl import SIMULATED, RtlDesign
-from deltarnn.hardware.files import write_text
 from deltarnn.hardware.rtl_board import RtlUse
 from deltarnn.hardware.rtl_target import BOARDS
 from deltarnn.hardware.simulation import Simulation
@@ -34,13 +33,13 @@ class FrameClocks:
 
     def write(self, folder: str | Path) -> None:
         """Keep them in a design's folder."""
-        write_text(Path(folder, SIMULATED), json.dumps(asdict(self), indent=2) + "\n")
+        write_json(Path(folder, SIMULATED), asdict(self))
 
     @classmethod
     def read(cls, folder: str | Path) -> "FrameClocks | None":
         """Those kept in a design's folder; None where it was not simulated."""
-        path = Path(folder, SIMULATED)
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        record = read_json(Path(folder, SIMULATED))
+        return None if record is None else cls(**record)
 
 
 def report_text(design: RtlDesign) -> str:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from deltarnn.files import read_json, write_json, write_text
 from deltarnn.fixed.parameters import UnsupportedModelError
 from deltarnn.hardware.compilers import MissingToolError
 from deltarnn.hardware.export_rtl import LEFT_BY_SYNTHESIS, SYNTHESISED, RtlDesign
-from deltarnn.hardware.files import write_text
 from deltarnn.hardware.rtl_target import BOARD_TOP, BOARDS, FOLDER, RtlTarget, board_sources
 
 CALL = "import sys, {0}; sys.exit({0}.run_{1}(sys.argv[1:]))"
@@ -63,10 +63,9 @@ class Synthesis:
     @classmethod
     def read(cls, folder: str | Path) -> "Synthesis | None":
         """What `synthesise` left in a design's folder; None where it has not run."""
-        path = Path(folder, SYNTHESISED)
-        if not path.is_file():
+        record = read_json(Path(folder, SYNTHESISED))
+        if record is None:
             return None
-        record = json.loads(path.read_text(encoding="utf-8"))
         resources = {name: (used, available) for name, (used, available) in record.pop("resources").items()}
         return cls(resources, **record)
 
@@ -108,7 +107,7 @@ def synthesise(design: RtlDesign | str | Path, progress: Progress = lambda line:
         (folder / "report.json").read_text(encoding="utf-8"),
         board.bitstream,
     )
-    write_text(design.folder / SYNTHESISED, json.dumps(asdict(result), indent=2) + "\n")
+    write_json(design.folder / SYNTHESISED, asdict(result))
     return result
 
 
