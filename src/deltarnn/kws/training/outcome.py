@@ -113,7 +113,10 @@ def _rounding(config: Config, model: KeywordModel) -> str:
     values = torch.cat([p.detach().flatten() for p in model.rnn.parameters()]) * weight.scale
     share = float((values == values.round()).float().mean())
     if config.quantization.qw and share < 1:
-        raise NothingAchieved(f"--qw {config.quantization.qw}: only {share:.1%} of the weights are on {weight}'s grid")
+        raise NothingAchieved(
+            f"--qw {config.quantization.qw}: only {share:.1%} of the weights are on {weight}'s grid, to which an "
+            "epoch rounds them: train for one or more"
+        )
     layer = config.quantization.layer
     if layer is None:
         return f"weights {weight}"
