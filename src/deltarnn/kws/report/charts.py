@@ -36,7 +36,7 @@ class Frame:
     height: float
     x: tuple[float, float]
     y: tuple[float, float]
-    left: float = 60
+    left: float = 66
     right: float = 16
     top: float = 12
     bottom: float = 40
