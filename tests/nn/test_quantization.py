@@ -129,7 +129,7 @@ def test_nan_and_coarse_dtypes_are_refused():
     [
         ((0, 5), "at least 1 integer bit"),
         ((20, 20), "at most 32 bits"),
-        ((3.0, 5), "whole numbers"),
+        ((3.0, 5), "must be a whole number"),
         ((3, -1), "no negative"),
     ],
 )
