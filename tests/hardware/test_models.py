@@ -11,7 +11,7 @@ from tests.golden_edgedrnn import CASES, load
 
 from deltarnn import DeltaGRU, DeltaLSTM, Quantization
 from deltarnn.fixed import QFormat, edgedrnn_forward
-from deltarnn.hardware import DeltaRNNFPGA, EdgeDRNN, NetworkParameters, Spartus, UnsupportedModelError
+from deltarnn.hardware import DeltaCore, DeltaRNNFPGA, EdgeDRNN, NetworkParameters, Spartus, UnsupportedModelError
 from deltarnn.prune import column_balanced_dropout
 
 
@@ -271,11 +271,31 @@ def test_parameters_in_order():
         (Spartus(num_pe=8), [[-1]], "must rise"),
         (DeltaRNNFPGA(), [[1, 1]], "must rise"),
         (DeltaRNNFPGA(), [[0], [1]], "fired_columns has 2 layers, hidden_sizes has 1"),
+        (DeltaCore(), [[1.5]], "of type float64: must be the indices"),
+        (DeltaCore(), [[False, True]], "of type bool: must be the indices"),
     ],
 )
 def test_columns_that_do_not_exist_are_refused(accelerator, columns, message):
     with pytest.raises(ValueError, match=message):
         accelerator.cycles(4, [8], columns)
+
+
+@pytest.mark.parametrize("accelerator", [EdgeDRNN(), Spartus(num_pe=8), DeltaRNNFPGA(), DeltaCore()])
+@pytest.mark.parametrize(("inputs", "hidden"), [(0, [8]), (-3, [8]), (4, [0]), (4, [7.5]), (2.5, [8]), (4, [])])
+def test_sizes_that_no_network_has_are_refused(accelerator, inputs, hidden):
+    with pytest.raises(ValueError, match=r"must be whole numbers of at least 1|num_layers=0"):
+        accelerator.cycles(inputs, hidden, [[] for _ in hidden])
+
+
+def test_edgedrnn_counts_no_clocks_of_more_layers_than_it_holds():
+    with pytest.raises(UnsupportedModelError, match="num_layers=5: EdgeDRNN holds at most 4 layers"):
+        EdgeDRNN().cycles(4, [8] * 5, [[]] * 5)
+
+
+@pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan")])
+def test_a_frame_takes_time(seconds):
+    with pytest.raises(ValueError, match="frame_period_s="):
+        DeltaCore().estimate(DeltaGRU(2, 4), np.zeros((3, 2)), seconds)
 
 
 @pytest.mark.parametrize(
@@ -285,9 +305,15 @@ def test_columns_that_do_not_exist_are_refused(accelerator, columns, message):
         (EdgeDRNN, {"clock_hz": -1.0}),
         (Spartus, {"clock_hz": float("nan")}),
         (DeltaRNNFPGA, {"scan_width": 0}),
+        (Spartus, {"num_pe": np.int64(-1)}),
     ],
 )
 def test_parameters_that_no_hardware_has_are_refused(accelerator, parameters):
     ((name, value),) = parameters.items()
     with pytest.raises(ValueError, match=f"{name}={value}: .* needs a finite number above 0"):
         accelerator(**parameters)
+
+
+def test_what_is_counted_is_whole():
+    with pytest.raises(ValueError, match=r"num_pe=1.5: EdgeDRNN needs a whole number"):
+        EdgeDRNN(num_pe=1.5)

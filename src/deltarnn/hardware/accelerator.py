@@ -61,9 +61,13 @@ class Accelerator:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value, may_be_zero = getattr(self, field.name), field.metadata["may_be_zero"]
-            if isinstance(value, (int, float)) and not (0 < value < math.inf or (value == 0 and may_be_zero)):
+            if not isinstance(value, (int, float, np.integer)):
+                continue
+            if not (0 < value < math.inf or (value == 0 and may_be_zero)):
                 least = "at least 0" if may_be_zero else "above 0"
                 raise ValueError(f"{field.name}={value}: {self.name} needs a finite number {least}")
+            if isinstance(field.default, int) and value % 1 != 0:
+                raise ValueError(f"{field.name}={value}: {self.name} needs a whole number")
 
     @property
     def clock_hz(self) -> float:
@@ -127,6 +131,8 @@ class Accelerator:
         self, network: NetworkParameters, events: Events, frame_period_s: float = FRAME_PERIOD_S
     ) -> AcceleratorReport:
         """What the accelerator would have done with these events of `network`."""
+        if not 0 < frame_period_s < math.inf:
+            raise ValueError(f"frame_period_s={frame_period_s}: must be a finite number of seconds above 0")
         work = self.work(network, events)
         latency = Latency.of(work.cycles, self.clock_hz)
         operations, power = network.operations, self.power_w
@@ -183,12 +189,23 @@ class Accelerator:
 def check_columns(
     input_size: int, hidden_sizes: Sequence[int], fired_columns: Sequence[Sequence[int]], bias: bool
 ) -> list[NDArray[np.int64]]:
-    """The fired columns of each layer as arrays, checked: rising, and within I + H columns (one more with a bias)."""
+    """The fired columns of each layer as arrays, checked: rising, and within I + H columns (one more with a bias).
+
+    ValueError where they are not, or sizes are not those of a network.
+    """
+    if not len(hidden_sizes) or any(size < 1 or size % 1 != 0 for size in (input_size, *hidden_sizes)):
+        raise ValueError(
+            f"input_size={input_size}, hidden_sizes={list(hidden_sizes)}: must be whole numbers of at least 1, one of "
+            "them for each layer"
+        )
     if len(hidden_sizes) != len(fired_columns):
         raise ValueError(f"fired_columns has {len(fired_columns)} layers, hidden_sizes has {len(hidden_sizes)}")
     layers = []
     for inputs, hidden, fired in zip([input_size, *hidden_sizes], hidden_sizes, fired_columns, strict=False):
-        columns, last = np.asarray(fired, dtype=np.int64), inputs + hidden - (not bias)
+        given, last = np.asarray(fired), inputs + hidden - (not bias)
+        if given.size and given.dtype.kind not in "iu":
+            raise ValueError(f"fired columns are of type {given.dtype}: must be the indices of those that fired")
+        columns = given.astype(np.int64)
         if columns.size and not (columns[0] >= 0 and columns[-1] <= last and (np.diff(columns) > 0).all()):
             first = "0 (the bias)" if bias else "0 (the first input)"
             raise ValueError(f"fired columns must rise from {first} to at most {last}: {list(fired)}")

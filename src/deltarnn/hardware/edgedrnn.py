@@ -70,9 +70,9 @@ class EdgeDRNN(Accelerator):
         Memory latency delays what is fetched by as much; gaps lie between the bursts of a layer.
         """
         layers = check_columns(input_size, hidden_sizes, fired_columns, bias=True)
+        self._check_sizes(hidden_sizes)
         time, inputs = 0, input_size
         for hidden, columns in zip(hidden_sizes, layers, strict=True):
-            self._check_hidden(hidden)
             time += self._layer_cycles(inputs, hidden, columns)
             inputs = hidden
         return time
@@ -90,20 +90,22 @@ class EdgeDRNN(Accelerator):
 
     def check(self, model: NetworkParameters) -> None:
         super().check(model)
-        if len(model.layers) > MAX_LAYERS:
-            raise UnsupportedModelError(f"num_layers={len(model.layers)}: EdgeDRNN holds at most {MAX_LAYERS} layers")
-        for hidden in model.hidden_sizes:
-            self._check_hidden(hidden)
+        self._check_sizes(model.hidden_sizes)
         if model.hard_activations:
             raise UnsupportedModelError("hard_activations=True: EdgeDRNN's tables hold the logistic function and tanh")
 
-    def _check_hidden(self, hidden: int) -> None:
-        if hidden > MAX_HIDDEN:
-            raise UnsupportedModelError(f"hidden_size={hidden}: EdgeDRNN holds at most {MAX_HIDDEN} units per layer")
-        if hidden % self.num_pe:
-            raise UnsupportedModelError(
-                f"hidden_size={hidden}: EdgeDRNN needs a multiple of its {self.num_pe} processing elements"
-            )
+    def _check_sizes(self, hidden_sizes: Sequence[int]) -> None:
+        if len(hidden_sizes) > MAX_LAYERS:
+            raise UnsupportedModelError(f"num_layers={len(hidden_sizes)}: EdgeDRNN holds at most {MAX_LAYERS} layers")
+        for hidden in hidden_sizes:
+            if hidden > MAX_HIDDEN:
+                raise UnsupportedModelError(
+                    f"hidden_size={hidden}: EdgeDRNN holds at most {MAX_HIDDEN} units per layer"
+                )
+            if hidden % self.num_pe:
+                raise UnsupportedModelError(
+                    f"hidden_size={hidden}: EdgeDRNN needs a multiple of its {self.num_pe} processing elements"
+                )
 
     def number_formats(self, model: NetworkParameters) -> Quantization:
         return QUANTIZATION

@@ -176,6 +176,8 @@ def test_spacing():
         (lambda: IIRFilterBank(n_filt=2.5), "n_filt=2.5: needs a whole number"),
         (lambda: IIRFilterBank(q_factors=0), "q_factors=0 of the channel at"),
         (lambda: IIRFilterBank(full_scale=float("nan")), "full_scale=nan"),
+        (lambda: IIRFilterBank(mean=float("nan")), "mean=nan"),
+        (lambda: IIRFilterBank(ch_orders=2.5), "ch_orders=2.5: must be whole"),
         (lambda: LogFilterBank(sample_rate=0), "sample_rate=0"),
         (lambda: LogFilterBank(frame_stride=1e-6), "frame_stride=1e-06"),
         (lambda: IIRFilterBank(f_centers=[100, 200]), "f_centers has 2 values: needs n_filt=16"),

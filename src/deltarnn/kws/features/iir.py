@@ -58,8 +58,10 @@ class IIRFilterBank:
         sample_rate: int = 16000,
     ) -> None:
         self.framing = Framing(frame_size, frame_stride, sample_rate)
-        if not full_scale > 0 or (mic_res is not None and mic_res < 1):
-            raise ValueError(f"full_scale={full_scale}, mic_res={mic_res}: both must be positive")
+        if not 0 < full_scale < np.inf or not np.isfinite(mean) or (mic_res is not None and mic_res < 1):
+            raise ValueError(
+                f"mean={mean}, full_scale={full_scale}, mic_res={mic_res}: must be finite, the latter two above 0"
+            )
         check_count(n_filt)
         self.mean, self.full_scale, self.mic_res = float(mean), float(full_scale), mic_res
         self.sample_rate, self.num_features = sample_rate, n_filt
@@ -74,7 +76,9 @@ class IIRFilterBank:
             )
         self.centres = centres
         qualities = np.broadcast_to(np.asarray(q_factors, dtype=np.float64), (n_filt,))
-        orders = np.broadcast_to(np.asarray(ch_orders, dtype=np.int64), (n_filt,))
+        orders = np.broadcast_to(np.asarray(ch_orders), (n_filt,))
+        if (orders != np.trunc(orders)).any():
+            raise ValueError(f"ch_orders={ch_orders}: must be whole numbers")
         self.sections = [
             band_pass(float(f), float(q), int(order), sample_rate)
             for f, q, order in zip(centres, qualities, orders, strict=True)
