@@ -108,3 +108,19 @@ def test_bits_of_numpy_are_kept_as_python_s_and_others_refused():
     for bits in (True, 3.0, "3"):
         with pytest.raises(ValueError, match=r"fraction_bits=.*: must be a whole number"):
             QFormat(3, bits)
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        (lambda: QFormat(3, 5).to_int([0.1], "Nearest"), "rounding='Nearest': must be one of 'nearest', 'floor'"),
+        (lambda: QFormat(3, 5).quantize([0.1], "up"), "rounding='up'"),
+        (lambda: shift_right(np.array([5]), 2, "up"), "rounding='up'"),
+        (lambda: requantize(np.array([5]), 7, QFormat(3, 5), "up"), "rounding='up'"),
+        (lambda: LookUpTable("tanh", QFormat(3, 5), QFormat(2, 6), "up").entries, "rounding='up'"),
+        (lambda: QFormat(3, 5).to_int([0.1], overflow="clip"), "overflow='clip': must be one of 'saturate', 'wrap'"),
+    ],
+)
+def test_unknown_roundings_are_refused(compute, message):
+    with pytest.raises(ValueError, match=message):
+        compute()

@@ -6,7 +6,7 @@ Everything here works on int64 arrays whose values stand for v·2ⁿ, and is exa
 import numpy as np
 from numpy.typing import NDArray
 
-from deltarnn.fixed.qformat import QFormat, Rounding
+from deltarnn.fixed.qformat import QFormat, Rounding, check_rounding
 
 IntArray = NDArray[np.int64]
 
@@ -17,6 +17,7 @@ def shift_right(values: IntArray, bits: int, rounding: Rounding = "nearest") -> 
     >>> shift_right(np.array([5, 6, 7, -6]), 2)
     array([ 1,  2,  2, -2])
     """
+    check_rounding(rounding)
     if bits <= 0:
         return values << -bits
     quotient = values >> bits

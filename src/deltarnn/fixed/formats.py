@@ -1,9 +1,8 @@
 """Formats of one delta layer tensor by tensor (MATH §6): the general form, of which a `Quantization` is one case."""
 
 from dataclasses import dataclass, fields
-from typing import get_args
 
-from deltarnn.fixed.qformat import QFormat, Quantization, Rounding
+from deltarnn.fixed.qformat import QFormat, Quantization, Rounding, check_rounding
 from deltarnn.fixed.tables import MAX_ADDRESS_BITS
 
 
@@ -45,8 +44,7 @@ class LayerFormats:
             raise ValueError(f"address format {self.address} has {self.address.bits} bits: at most {MAX_ADDRESS_BITS}")
         if of_x < self.address.fraction_bits:
             raise ValueError(f"address format {self.address}: no more than the memories' {of_x} bits after the point")
-        if self.rounding not in get_args(Rounding):
-            raise ValueError(f"rounding={self.rounding!r}: must be one of {', '.join(map(repr, get_args(Rounding)))}")
+        check_rounding(self.rounding)
 
     @classmethod
     def uniform(cls, quantization: Quantization) -> "LayerFormats":

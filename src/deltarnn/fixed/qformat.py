@@ -12,6 +12,14 @@ Rounding = Literal["nearest", "floor"]
 Overflow = Literal["saturate", "wrap"]
 """What becomes of a value outside the range: the nearest end of the range; or the value modulo 2^(m+n)."""
 
+ROUNDINGS, OVERFLOWS = get_args(Rounding), get_args(Overflow)
+
+
+def check_rounding(rounding: str) -> None:
+    """ValueError unless `rounding` is one of ROUNDINGS."""
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding={rounding!r}: must be one of {', '.join(map(repr, ROUNDINGS))}")
+
 
 @dataclass(frozen=True)
 class QFormat:
@@ -90,6 +98,9 @@ class QFormat:
         self, values: ArrayLike, rounding: Rounding = "nearest", overflow: Overflow = "saturate"
     ) -> NDArray[np.int64]:
         """Stored integers (int64) of real `values`, of the same shape. NaN is refused, and ±inf when wrapping."""
+        check_rounding(rounding)
+        if overflow not in OVERFLOWS:
+            raise ValueError(f"overflow={overflow!r}: must be one of {', '.join(map(repr, OVERFLOWS))}")
         scaled = np.asarray(values, dtype=np.float64) * self.scale
         if np.isnan(scaled).any():
             raise ValueError(f"NaN has no value in {self}")
@@ -156,8 +167,7 @@ class Quantization:
     rounding: Rounding = "nearest"
 
     def __post_init__(self) -> None:
-        if self.rounding not in get_args(Rounding):
-            raise ValueError(f"rounding={self.rounding!r}: must be one of {', '.join(map(repr, get_args(Rounding)))}")
+        check_rounding(self.rounding)
         for name in ("activation", "weight", "gate"):
             if not isinstance(getattr(self, name), QFormat):
                 raise TypeError(f"{name}={getattr(self, name)!r}: must be a QFormat, such as QFormat(3, 5)")

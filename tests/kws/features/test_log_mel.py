@@ -157,7 +157,9 @@ def test_descriptions_of_other_front_ends_stay_as_they_were():
         ({"pool_frames": 0}, "pool_frames=0"),
         ({"nfft": 256}, "nfft=256: a frame has 480 samples"),
         ({"freq_high": 9000}, "freq_high=9000"),
-        ({"scale": (0.0,)}, "log_offset=0, log_factor=10: must be above 0"),
+        ({"pool_frames": 1.5}, "pool_frames=1.5, pool_bands=1: whole numbers"),
+        ({"scale": (1.0, 1.0, float("nan"))}, "log_bias=nan"),
+        ({"scale": (0.0,)}, "log_offset=0, log_factor=10, log_bias=-61.5: must be finite"),
         ({"scale": (1.0, 1.0, 0.0, 5.0, 5.0)}, "log_low=5 must be below log_high=5"),
     ],
 )

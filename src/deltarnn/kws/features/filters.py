@@ -34,7 +34,7 @@ def corner_frequencies(
         _check_range(freq_low, freq_high, sample_rate)
         return spaced_frequencies(n_filt + 2, freq_low, freq_high, f_spacing)
     corners = np.asarray(f_spacing, dtype=np.float64)
-    if corners.shape != (n_filt + 2,) or (np.diff(corners) <= 0).any():
+    if corners.shape != (n_filt + 2,) or not (np.diff(corners) > 0).all():
         raise ValueError(f"f_spacing has {corners.size} frequencies: needs n_filt + 2 = {n_filt + 2}, rising")
     _check_range(float(corners[0]), float(corners[-1]), sample_rate)
     return corners

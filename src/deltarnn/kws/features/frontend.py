@@ -116,6 +116,8 @@ class LogFilterBank:
             raise ValueError(f"mfcc needs coefficients 1-39 of at least 40 filters; n_filt={n_filt}")
         if mfcc and not log:
             raise ValueError("mfcc is the cepstrum of log levels; it cannot be combined with log=False")
+        if math.isnan(floor):
+            raise ValueError(f"floor={floor}: must be a number of dB, -inf for none")
         self.nfft, self.gradient, self.gain_ctrl, self.mfcc, self.log = nfft, gradient, gain_ctrl, mfcc, log
         self.floor = floor
         self.sample_rate = sample_rate

@@ -58,9 +58,11 @@ class IIRFilterBank:
         sample_rate: int = 16000,
     ) -> None:
         self.framing = Framing(frame_size, frame_stride, sample_rate)
-        if not 0 < full_scale < np.inf or not np.isfinite(mean) or (mic_res is not None and mic_res < 1):
+        bits = 1 if mic_res is None else mic_res
+        if not 0 < full_scale < np.inf or not np.isfinite(mean) or not bits >= 1 or bits % 1:
             raise ValueError(
-                f"mean={mean}, full_scale={full_scale}, mic_res={mic_res}: must be finite, the latter two above 0"
+                f"mean={mean}, full_scale={full_scale}, mic_res={mic_res}: must be finite, full_scale above 0, mic_res "
+                "a whole number of bits"
             )
         check_count(n_filt)
         self.mean, self.full_scale, self.mic_res = float(mean), float(full_scale), mic_res

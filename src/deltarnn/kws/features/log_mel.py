@@ -29,10 +29,11 @@ class LogScale:
     high: float = 255.0
 
     def __post_init__(self) -> None:
-        if not (self.offset > 0 and self.factor > 0 and self.low < self.high):
+        finite = math.isfinite(self.offset + self.factor + self.bias)
+        if not (finite and self.offset > 0 and self.factor > 0 and self.low < self.high):
             raise ValueError(
-                f"log_offset={self.offset:g}, log_factor={self.factor:g}: must be above 0; "
-                f"log_low={self.low:g} must be below log_high={self.high:g}"
+                f"log_offset={self.offset:g}, log_factor={self.factor:g}, log_bias={self.bias:g}: must be finite, the "
+                f"former two above 0; log_low={self.low:g} must be below log_high={self.high:g}"
             )
 
     def __call__(self, powers: NDArray[Any]) -> NDArray[Any]:
@@ -108,10 +109,10 @@ class LogMelFilterBank:
                 f"freq_low={freq_low}, freq_high={freq_high}: must rise, from 0 to {sample_rate / 2:g} (half the "
                 "sample rate)"
             )
-        if pool_frames < 1 or pool_bands < 1 or n_filt % pool_bands:
+        if pool_frames < 1 or pool_frames % 1 or pool_bands < 1 or pool_bands % 1 or n_filt % pool_bands:
             raise ValueError(
-                f"pool_frames={pool_frames}, pool_bands={pool_bands}: at least 1; and n_filt={n_filt} a multiple of "
-                "pool_bands"
+                f"pool_frames={pool_frames}, pool_bands={pool_bands}: whole numbers of at least 1; and "
+                f"n_filt={n_filt} a multiple of pool_bands"
             )
         self.framing = self.frames.pooled(pool_frames)
         self.n_filt, self.nfft, self.sample_rate = n_filt, nfft, sample_rate
