@@ -6,12 +6,14 @@ only ĥ and the gates are left to the loop. Autograd gives the gradients; the co
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from deltarnn.fixed.fake_quant import fake_quantize
+from deltarnn.fixed.fake_quant import fake_quantize, look_up
+from deltarnn.fixed.tables import MAX_ADDRESS_BITS, gate_tables
 from deltarnn.nn.state import (
     DeltaGRUResetBeforeState,
     DeltaGRUState,
@@ -209,6 +211,10 @@ def _arithmetic(options: LayerOptions) -> tuple[Function, Function, Function]:
 
     def to_activation(values: Tensor) -> Tensor:
         return fake_quantize(values, quantization.activation, quantization.rounding)
+
+    if quantization.activation.bits <= MAX_ADDRESS_BITS:
+        of_sigmoid, of_tanh = (partial(look_up, table) for table in gate_tables(quantization, hard))
+        return lambda m: of_sigmoid(to_activation(m)), lambda m: of_tanh(to_activation(m)), to_activation
 
     def to_gate(values: Tensor) -> Tensor:
         return fake_quantize(values, quantization.gate, quantization.rounding)
