@@ -1,41 +1,20 @@
 #include "deltarnn/training.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 #include <limits>
-#include <memory>
-#include <new>
 #include <numeric>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "deltarnn/training_threads.hpp"
+#include "deltarnn/training_weights.hpp"
 
 namespace deltarnn {
 
 const TrainingKernels& training_kernels(Isa isa) { DELTARNN_TABLE(training_kernels, isa) }
 
 namespace {
-
-// Uninitialised floats, aligned to a cache line.
-class Buffer {
-  public:
-    explicit Buffer(std::int64_t floats) {
-        const std::size_t bytes = (static_cast<std::size_t>(floats) * sizeof(float) + 63) / 64 * 64;
-        data_.reset(static_cast<float*>(std::aligned_alloc(64, std::max<std::size_t>(bytes, 64))));
-        if (data_ == nullptr) throw std::bad_alloc();
-    }
-    float* get() const { return data_.get(); }
-
-  private:
-    struct Free {
-        void operator()(float* data) const { std::free(data); }
-    };
-    std::unique_ptr<float, Free> data_;
-};
-
-int gates_of(Cell cell) { return cell == Cell::gru ? 3 : 4; }
 
 // How a batch is cut: every thread's samples in groups that go through the sequence together, a chunk of steps at a
 // time.
@@ -61,13 +40,6 @@ Plan plan_for(const Sequence& job, int threads) {
     return plan;
 }
 
-const int* input_order(Cell cell) {
-    static constexpr int gru[3] = {2, 0, 1}, lstm[4] = {0, 1, 2, 3};  // n, r, z of r, z, n
-    return cell == Cell::gru ? gru : lstm;
-}
-
-constexpr int hidden_order[4] = {0, 1, 2, 3};
-
 void fill_sizes(Sequence& job) {
     job.padded = padded(job.hidden);
     job.padded_inputs = padded(job.inputs);
@@ -80,9 +52,9 @@ void fill_sizes(Sequence& job) {
 int part_of(Cell cell, bool hidden_side, int gate) { return cell == Cell::gru && hidden_side && gate == 2 ? 3 : gate; }
 
 // Zeros for what is null of a sequence's initial x̂, h, ĥ, c.
-Buffer zero_start(Sequence& job) {
+FloatBuffer zero_start(Sequence& job) {
     const std::int64_t size = job.batch * std::max(job.inputs, job.hidden);
-    Buffer zeros(size);
+    FloatBuffer zeros(size);
     std::fill_n(zeros.get(), size, 0.0f);
     for (const float** start : {&job.x_hat0, &job.h0, &job.h_hat0, &job.c0}) {
         if (*start == nullptr) *start = zeros.get();
@@ -91,9 +63,9 @@ Buffer zero_start(Sequence& job) {
 }
 
 // M of the biases for every sample, if the initial M is null.
-Buffer memory_start(Sequence& job, const Parameters<const float>& parameters) {
+FloatBuffer memory_start(Sequence& job, const Parameters<const float>& parameters) {
     const std::int64_t n = job.hidden;
-    Buffer m(job.m0 == nullptr ? job.batch * 4 * n : 0);
+    FloatBuffer m(job.m0 == nullptr ? job.batch * 4 * n : 0);
     if (job.m0 != nullptr || job.batch == 0) return m;
     std::fill_n(m.get(), 4 * n, 0.0f);
     for (const bool hidden_side : {false, true}) {
@@ -113,7 +85,7 @@ Buffer memory_start(Sequence& job, const Parameters<const float>& parameters) {
 // The gradients of the biases that were every sample's first M.
 void sum_biases(const Sequence& job, const float* grad_m0, const Parameters<float>& gradients) {
     const std::int64_t n = job.hidden;
-    const Buffer sums(4 * n);
+    const FloatBuffer sums(4 * n);
     std::fill_n(sums.get(), 4 * n, 0.0f);
     for (std::int64_t sample = 0; sample < job.batch; ++sample) {
         for (std::int64_t i = 0; i < 4 * n; ++i) sums.get()[i] += grad_m0[sample * 4 * n + i];
@@ -126,60 +98,11 @@ void sum_biases(const Sequence& job, const float* grad_m0, const Parameters<floa
     }
 }
 
-// The first unit of a thread's share of the blocks of packed weights.
-std::int64_t first_unit(const Sequence& job, const TrainingKernels& kernels, int thread, int threads) {
-    const std::int64_t blocks = (job.padded + kernels.block_width - 1) / kernels.block_width;
-    return std::min(job.padded, blocks * thread / threads * kernels.block_width);
-}
-
-// Below so many values, waking threads costs more than they save.
-constexpr std::int64_t worth_sharing = 1 << 16;
-
-// Weight matrices as the kernels read them; only those that are asked for.
-struct Weights {
-    Buffer packed_ih, packed_hh, rows_ih, rows_hh;
-
-    struct Wanted {
-        bool packed_ih, packed_hh, rows_ih, rows_hh;
-    };
-
-    Weights(const Sequence& job, const TrainingKernels& kernels, const Parameters<const float>& parameters,
-            Wanted wanted, int threads)
-        : packed_ih(wanted.packed_ih ? gates_of(job.cell) * job.padded * job.inputs : 0),
-          packed_hh(wanted.packed_hh ? gates_of(job.cell) * job.padded * job.hidden : 0),
-          rows_ih(wanted.rows_ih ? gates_of(job.cell) * job.padded * job.padded_inputs : 0),
-          rows_hh(wanted.rows_hh ? gates_of(job.cell) * job.padded * job.padded : 0) {
-        const int gates = gates_of(job.cell);
-        const int *order_ih = input_order(job.cell), *order_hh = hidden_order;
-        const int share = job.padded * (job.inputs + job.hidden) > worth_sharing ? threads : 1;
-        parallel(share, [&](int thread) {
-            const std::int64_t from = first_unit(job, kernels, thread, share),
-                               to = first_unit(job, kernels, thread + 1, share);
-            if (wanted.packed_ih) {
-                kernels.pack(parameters.weight_ih, packed_ih.get(), order_ih, gates, job.hidden, job.padded, job.inputs,
-                             from, to);
-            }
-            if (wanted.packed_hh) {
-                kernels.pack(parameters.weight_hh, packed_hh.get(), order_hh, gates, job.hidden, job.padded, job.hidden,
-                             from, to);
-            }
-            if (wanted.rows_ih && thread == 0) {
-                kernels.pack_rows(parameters.weight_ih, rows_ih.get(), order_ih, gates, job.hidden, job.padded,
-                                  job.inputs);
-            }
-            if (wanted.rows_hh && thread == share - 1) {
-                kernels.pack_rows(parameters.weight_hh, rows_hh.get(), order_hh, gates, job.hidden, job.padded,
-                                  job.hidden);
-            }
-        });
-    }
-};
-
 // Every thread's samples in groups, with room to work in: a group's workspace holds its events, so that it differs from
 // group to group; a thread's groups share the largest.
 struct Groups {
     std::vector<std::vector<SampleGroup>> of_thread;
-    Buffer workspaces;
+    FloatBuffer workspaces;
 };
 
 // The kernels' lists count the events of a group in 32 bits.
@@ -208,7 +131,7 @@ Groups groups_of(const Sequence& job, const TrainingKernels& kernels, const Plan
         }
         offsets.push_back(offsets.back() + largest);
     }
-    Buffer workspaces(offsets.back());
+    FloatBuffer workspaces(offsets.back());
     for (std::size_t thread = 0; thread < groups.size(); ++thread) {
         for (SampleGroup& group : groups[thread]) group.workspace = workspaces.get() + offsets[thread];
     }
@@ -229,7 +152,7 @@ void each_chunk_backwards(const Sequence& job, const Plan& plan, Visit visit) {
 struct PackedGradients {
     std::int64_t size_ih, size;
     int copies;  // one behind the other, whose sum it is: one of each thread, or one in all
-    Buffer values;
+    FloatBuffer values;
 };
 
 // The threads go their own ways, each with a copy.
@@ -286,8 +209,8 @@ PackedGradients packed_gradients(Sequence& job, const TrainingKernels& kernels, 
                                  const Parameters<const float>& parameters, BackwardArguments& arguments) {
     const bool through_inputs = arguments.grad_x != nullptr || arguments.grad_x_hat0 != nullptr;
     const bool rows_x = job.thx == 0.0f || job.dense_x, rows_h = job.thh == 0.0f || job.dense_h;
-    const Weights::Wanted wanted{through_inputs && !rows_x, !rows_h, through_inputs && rows_x, rows_h};
-    const Weights weights(job, kernels, parameters, wanted, plan.threads);
+    const TrainingWeights::Wanted wanted{through_inputs && !rows_x, !rows_h, through_inputs && rows_x, rows_h};
+    const TrainingWeights weights(job, kernels, parameters, wanted, plan.threads);
     job.packed_ih = weights.packed_ih.get();
     job.packed_hh = weights.packed_hh.get();
     arguments.rows_ih = weights.rows_ih.get();
@@ -297,7 +220,7 @@ PackedGradients packed_gradients(Sequence& job, const TrainingKernels& kernels, 
     const std::int64_t size_ih = per_column * job.inputs, size = size_ih + per_column * job.hidden;
     // A copy for each thread costs least time, until the copies are what memory is spent on.
     const int copies = size > (std::int64_t{1} << 20) ? 1 : plan.threads;
-    PackedGradients gradients{size_ih, size, copies, Buffer(size * copies)};
+    PackedGradients gradients{size_ih, size, copies, FloatBuffer(size * copies)};
     const Groups groups = groups_of(job, kernels, plan);
     (copies == plan.threads ? add_by_thread : add_in_turns)(job, kernels, plan, arguments, groups, gradients);
     return gradients;
@@ -307,14 +230,14 @@ PackedGradients packed_gradients(Sequence& job, const TrainingKernels& kernels, 
 
 void train_forward(Sequence job, const Parameters<const float>& parameters, const ForwardResult& result, int threads) {
     fill_sizes(job);
-    const Buffer zeros = zero_start(job), m0 = memory_start(job, parameters);
+    const FloatBuffer zeros = zero_start(job), m0 = memory_start(job, parameters);
     const TrainingKernels& kernels = training_kernels(active_isa());
     const Plan plan = plan_for(job, threads);
-    const Weights weights(job, kernels, parameters, {true, true, false, false}, plan.threads);
+    const TrainingWeights weights(job, kernels, parameters, {true, true, false, false}, plan.threads);
     job.packed_ih = weights.packed_ih.get();
     job.packed_hh = weights.packed_hh.get();
     const std::int64_t size = kernels.forward_workspace(job, plan.group, plan.chunk);
-    const Buffer workspaces(size * plan.threads);
+    const FloatBuffer workspaces(size * plan.threads);
     parallel(plan.threads, [&](int thread) {
         const std::int64_t end = plan.begin(thread + 1);
         for (std::int64_t first = plan.begin(thread); first < end; first += plan.group) {
@@ -327,7 +250,7 @@ void train_forward(Sequence job, const Parameters<const float>& parameters, cons
 void train_backward(Sequence job, const Parameters<const float>& parameters, BackwardArguments arguments,
                     const Parameters<float>& gradients, int threads) {
     fill_sizes(job);
-    const Buffer zeros = zero_start(job);
+    const FloatBuffer zeros = zero_start(job);
     const auto dense = [&](float threshold, const std::int64_t* events, std::int64_t elements) {
         const std::int64_t all = std::accumulate(events, events + job.batch, std::int64_t{0});
         return threshold > 0.0f && dense_elements * all > dense_events * job.steps * job.batch * elements;
@@ -335,7 +258,7 @@ void train_backward(Sequence job, const Parameters<const float>& parameters, Bac
     job.dense_x = dense(job.thx, job.events_x, job.inputs);
     job.dense_h = dense(job.thh, job.events_h, job.hidden);
     const bool biases = gradients.bias_ih != nullptr || gradients.bias_hh != nullptr;
-    const Buffer grad_m0(biases && arguments.grad_m0 == nullptr ? job.batch * 4 * job.hidden : 0);
+    const FloatBuffer grad_m0(biases && arguments.grad_m0 == nullptr ? job.batch * 4 * job.hidden : 0);
     if (biases && arguments.grad_m0 == nullptr) arguments.grad_m0 = grad_m0.get();
     const TrainingKernels& kernels = training_kernels(active_isa());
     const Plan plan = plan_for(job, threads);
