@@ -335,6 +335,20 @@ def test_hostile_programs_load_or_are_refused(tmp_path: Path) -> None:
     assert refused > 100
 
 
+def test_a_field_of_another_type_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "module.safetensors"
+    Engine.compile(Last().eval()).save(path)
+    arrays, record = load_stored(path, KEY)
+    for kind in ("instructions", "recurrent"):
+        for entry in record[kind]:
+            for name, value in entry.items():
+                entry[name] = []
+                save_stored(path, KEY, arrays, record)
+                with pytest.raises(ModelFileError, match=f"{name}: of another type"):
+                    Engine.load(path)
+                entry[name] = value
+
+
 def test_a_wrong_example_and_damaged_files(compiled: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give at least two frames"):
         Engine.compile(Bands().eval(), example=torch.zeros(1, 1, 1, 1))
